@@ -1,0 +1,182 @@
+"""What the conversation is told: the client's requests, what playout has done, and the passing of time.
+
+Facts of the Ear and the engine come from `streaming.events`. Requests are already parsed and typed by the protocol's codec; `event_id` is
+the client's own id of the message, echoed in errors. `at` is the input position (samples of 16 kHz) reached when the message came.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from agent.items import Item
+from agent.settings import AudioFormat, SessionSettings, ToolChoice
+from streaming.events import EngineEvent, ToolSpec
+
+__all__ = [
+    "CancelResponse",
+    "ClearInput",
+    "ClientRequest",
+    "CommitInput",
+    "CreateItem",
+    "CreateResponse",
+    "DeleteItem",
+    "Event",
+    "ItemReference",
+    "PlaybackProgress",
+    "PlaybackReported",
+    "RefuseRequest",
+    "RetrieveItem",
+    "SessionOpened",
+    "Tick",
+    "TruncateItem",
+    "UpdateSession",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class SessionOpened:
+    """The first event of every session. Example: `SessionOpened(SessionSettings())`."""
+
+    settings: SessionSettings
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """The moment `Conversation.deadline()` asked for has come."""
+
+
+@dataclass(frozen=True, slots=True)
+class UpdateSession:
+    """`session.update`, already merged with the settings in force (atomic: a bad update never gets here)."""
+
+    event_id: str | None
+    settings: SessionSettings
+
+
+@dataclass(frozen=True, slots=True)
+class CommitInput:
+    """`input_audio_buffer.commit`: the buffer ends at `at`."""
+
+    event_id: str | None
+    at: int
+
+
+@dataclass(frozen=True, slots=True)
+class ClearInput:
+    """`input_audio_buffer.clear`: everything before `at` is forgotten."""
+
+    event_id: str | None
+    at: int
+
+
+@dataclass(frozen=True, slots=True)
+class CreateItem:
+    """`conversation.item.create`. `item.id` is "" where the client gave none. `previous_item_id` None appends, "root" is the front."""
+
+    event_id: str | None
+    item: Item
+    previous_item_id: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class RetrieveItem:
+    """`conversation.item.retrieve`."""
+
+    event_id: str | None
+    item_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class TruncateItem:
+    """`conversation.item.truncate`: the caller heard `audio_end_ms` milliseconds of this item."""
+
+    event_id: str | None
+    item_id: str
+    content_index: int
+    audio_end_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteItem:
+    """`conversation.item.delete`."""
+
+    event_id: str | None
+    item_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class ItemReference:
+    """An item of the conversation, named in `response.create`'s `input`."""
+
+    item_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class CreateResponse:
+    """`response.create`. None means the session's value; `input` replaces the conversation as context (empty: no context);
+    `in_conversation` False is an out-of-band response; `metadata` holds (key, value) pairs, None where none was sent."""
+
+    event_id: str | None
+    in_conversation: bool = True
+    input: tuple[Item | ItemReference, ...] | None = None
+    instructions: str | None = None
+    output_audio: bool | None = None
+    output_format: AudioFormat | None = None
+    voice: str | None = None
+    tools: tuple[ToolSpec, ...] | None = None
+    tool_choice: ToolChoice | None = None
+    max_output_tokens: int | Literal["inf"] | None = None
+    temperature: float | None = None
+    metadata: tuple[tuple[str, str], ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CancelResponse:
+    """`response.cancel`; `response_id` None means the conversation's own."""
+
+    event_id: str | None
+    response_id: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class PlaybackReported:
+    """Extension `vivavoce.playback`: the client has played `played_ms` of the response."""
+
+    event_id: str | None
+    response_id: str
+    played_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class RefuseRequest:
+    """A message the codec could not accept; the conversation reports it and goes on. `code` is one of `protocols.md` 1.12."""
+
+    event_id: str | None
+    code: str
+    message: str
+    param: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PlaybackProgress:
+    """From playout: of the response, `sent` samples have left the server and `played` are believed heard (exact where we own
+    playback or get acks, else estimated from time). Example: `PlaybackProgress("resp_1", sent=24000, played=9600)`."""
+
+    response_id: str
+    sent: int
+    played: int
+
+
+ClientRequest = (
+    UpdateSession
+    | CommitInput
+    | ClearInput
+    | CreateItem
+    | RetrieveItem
+    | TruncateItem
+    | DeleteItem
+    | CreateResponse
+    | CancelResponse
+    | PlaybackReported
+    | RefuseRequest
+)
+Event = SessionOpened | Tick | ClientRequest | PlaybackProgress | EngineEvent

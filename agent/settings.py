@@ -1,0 +1,124 @@
+"""The session object: what a client may set (OpenAI Realtime GA, `session.update`), as frozen values checked at construction.
+
+Free-form JSON that we only echo (tracing, prompt, reasoning, ...) is kept as JSON text, so that settings stay hashable.
+"""
+
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Literal
+
+from streaming.events import ToolSpec
+
+__all__ = [
+    "AudioEncoding",
+    "AudioFormat",
+    "Eagerness",
+    "SemanticVad",
+    "ServerVad",
+    "SessionKind",
+    "SessionSettings",
+    "ToolChoice",
+    "Transcription",
+    "TurnDetection",
+]
+
+
+class AudioEncoding(Enum):
+    """How samples are coded on the wire; the value is the GA spelling."""
+
+    PCM16 = "audio/pcm"
+    PCMU = "audio/pcmu"
+    PCMA = "audio/pcma"
+
+
+@dataclass(frozen=True, slots=True)
+class AudioFormat:
+    """Encoding and rate in Hz; G.711 is always 8 kHz, PCM16 24 kHz unless a client asked otherwise."""
+
+    encoding: AudioEncoding = AudioEncoding.PCM16
+    rate: int = 24_000
+
+
+class Eagerness(Enum):
+    """How soon semantic_vad takes the turn; AUTO is MEDIUM."""
+
+    LOW = "low"
+    MEDIUM = "medium"
+    HIGH = "high"
+    AUTO = "auto"
+
+
+@dataclass(frozen=True, slots=True)
+class ServerVad:
+    """Turn detection by silence alone, obeyed exactly as sent."""
+
+    threshold: float = 0.5
+    prefix_padding_ms: int = 300
+    silence_duration_ms: int = 500
+    idle_timeout_ms: int | None = None
+    create_response: bool = True
+    interrupt_response: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class SemanticVad:
+    """Turn detection by the end-of-turn model."""
+
+    eagerness: Eagerness = Eagerness.AUTO
+    create_response: bool = True
+    interrupt_response: bool = True
+
+
+TurnDetection = ServerVad | SemanticVad
+
+
+@dataclass(frozen=True, slots=True)
+class Transcription:
+    """Ask for transcripts of what the caller says. Any `model` name is accepted; the bundle's recogniser is used."""
+
+    model: str | None = None
+    language: str | None = None
+    prompt: str | None = None
+
+
+class SessionKind(Enum):
+    """`session.type` on the wire."""
+
+    REALTIME = "realtime"
+    TRANSCRIPTION = "transcription"
+
+
+@dataclass(frozen=True, slots=True)
+class ToolChoice:
+    """`mode` auto, none, required, or function with `name` set."""
+
+    mode: Literal["auto", "none", "required", "function"] = "auto"
+    name: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class SessionSettings:
+    """The effective session. `None` for `turn_detection` is manual (push to talk), for `transcription` off, for
+    `max_output_tokens` "inf". `extras` holds (key, JSON text) of fields that are only echoed."""
+
+    kind: SessionKind = SessionKind.REALTIME
+    model: str = "pocket"
+    instructions: str = ""
+    output_audio: bool = True
+    input_format: AudioFormat = field(default_factory=AudioFormat)
+    output_format: AudioFormat = field(default_factory=AudioFormat)
+    noise_reduction: str | None = None
+    transcription: Transcription | None = None
+    turn_detection: TurnDetection | None = field(default_factory=ServerVad)
+    voice: str = "joe"
+    speed: float = 1.0
+    tools: tuple[ToolSpec, ...] = ()
+    tool_choice: ToolChoice = field(default_factory=ToolChoice)
+    parallel_tool_calls: bool = True
+    max_output_tokens: int | None = None
+    temperature: float | None = None
+    extras: tuple[tuple[str, str], ...] = ()
+    acks_playback: bool = False
+    """Extension `vivavoce.playback`: the client reports what it has played, every 100 ms."""
+    wants_ledger: bool = False
+    """Extension `vivavoce.ledger`: the client is told the latency ledger of each turn."""
