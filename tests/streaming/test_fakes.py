@@ -38,7 +38,8 @@ from streaming.events import (
     Usage,
     WordMark,
 )
-from streaming.fakes import ScriptedEngine, ScriptedReply, split_clauses
+from streaming.fake_voice import split_clauses
+from streaming.fakes import ScriptedEngine, ScriptedReply
 
 WINDOW = 512
 TOOLS = (ToolSpec("get_weather", "Weather in a city", "{}"), ToolSpec("get_time", "", "{}"))
