@@ -1,0 +1,61 @@
+"""What one client may ask of the server: sizes, counts, times. Each bound has its reason beside it."""
+
+from dataclasses import dataclass
+
+__all__ = ["Limits", "SessionSlots"]
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Bounds of one server; `max_sessions` counts over all clients, everything else is per session. Sizes in bytes, times in seconds."""
+
+    max_sessions: int = 8
+    """Sessions at once: the models of a small machine serve few well."""
+    max_frame_bytes: int = 16 << 20
+    """One WebSocket message: an append may be 15 MiB, with JSON around it (protocols.md 1.2)."""
+    max_text_bytes: int = 64 << 10
+    """One text of a client (instructions, a message's part, a tool's output): beyond the context of any model served here."""
+    max_items: int = 2_000
+    """Items in a conversation: hours of dialogue."""
+    max_tools: int = 128
+    """Tools of a session."""
+    max_tools_bytes: int = 256 << 10
+    """All tool schemas of a session together."""
+    max_input_lead: float = 30.0
+    """Audio accepted ahead of the engine and of real time; beyond it the socket is not read (backpressure, nothing is lost)."""
+    max_outbox_bytes: int = 4 << 20
+    """Events waiting for a client that does not read. The 10 s of audio a client may be ahead are 0.7 MiB."""
+    send_timeout: float = 20.0
+    """A client that has not taken a byte for this long is not there."""
+    session_seconds: float = 3600.0
+    """A session's life (the hosted service's is an hour too)."""
+
+    def __post_init__(self) -> None:
+        for name in self.__dataclass_fields__:
+            if getattr(self, name) <= 0:
+                raise ValueError(f"the limit {name} must be above 0")
+
+
+class SessionSlots:
+    """Counts the sessions that are open."""
+
+    def __init__(self, capacity: int) -> None:
+        self._capacity = capacity
+        self._taken = 0
+
+    @property
+    def taken(self) -> int:
+        """How many sessions are open."""
+        return self._taken
+
+    def take(self) -> bool:
+        """Take a slot; False where there is none. Every taken slot is given back."""
+        if self._taken >= self._capacity:
+            return False
+        self._taken += 1
+        return True
+
+    def give_back(self) -> None:
+        """A session has ended."""
+        assert self._taken > 0
+        self._taken -= 1
