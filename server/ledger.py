@@ -1,0 +1,175 @@
+"""The latency ledger: where the time of each turn went, from the caller's last sample to our first, in stages that add up exactly.
+
+Fed with what passes through a session (audio arriving, facts, orders, sound leaving); it decides nothing. All times are `now`: 1/16000 s.
+A stage that did not happen, or happened before the one in front of it (a speculation's text precedes the decision), counts zero.
+"""
+
+from bisect import bisect_left
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Final
+
+from streaming.events import (
+    SAMPLE_RATE,
+    Adopt,
+    AudioReady,
+    CommitTurn,
+    EngineEvent,
+    EngineOrder,
+    Respond,
+    SpeechStopped,
+    TextDelta,
+    TranscriptDone,
+)
+
+__all__ = ["STAGES", "Ledger", "TurnLedger"]
+
+STAGES: Final = ("silence", "decision", "transcript", "first_text", "first_clause", "first_audio", "first_sent")
+"""Each stage ends with: the Ear's evidence of silence; the turn committed; its final transcript; the reply's first text; its first
+clause's last word; its first audio made; its first audio sent."""
+
+_ARRIVALS: Final = 4_000
+"""Appends remembered, to find when a sample arrived: 80 s of 20 ms frames, more than any wait at a turn's end."""
+_OPEN_TURNS: Final = 8
+"""Turns whose first audio is awaited; more would mean replies that never come."""
+
+
+@dataclass(frozen=True, slots=True)
+class TurnLedger:
+    """One turn. `stages` are in the order of STAGES, in 1/16000 s; they add up to `total`."""
+
+    item_id: str
+    response_id: str
+    stages: tuple[int, ...]
+
+    @property
+    def total(self) -> int:
+        """From the caller's last speech sample received to the reply's first sample sent."""
+        return sum(self.stages)
+
+    def to_json(self) -> dict[str, object]:
+        """The extension event `vivavoce.ledger`, in milliseconds."""
+        stages = {name: _ms(ticks) for name, ticks in zip(STAGES, self.stages, strict=True)}
+        return {
+            "type": "vivavoce.ledger",
+            "item_id": self.item_id,
+            "response_id": self.response_id,
+            "stages_ms": stages,
+            "total_ms": _ms(self.total),
+        }
+
+
+def _ms(ticks: int) -> float:
+    """Exact: a tick is 1/16 ms, which binary fractions hold."""
+    return ticks * 1000 / SAMPLE_RATE
+
+
+@dataclass(slots=True)
+class _Turn:
+    """Times of one turn so far; None where something has not happened."""
+
+    item_id: str
+    last_sample: int
+    stopped: int | None
+    decided: int
+    response_id: str = ""
+    transcript: int | None = None
+
+
+@dataclass(slots=True)
+class _Reply:
+    """Times of one reply, which may be older than the turn's decision."""
+
+    # When each text delta came, with the reply's length after it.
+    texts: list[tuple[int, int]] = field(default_factory=list)
+    first_text: int | None = None
+    first_clause: int | None = None
+    first_audio: int | None = None
+
+
+class Ledger:
+    """Watches one session."""
+
+    def __init__(self) -> None:
+        # (input position reached, when): ascending in both.
+        self._arrivals: deque[tuple[int, int]] = deque(maxlen=_ARRIVALS)
+        # The last silence the Ear reported: its last speech sample, and when we were told.
+        self._stopped: tuple[int, int] | None = None
+        # Turns committed and not yet answered, the oldest first.
+        self._turns: dict[str, _Turn] = {}
+        self._replies: dict[str, _Reply] = {}
+
+    def arrived(self, until: int, now: int) -> None:
+        """Input up to position `until` has been received."""
+        self._arrivals.append((until, now))
+
+    def fact(self, event: EngineEvent, now: int) -> None:
+        """A fact of the Ear or the engine."""
+        match event:
+            case SpeechStopped(at):
+                self._stopped = (at, now)
+            case TranscriptDone(item_id):
+                if (turn := self._turns.get(item_id)) is not None:
+                    turn.transcript = now
+            case TextDelta(response_id, text):
+                self._text(self._reply(response_id), len(text), now)
+            case AudioReady(response_id):
+                self._audio(self._reply(response_id), event.text_end, now)
+
+    def ordered(self, order: EngineOrder, now: int) -> None:
+        """An order of the conversation."""
+        match order:
+            case CommitTurn(item_id, _, end):
+                self._commit(item_id, end, now)
+            case Respond(response_id) | Adopt(response_id):
+                waiting = [turn for turn in self._turns.values() if not turn.response_id]
+                if waiting:
+                    waiting[-1].response_id = response_id
+                    self._reply(response_id)
+
+    def sent(self, response_id: str, now: int) -> TurnLedger | None:
+        """The first audio of a response has left; its turn's ledger, if a turn asked for it."""
+        turn = next((turn for turn in self._turns.values() if turn.response_id == response_id), None)
+        reply = self._replies.pop(response_id, None)
+        if turn is None or reply is None:
+            return None
+        del self._turns[turn.item_id]
+        marks = (turn.stopped, turn.decided, turn.transcript, reply.first_text, reply.first_clause, reply.first_audio, now)
+        stages, reached = [], turn.last_sample
+        for mark in marks:
+            stage = 0 if mark is None else max(0, mark - reached)
+            stages.append(stage)
+            reached += stage
+        return TurnLedger(turn.item_id, response_id, tuple(stages))
+
+    def _commit(self, item_id: str, end: int, now: int) -> None:
+        """Where the Ear saw the turn end, its last speech sample counts; a manual commit counts from its last sample."""
+        last, stopped = end, None
+        if self._stopped is not None and self._stopped[0] <= end:
+            last, stopped = self._stopped
+            self._stopped = None
+        self._turns[item_id] = _Turn(item_id, min(self._arrival(last, now), now), stopped, now)
+        while len(self._turns) > _OPEN_TURNS:
+            del self._turns[next(iter(self._turns))]
+
+    def _arrival(self, position: int, now: int) -> int:
+        """When the input reached `position`."""
+        index = bisect_left(self._arrivals, position, key=lambda arrival: arrival[0])
+        return self._arrivals[index][1] if index < len(self._arrivals) else now
+
+    def _reply(self, response_id: str) -> _Reply:
+        reply = self._replies.setdefault(response_id, _Reply())
+        while len(self._replies) > 2 * _OPEN_TURNS:
+            del self._replies[next(iter(self._replies))]
+        return reply
+
+    def _text(self, reply: _Reply, length: int, now: int) -> None:
+        if reply.first_audio is None:
+            reply.first_text = now if reply.first_text is None else reply.first_text
+            reply.texts.append(((reply.texts[-1][0] if reply.texts else 0) + length, now))
+
+    def _audio(self, reply: _Reply, text_end: int, now: int) -> None:
+        if reply.first_audio is None:
+            reply.first_audio = now
+            reply.first_clause = next((when for length, when in reply.texts if length >= text_end), None)
+            reply.texts.clear()

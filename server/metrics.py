@@ -1,0 +1,43 @@
+"""Prometheus metrics of one server, in a registry of their own."""
+
+from typing import Final
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+from server.ledger import STAGES, TurnLedger
+from streaming.events import SAMPLE_RATE
+
+__all__ = ["CONTENT_TYPE", "Metrics"]
+
+CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
+_BUCKETS: Final = (0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.7, 0.9, 1.2, 1.5, 2.0, 3.0, 5.0, 10.0)
+"""Seconds: dense where a conversation feels the difference."""
+
+
+class Metrics:
+    """What operations wants to see."""
+
+    def __init__(self) -> None:
+        self._registry = CollectorRegistry()
+        self.sessions = Gauge("vivavoce_sessions", "Sessions open", registry=self._registry)
+        self.sessions_ended = Counter("vivavoce_sessions_ended", "Sessions ended, by close code", ["code"], registry=self._registry)
+        self.refused = Counter("vivavoce_refused", "Requests refused before a session, by reason", ["reason"], registry=self._registry)
+        self._turn = Histogram(
+            "vivavoce_turn_seconds",
+            "Last speech sample received to first audio sent",
+            registry=self._registry,
+            buckets=_BUCKETS,
+        )
+        self._stage = Histogram(
+            "vivavoce_turn_stage_seconds", "Stages of a turn's latency", ["stage"], registry=self._registry, buckets=_BUCKETS
+        )
+
+    def turn(self, turn: TurnLedger) -> None:
+        """A turn's first audio has left."""
+        self._turn.observe(turn.total / SAMPLE_RATE)
+        for stage, ticks in zip(STAGES, turn.stages, strict=True):
+            self._stage.labels(stage).observe(ticks / SAMPLE_RATE)
+
+    def text(self) -> bytes:
+        """The exposition format."""
+        return generate_latest(self._registry)

@@ -1,0 +1,297 @@
+"""What leaves as sound, and when, and what of it has been heard. Pure: time is an argument, in 1/16000 s; nothing here sleeps.
+
+Two kinds of client (design.md 6, "Who owns playback"). A client that owns playback gets audio as it is made, at most 10 s ahead of
+real time, and what it has heard is estimated from time; one that acknowledges playback gets 400 ms ahead, and says what it has heard.
+The client plays responses one after the other: one clock, `_clock`, says when everything sent so far will have been played.
+"""
+
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from agent.commands import Cut, Duck, OpenPlayout, PartRef, PlayoutOrder, Release, Resume
+from agent.events import PlaybackProgress
+from agent.settings import AudioEncoding, AudioFormat
+from streaming.audio import encode_alaw, encode_pcm16, encode_ulaw
+from streaming.doors import SynthesisedAudio
+from streaming.events import SAMPLE_RATE
+
+__all__ = ["AudioDelta", "Playout", "PlayoutOverflowError"]
+
+_Pcm = npt.NDArray[np.int16]
+
+_OWNED_LEAD: Final = 10 * SAMPLE_RATE
+"""How far a client that owns playback may be ahead: it expects faster than real time, but what it holds can't be taken back."""
+_ACKED_LEAD: Final = 400 * SAMPLE_RATE // 1000
+"""How far a client that acknowledges may be ahead: enough for a network's hiccup."""
+_OWNED_CHUNK_MS: Final = 200
+_ACKED_CHUNK_MS: Final = 100
+_LATENCY: Final = 60 * SAMPLE_RATE // 1000
+"""Network and sound card of a client we know nothing about: what was sent this long ago is heard now."""
+_MILLISECOND: Final = SAMPLE_RATE // 1000
+_REPORT_EVERY: Final = SAMPLE_RATE // 10
+_ACK_PATIENCE: Final = 2 * SAMPLE_RATE
+"""An acknowledging client that is this late is believed to have played everything, so that a lost report can't hold a turn."""
+_DUCKED: Final = 0.25
+"""Gain while ducked: -12 dB, quiet enough to speak over and loud enough to follow."""
+_RAMP_SECONDS: Final = 0.02
+_MAX_SECONDS: Final = 1200
+"""Audio of one response that may wait: far beyond the longest reply; a voice that does not stop ends the session, not the server."""
+_TOMBSTONES: Final = 64
+"""Ids of cut and dropped responses that are remembered, because their audio may still be on its way from the engine."""
+
+
+class PlayoutOverflowError(Exception):
+    """A response has more audio waiting than any reply can have."""
+
+
+@dataclass(frozen=True, slots=True)
+class AudioDelta:
+    """Samples `start` to `start + samples` of the response `part.response_id`, coded as `payload`."""
+
+    part: PartRef
+    start: int
+    samples: int
+    payload: bytes
+
+
+@dataclass(slots=True)
+class _Voice:
+    """The sound of one response. Positions in samples at its own rate, times in 1/16000 s."""
+
+    part: PartRef | None = None
+    format: AudioFormat = field(default_factory=AudioFormat)
+    # Synthesised and not sent.
+    waiting: deque[_Pcm] = field(default_factory=deque)
+    received: int = 0
+    until: int = 0
+    sent: int = 0
+    # When the client will have played what has been sent.
+    ends_at: int = 0
+    # What the client has said, or time has shown, that it played; never goes back.
+    played: int = 0
+    gain: float = 1.0
+    target: float = 1.0
+    finished: bool = False
+    # What the conversation was told last, and when.
+    reported: tuple[int, int] = (0, 0)
+    reported_at: int = 0
+
+    @property
+    def ready(self) -> int:
+        """Samples that may leave now."""
+        return min(self.received, self.until) - self.sent if self.part is not None else 0
+
+    @property
+    def playing(self) -> bool:
+        """Whether the client is believed to play it still."""
+        return self.played < self.sent
+
+    @property
+    def over(self) -> bool:
+        """Whether everything has been made, sent, played and reported."""
+        return self.finished and self.sent == self.received and not self.playing and self.reported == (self.sent, self.played)
+
+
+class Playout:
+    """The sound of one session. After anything that may change what can leave, call `next_delta` until it returns None, then `progress`;
+    and again when `deadline` has come."""
+
+    def __init__(self) -> None:
+        # By response id, in the order their audio first came.
+        self._voices: dict[str, _Voice] = {}
+        self._closed: deque[str] = deque(maxlen=_TOMBSTONES)
+        # When the client will have played everything sent so far.
+        self._clock = 0
+        # Whether the client acknowledges playback.
+        self.acked = False
+
+    @property
+    def queued_samples(self) -> int:
+        """Samples synthesised and not sent, over all responses."""
+        return sum(voice.received - voice.sent for voice in self._voices.values())
+
+    @property
+    def silent(self) -> bool:
+        """Whether nothing waits and nothing plays."""
+        return not self._voices
+
+    # -- what comes in
+
+    def push(self, audio: SynthesisedAudio) -> None:
+        """Audio of the engine; waits for the conversation's `OpenPlayout` and `Release`. Raises PlayoutOverflowError."""
+        if audio.response_id in self._closed:
+            return
+        voice = self._voices.setdefault(audio.response_id, _Voice())
+        if audio.start != voice.received:
+            raise ValueError(f"audio of {audio.response_id} at {audio.start}, expected {voice.received}")
+        voice.waiting.append(audio.pcm)
+        voice.received += len(audio.pcm)
+        if voice.received - voice.sent > _MAX_SECONDS * voice.format.rate:
+            raise PlayoutOverflowError(f"{audio.response_id} has more than {_MAX_SECONDS} s of audio waiting")
+
+    def finish(self, response_id: str) -> None:
+        """The engine makes no more audio of it."""
+        voice = self._voices.get(response_id)
+        if voice is None:
+            return
+        voice.finished = True
+        if not voice.received:
+            self._close(response_id)
+
+    def forget(self, response_id: str) -> None:
+        """A speculation was dropped, or a response aborted before it had a voice. What is open is ended by `Cut`."""
+        voice = self._voices.get(response_id)
+        if voice is None or voice.part is None:
+            self._close(response_id)
+
+    def order(self, order: PlayoutOrder, now: int) -> None:
+        """Obey the conversation."""
+        match order:
+            case OpenPlayout(part, wire):
+                if part.response_id not in self._closed:
+                    voice = self._voices.setdefault(part.response_id, _Voice())
+                    voice.part, voice.format = part, wire
+            case Release(response_id, until):
+                if (voice_or_none := self._voices.get(response_id)) is not None:
+                    voice_or_none.until = max(voice_or_none.until, until)
+            case Duck(response_id) | Resume(response_id):
+                if (voice_or_none := self._voices.get(response_id)) is not None:
+                    voice_or_none.target = _DUCKED if isinstance(order, Duck) else 1.0
+            case Cut(response_id):
+                self._cut(response_id, now)
+
+    def acknowledge(self, response_id: str, played_ms: int, now: int) -> None:
+        """The client says how much of a response it has played."""
+        voice = self._voices.get(response_id)
+        if voice is None:
+            return
+        voice.played = max(voice.played, min(voice.sent, played_ms * voice.format.rate // 1000))
+        if voice.playing and voice.ends_at == self._clock:
+            voice.ends_at = self._clock = now + _ticks(voice.sent - voice.played, voice.format.rate)
+        voice.reported_at = now - _REPORT_EVERY  # tell the conversation at once
+
+    # -- what goes out
+
+    def next_delta(self, now: int) -> AudioDelta | None:
+        """The next audio that may leave now."""
+        if self._clock - now >= self._lead:
+            return None
+        for voice in self._voices.values():
+            if voice.ready > 0:
+                return self._take(voice, now)
+        return None
+
+    def progress(self, now: int, *, fresh: bool = False) -> list[PlaybackProgress]:
+        """What the conversation should know: after every send, and every 100 ms while something plays; with `fresh` everything that has
+        changed, for a decision that depends on it."""
+        reports = []
+        for response_id, voice in list(self._voices.items()):
+            self._advance(voice, now)
+            state = (voice.sent, voice.played)
+            due = voice.sent != voice.reported[0] or not voice.playing or now - voice.reported_at >= _REPORT_EVERY
+            if state != voice.reported and (due or fresh):
+                voice.reported, voice.reported_at = state, now
+                reports.append(PlaybackProgress(response_id, voice.sent, voice.played))
+            if voice.over:
+                self._close(response_id)
+        return reports
+
+    def deadline(self, *, room: bool = True) -> int | None:
+        """When to look again; `room` False says that the transport takes no audio now, and will say when it does."""
+        times = []
+        for voice in self._voices.values():
+            if voice.ready > 0 and room:
+                times.append(self._clock - self._lead + 1)
+            if voice.playing:
+                times.append(voice.ends_at + _ACK_PATIENCE if self.acked else self._next_report(voice))
+        return min(times, default=None)
+
+    def _next_report(self, voice: _Voice) -> int:
+        """When an estimate has changed enough to tell: it must have, or the session would wake for nothing again and again."""
+        heard = voice.ends_at + _LATENCY
+        begins = heard - _ticks(voice.sent - voice.played, voice.format.rate) + _MILLISECOND
+        return min(heard, max(begins, voice.reported_at + _REPORT_EVERY))
+
+    @property
+    def _lead(self) -> int:
+        return _ACKED_LEAD if self.acked else _OWNED_LEAD
+
+    def _take(self, voice: _Voice, now: int) -> AudioDelta:
+        assert voice.part is not None
+        rate = voice.format.rate
+        count = min(voice.ready, rate * (_ACKED_CHUNK_MS if self.acked else _OWNED_CHUNK_MS) // 1000)
+        pcm = _with_gain(voice, _pop(voice.waiting, count))
+        delta = AudioDelta(voice.part, voice.sent, count, _encode(pcm, voice.format))
+        voice.sent += count
+        self._clock = voice.ends_at = max(self._clock, now) + _ticks(count, rate)
+        return delta
+
+    def _advance(self, voice: _Voice, now: int) -> None:
+        """Let time play what has been sent."""
+        if self.acked and now < voice.ends_at + _ACK_PATIENCE:
+            return
+        left = 0 if self.acked else _samples(max(0, voice.ends_at + _LATENCY - now), voice.format.rate)
+        voice.played = max(voice.played, voice.sent - left)
+
+    def _cut(self, response_id: str, now: int) -> None:
+        """The client drops what it has not played, so what would have come after it comes sooner."""
+        voice = self._voices.get(response_id)
+        if voice is not None and voice.sent:
+            unplayed = min(voice.ends_at - now, _ticks(voice.sent - voice.played, voice.format.rate))
+            for other in self._voices.values():
+                if unplayed > 0 and other.ends_at > voice.ends_at:
+                    other.ends_at -= unplayed
+            self._clock = max(now, self._clock - max(0, unplayed))
+        self._close(response_id)
+
+    def _close(self, response_id: str) -> None:
+        self._voices.pop(response_id, None)
+        self._closed.append(response_id)
+
+
+def _ticks(samples: int, rate: int) -> int:
+    return samples * SAMPLE_RATE // rate
+
+
+def _samples(ticks: int, rate: int) -> int:
+    """Rounded up: a sample that is not quite over has not been heard."""
+    return -(-ticks * rate // SAMPLE_RATE)
+
+
+def _pop(waiting: deque[_Pcm], count: int) -> _Pcm:
+    """The first `count` samples, shape (count,)."""
+    parts: list[_Pcm] = []
+    while count:
+        first = waiting.popleft()
+        if len(first) > count:
+            waiting.appendleft(first[count:])
+            first = first[:count]
+        parts.append(first)
+        count -= len(first)
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+
+def _with_gain(voice: _Voice, pcm: _Pcm) -> _Pcm:
+    """Ramp from the present gain to the wanted one, linear, so that a duck does not click."""
+    if voice.gain == voice.target == 1.0:
+        return pcm
+    step = (1.0 - _DUCKED) / (_RAMP_SECONDS * voice.format.rate)
+    ramp = step * np.arange(1, len(pcm) + 1)
+    gains = np.maximum(voice.gain - ramp, voice.target) if voice.target < voice.gain else np.minimum(voice.gain + ramp, voice.target)
+    voice.gain = float(gains[-1])
+    scaled: _Pcm = np.rint(pcm * gains).astype(np.int16)
+    return scaled
+
+
+def _encode(pcm: _Pcm, wire: AudioFormat) -> bytes:
+    match wire.encoding:
+        case AudioEncoding.PCM16:
+            return encode_pcm16(pcm)
+        case AudioEncoding.PCMU:
+            return encode_ulaw(pcm)
+        case AudioEncoding.PCMA:
+            return encode_alaw(pcm)

@@ -1,0 +1,118 @@
+"""`/v1/realtime`: the handshake (protocols.md 1.1), and a WebSocket as a session's channel."""
+
+import asyncio
+from dataclasses import replace
+from typing import Final
+
+from starlette.responses import JSONResponse
+from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketDisconnected
+
+from agent.settings import SessionKind, SessionSettings, Transcription
+from server.auth import AccessPolicy, EphemeralKeys, Refusal, presented_key
+from server.metrics import Metrics
+from server.realtime.dialect import SUBPROTOCOL, handshake_dialect
+from server.realtime.transport import TRANSPORT
+from server.session import ChannelClosedError, SessionEnd
+from server.sessions import Sessions
+
+__all__ = ["RealtimeEndpoint", "refusal_response"]
+
+_CLOSE_SECONDS: Final = 1.0
+"""How long a close frame may take to leave; a client that does not read never lets it."""
+_LINGER_SECONDS: Final = 12.0
+"""After this a connection is cut, answered close frame or not; uvicorn waits 10 s for the answer and then for ever for its buffer."""
+_RETRY_AFTER: Final = "5"
+
+
+def refusal_response(refusal: Refusal) -> JSONResponse:
+    """The JSON error body the hosted service uses."""
+    kind = "invalid_request_error" if refusal.status < 500 else "server_error"
+    headers = {"Retry-After": _RETRY_AFTER} if refusal.status == 503 else {}
+    if refusal.status == 401:
+        headers["WWW-Authenticate"] = "Bearer"
+    error = {"message": refusal.message, "type": kind, "param": None, "code": refusal.code}
+    return JSONResponse({"error": error}, refusal.status, headers)
+
+
+class RealtimeEndpoint:
+    """The WebSocket route."""
+
+    def __init__(self, sessions: Sessions, policy: AccessPolicy, ephemeral: EphemeralKeys, metrics: Metrics) -> None:
+        self._sessions = sessions
+        self._policy = policy
+        self._ephemeral = ephemeral
+        self._metrics = metrics
+
+    async def __call__(self, websocket: WebSocket) -> None:
+        """One connection, from the handshake to the close."""
+        refusal = self._policy.refuses(websocket) or self._sessions.refuses()
+        if refusal is not None:
+            self._metrics.refused.labels(refusal.code).inc()
+            await websocket.send_denial_response(refusal_response(refusal))
+            return
+        offered: list[str] = websocket.scope["subprotocols"]
+        run = self._sessions.run(
+            WebSocketChannel(websocket, SUBPROTOCOL if SUBPROTOCOL in offered else None),
+            self._initial_settings(websocket),
+            handshake_dialect(websocket.headers.get("openai-beta", ""), offered),
+        )
+        await _close(websocket, await run)
+
+    def _initial_settings(self, websocket: WebSocket) -> SessionSettings:
+        """The server's defaults or those of an ephemeral key, with what the address says."""
+        key = presented_key(websocket)
+        settings = (self._ephemeral.settings(key) if key else None) or self._sessions.defaults
+        model = websocket.query_params.get("model") or websocket.query_params.get("deployment")
+        if model:
+            settings = replace(settings, model=model[:128])
+        if websocket.query_params.get("intent") == "transcription":
+            settings = replace(settings, kind=SessionKind.TRANSCRIPTION, transcription=settings.transcription or Transcription())
+        return settings
+
+
+class WebSocketChannel:
+    """`server.session.Channel` over a WebSocket."""
+
+    def __init__(self, websocket: WebSocket, subprotocol: str | None) -> None:
+        self._websocket = websocket
+        self._subprotocol = subprotocol
+
+    async def accept(self) -> None:
+        """Complete the handshake."""
+        try:
+            await self._websocket.accept(self._subprotocol)
+        except OSError as error:
+            raise ChannelClosedError from error
+
+    async def receive(self) -> str | bytes | None:
+        """The next frame; None when the client has gone."""
+        try:
+            message = await self._websocket.receive()
+        except WebSocketDisconnected:
+            return None
+        if message["type"] == "websocket.disconnect":
+            return None
+        text: str | None = message.get("text")
+        data: bytes | None = message.get("bytes")
+        return text if text is not None else data
+
+    async def send(self, text: str) -> None:
+        """Waits while the transport's buffer is above its mark."""
+        try:
+            await self._websocket.send_text(text)
+        except (WebSocketDisconnect, WebSocketDisconnected) as error:
+            raise ChannelClosedError from error
+
+
+async def _close(websocket: WebSocket, end: SessionEnd) -> None:
+    """Close politely if the client lets us, else cut the connection."""
+    transport: asyncio.Transport = websocket.scope["state"][TRANSPORT]
+    if end.code is None:
+        return
+    try:
+        async with asyncio.timeout(_CLOSE_SECONDS):
+            await websocket.close(end.code, end.reason)
+    except (TimeoutError, WebSocketDisconnect, WebSocketDisconnected, RuntimeError):
+        transport.abort()
+        return
+    asyncio.get_running_loop().call_later(_LINGER_SECONDS, transport.abort)

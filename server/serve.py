@@ -1,0 +1,169 @@
+"""Running the server: the port, the engine, the ready line, the signals, the drain."""
+
+import asyncio
+import contextlib
+import errno
+import socket
+import time
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+import uvicorn
+
+from agent.settings import SessionSettings
+from server.app import AppParts, make_app
+from server.auth import AccessPolicy, EphemeralKeys, is_loopback_host
+from server.engine_link import EngineLink
+from server.limits import Limits
+from server.metrics import Metrics
+from server.realtime.transport import RealtimeProtocol
+from server.sessions import ConversationFactory, Sessions, SessionsOptions
+
+__all__ = ["ServeOptions", "StartupError", "serve"]
+
+_PING_SECONDS: Final = 20.0
+_PONG_SECONDS: Final = 30.0
+"""A client whose network vanished without a word is noticed within these two."""
+_CLOSE_SECONDS: Final = 5
+"""How long connections may take to close once every session has ended."""
+
+
+class StartupError(Exception):
+    """The server can't start; the message is one line that says what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServeOptions:
+    """How to serve. `port` 0 takes any free one. `drain_seconds` is what a running reply gets at shutdown."""
+
+    host: str = "127.0.0.1"
+    port: int = 8080
+    api_keys: Sequence[str] = ()
+    allowed_origins: Sequence[str] = ()
+    tls_certificate: Path | None = None
+    tls_key: Path | None = None
+    limits: Limits = field(default_factory=Limits)
+    defaults: SessionSettings = field(default_factory=SessionSettings)
+    models: Sequence[str] = ("pocket",)
+    record: Path | None = None
+    drain_seconds: float = 10.0
+
+
+async def serve(
+    options: ServeOptions,
+    link: EngineLink,
+    new_conversation: ConversationFactory,
+    *,
+    stop: asyncio.Event,
+    announce: Callable[[str], None],
+) -> None:
+    """Serve until `stop` is set. `announce` gets the address once the models are warm. Raises StartupError."""
+    _check(options)
+    with _listen(options) as sock:
+        metrics = Metrics()
+        sessions = Sessions(link, new_conversation, SessionsOptions(options.limits, options.defaults, options.record), metrics)
+        server = _Server(_uvicorn_config(options, sessions, metrics))
+        serving = asyncio.create_task(server.serve([sock]), name="http")
+        try:
+            await _run(link, sessions, _url(options, sock), stop, announce, serving, options.drain_seconds)
+        finally:
+            server.should_exit = True
+            await serving
+            await link.stop()
+
+
+async def _run(
+    link: EngineLink,
+    sessions: Sessions,
+    url: str,
+    stop: asyncio.Event,
+    announce: Callable[[str], None],
+    serving: asyncio.Task[None],
+    drain_seconds: float,
+) -> None:
+    """Load, announce, wait, drain; whatever ends first, nothing is left running."""
+    starting = asyncio.create_task(link.start(), name="engine-start")
+    stopping = asyncio.create_task(stop.wait(), name="stop")
+    try:
+        await asyncio.wait({starting, stopping, serving}, return_when=asyncio.FIRST_COMPLETED)
+        if starting.done():
+            try:
+                starting.result()
+            except RuntimeError as error:
+                raise StartupError(f"the models could not be loaded: {error}") from error
+            sessions.ready = True
+            announce(url)
+            await asyncio.wait({stopping, serving}, return_when=asyncio.FIRST_COMPLETED)
+        await sessions.drain(drain_seconds)
+    finally:
+        for task in (starting, stopping):
+            task.cancel()
+        await asyncio.gather(starting, stopping, return_exceptions=True)
+
+
+class _Server(uvicorn.Server):
+    """uvicorn's server, leaving the signals to us: sessions are drained before connections are closed."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        yield
+
+
+def _uvicorn_config(options: ServeOptions, sessions: Sessions, metrics: Metrics) -> uvicorn.Config:
+    ephemeral = EphemeralKeys(time.time)
+    policy = AccessPolicy(options.api_keys, options.allowed_origins, ephemeral)
+    app = make_app(AppParts(sessions, policy, ephemeral, metrics, options.limits, options.allowed_origins, options.models))
+    return uvicorn.Config(
+        app,
+        ws=RealtimeProtocol,
+        ws_max_size=options.limits.max_frame_bytes,
+        ws_ping_interval=_PING_SECONDS,
+        ws_ping_timeout=_PONG_SECONDS,
+        ws_per_message_deflate=False,
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        timeout_graceful_shutdown=_CLOSE_SECONDS,
+        ssl_certfile=options.tls_certificate,
+        ssl_keyfile=options.tls_key,
+    )
+
+
+def _check(options: ServeOptions) -> None:
+    if not options.api_keys and not is_loopback_host(options.host):
+        raise StartupError(f"{options.host} can be reached from outside: set an API key, or serve on 127.0.0.1")
+    for name, path in (("certificate", options.tls_certificate), ("key", options.tls_key)):
+        if path is not None and not path.is_file():
+            raise StartupError(f"the TLS {name} {path} is not a file")
+    if (options.tls_certificate is None) != (options.tls_key is None):
+        raise StartupError("TLS needs both a certificate and a key")
+
+
+def _listen(options: ServeOptions) -> socket.socket:
+    """A listening socket, before any model is loaded: a port in use is known at once."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(options.host, options.port, type=socket.SOCK_STREAM)[0]
+    except OSError as error:
+        raise StartupError(f"no such host: {options.host}") from error
+    sock = socket.socket(family, kind, protocol)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind(address)
+        sock.listen()
+    except OSError as error:
+        sock.close()
+        if error.errno == errno.EADDRINUSE:
+            message = f"port {options.port} on {options.host} is in use: stop the program that holds it, or choose another with --port"
+            raise StartupError(message) from error
+        raise StartupError(f"cannot listen on {options.host} port {options.port}: {error.strerror}") from error
+    return sock
+
+
+def _url(options: ServeOptions, sock: socket.socket) -> str:
+    host = f"[{options.host}]" if ":" in options.host else options.host
+    scheme = "https" if options.tls_certificate else "http"
+    return f"{scheme}://{host}:{sock.getsockname()[1]}"

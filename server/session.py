@@ -1,0 +1,363 @@
+"""One session: what comes in is told to the conversation, what it orders is done, in one total order.
+
+Everything between a fact coming in and the events it causes is synchronous; the tasks here only move values: a reader (client to
+conversation and Ear), a pump (engine and time to conversation), a writer (outbox to client). Whoever fails ends the session, no other.
+"""
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from agent.commands import Command, Cut, ItemAdded, ItemDeleted, Notify, PlayoutOrder, SessionUpdated
+from agent.events import ClearInput, CommitInput, CreateItem, Event, PlaybackReported, RefuseRequest, SessionOpened, Tick
+from agent.settings import SessionSettings
+from server.engine_link import EngineLink
+from server.ingress import Ingress
+from server.ledger import Ledger, TurnLedger
+from server.limits import Limits
+from server.outbox import Outbox, OutboxFullError
+from server.playout import Playout, PlayoutOverflowError
+from server.realtime.codec import Codec
+from server.realtime.requests import AppendAudio
+from server.recording import Recorder
+from streaming.audio import AudioFrame
+from streaming.doors import SynthesisedAudio
+from streaming.events import (
+    SAMPLE_RATE,
+    Abort,
+    Adopt,
+    Drop,
+    EngineEvent,
+    EngineOrder,
+    Listened,
+    OverlapScore,
+    Respond,
+    ResponseFinished,
+    Say,
+    SessionSpec,
+    SpeechStarted,
+)
+
+__all__ = ["Channel", "ChannelClosedError", "Dialogue", "Session", "SessionEnd", "SessionParts"]
+
+log = logging.getLogger(__name__)
+
+_FACTS_AT_ONCE: Final = 64
+"""Facts of the engine handled before other sessions get their turn on the loop."""
+_FAREWELL_SECONDS: Final = 1.0
+"""How long the last events of an ending session may take to leave."""
+
+CLOSE_GOING_AWAY: Final = 1001
+CLOSE_INTERNAL_ERROR: Final = 1011
+CLOSE_RESTART: Final = 1012
+CLOSE_TRY_AGAIN_LATER: Final = 1013
+
+
+class Dialogue(Protocol):
+    """What a session needs of `agent.conversation.Conversation`."""
+
+    @property
+    def settings(self) -> SessionSettings:
+        """The settings in force."""
+
+    def handle(self, event: Event, now: int) -> list[Command]:
+        """Tell it something; do what it orders."""
+
+    def deadline(self) -> int | None:
+        """When it wants a `Tick`."""
+
+
+class ChannelClosedError(Exception):
+    """The client has gone."""
+
+
+class Channel(Protocol):
+    """The client's side of a session."""
+
+    async def accept(self) -> None:
+        """Take the client on; called once, first. Raises ChannelClosedError."""
+
+    async def receive(self) -> str | bytes | None:
+        """The next frame; None when the client has gone."""
+
+    async def send(self, text: str) -> None:
+        """Hand an event to the transport; returns when the transport can take the next one. Raises ChannelClosedError."""
+
+
+@dataclass(frozen=True, slots=True)
+class SessionEnd:
+    """How a session ended: the close code and reason for the client (RFC 6455 7.4), `code` None where the client has gone."""
+
+    code: int | None
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class SessionParts:
+    """What a session is made of."""
+
+    session_id: str
+    seed: int
+    settings: SessionSettings
+    conversation: Dialogue
+    codec: Codec
+    link: EngineLink
+    limits: Limits
+    # Seconds, monotonic; the only clock.
+    clock: Callable[[], float]
+    on_turn: Callable[[TurnLedger], None]
+    recorder: Recorder | None = None
+
+
+class _EndedError(Exception):
+    """Ends the session's tasks."""
+
+    def __init__(self, end: SessionEnd) -> None:
+        super().__init__(end.reason)
+        self.end = end
+
+
+class Session:
+    """Run once."""
+
+    def __init__(self, parts: SessionParts) -> None:
+        self._parts = parts
+        self._conversation = parts.conversation
+        self._started = parts.clock()
+        # Facts and audio of the engine not yet handled; the engine's own bounds and a pump that always runs keep it short.
+        self._inbox: deque[EngineEvent | SynthesisedAudio] = deque()
+        self._wake = asyncio.Event()
+        self._outbox = Outbox(parts.limits.max_outbox_bytes)
+        self._playout = Playout()
+        self._ledger = Ledger()
+        self._ingress = Ingress(parts.settings.input_format, parts.limits.max_input_lead, self._hear)
+        # Items in the conversation, counted from its notices.
+        self._items = 0
+        # Replies ordered of the engine and not finished.
+        self._replies: set[str] = set()
+        # Whether the session ends as soon as it is quiet.
+        self._draining = False
+        # When the session ends at the latest, in session time.
+        self._expires = int(parts.limits.session_seconds * SAMPLE_RATE)
+
+    def now(self) -> int:
+        """Session time in 1/16000 s."""
+        return int((self._parts.clock() - self._started) * SAMPLE_RATE)
+
+    async def run(self, channel: Channel) -> SessionEnd:
+        """Until the client goes, the session expires, or something fails."""
+        session_id, link = self._parts.session_id, self._parts.link
+        end = SessionEnd(None)
+        try:
+            await channel.accept()
+        except ChannelClosedError:
+            return end
+        link.open(session_id, SessionSpec(self._parts.seed), self._receive_fact)
+        try:
+            self._tell(SessionOpened(self._parts.settings))
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._read(channel), name=f"{session_id}-reader")
+                group.create_task(self._pump(), name=f"{session_id}-pump")
+                group.create_task(self._write(channel), name=f"{session_id}-writer")
+        except* _EndedError as ended:
+            end = _first(ended)
+        except* OutboxFullError:
+            log.warning("session %s: the client does not read; closing", session_id)
+            end = SessionEnd(CLOSE_TRY_AGAIN_LATER, "the client does not read")
+        except* PlayoutOverflowError as errors:
+            log.error("session %s: %s", session_id, errors.exceptions[0])
+            end = SessionEnd(CLOSE_INTERNAL_ERROR, "the reply did not end")
+        except* Exception:
+            log.exception("session %s failed", session_id)
+            end = SessionEnd(CLOSE_INTERNAL_ERROR, "internal error")
+        finally:
+            link.close(session_id)
+            if self._parts.recorder is not None:
+                self._parts.recorder.close()
+        return end
+
+    def drain(self, seconds: float) -> None:
+        """The server is shutting down: finish the reply that is being made or played, at most `seconds` long, then close."""
+        self._draining = True
+        self._expires = min(self._expires, self.now() + int(seconds * SAMPLE_RATE))
+        self._wake.set()
+
+    # -- tasks
+
+    async def _read(self, channel: Channel) -> None:
+        while (frame := await channel.receive()) is not None:
+            request = self._parts.codec.read(frame, self._conversation.settings, self._ingress.at)
+            if isinstance(request, AppendAudio):
+                await self._ingress.append(request.audio, self.now)
+            else:
+                self._request(request)
+                await asyncio.sleep(0)
+        raise _EndedError(SessionEnd(None))
+
+    async def _write(self, channel: Channel) -> None:
+        while True:
+            text = await self._outbox.get()
+            if self._outbox.has_audio_room:
+                self._wake.set()
+            try:
+                async with asyncio.timeout(self._parts.limits.send_timeout):
+                    await channel.send(text)
+            except ChannelClosedError as error:
+                raise _EndedError(SessionEnd(None)) from error
+            except TimeoutError as error:
+                raise OutboxFullError("the client has not read for too long") from error
+
+    async def _pump(self) -> None:
+        while True:
+            await self._sleep()
+            for _ in range(min(len(self._inbox), _FACTS_AT_ONCE)):
+                self._fact(self._inbox.popleft())
+            now = self.now()
+            if now >= self._expires or (self._draining and not self._replies and self._playout.silent):
+                await self._say_farewell()
+            deadline = self._conversation.deadline()
+            if deadline is not None and now >= deadline:
+                self._tell(Tick())
+            self._settle(self.now())
+            await asyncio.sleep(0)
+
+    async def _sleep(self) -> None:
+        """Until there is a fact, something became due, or the writer has room for sound."""
+        if self._inbox:
+            return
+        self._wake.clear()
+        times = [self._expires, self._conversation.deadline(), self._playout.deadline(room=self._outbox.has_audio_room)]
+        due = min(time for time in times if time is not None)
+        seconds = (due - self.now()) / SAMPLE_RATE
+        if seconds > 0:
+            try:
+                async with asyncio.timeout(seconds):
+                    await self._wake.wait()
+            except TimeoutError:
+                pass
+
+    async def _say_farewell(self) -> None:
+        """`session_expired`, then the end."""
+        why = "The server is shutting down." if self._draining else "The session has reached its maximum duration."
+        self._tell(RefuseRequest(None, "session_expired", why))
+        try:
+            async with asyncio.timeout(_FAREWELL_SECONDS):
+                await self._outbox.drained()
+        except TimeoutError:
+            pass
+        raise _EndedError(SessionEnd(CLOSE_RESTART if self._draining else CLOSE_GOING_AWAY, "session_expired"))
+
+    # -- what comes in
+
+    def _receive_fact(self, fact: EngineEvent | SynthesisedAudio) -> None:
+        """The engine link's sink: only notes, so that one session's fault never stops the delivery to the others."""
+        self._inbox.append(fact)
+        self._wake.set()
+
+    def _fact(self, fact: EngineEvent | SynthesisedAudio) -> None:
+        if isinstance(fact, SynthesisedAudio):
+            self._playout.push(fact)
+            return
+        if isinstance(fact, Listened):
+            self._ingress.heard(fact.at)
+        if isinstance(fact, ResponseFinished):
+            self._playout.finish(fact.response_id)
+            self._replies.discard(fact.response_id)
+        if isinstance(fact, SpeechStarted | OverlapScore):
+            self._report_playback()
+        self._ledger.fact(fact, self.now())
+        self._tell(fact)
+
+    def _request(self, request: Event) -> None:
+        """A client's request. What depends on what was heard finds the newest playback position."""
+        self._report_playback()
+        match request:
+            case PlaybackReported(_, response_id, played_ms):
+                self._playout.acknowledge(response_id, played_ms, self.now())
+            case CommitInput(event_id) | ClearInput(event_id):
+                # The last 5 ms wait in the resampler: they belong to what the client commits.
+                self._ingress.flush(self.now())
+                request = type(request)(event_id, self._ingress.at)
+            case CreateItem(event_id) if self._items >= self._parts.limits.max_items:
+                message = f"The conversation is full: at most {self._parts.limits.max_items} items."
+                request = RefuseRequest(event_id, "invalid_value", message, "item")
+        self._tell(request)
+        self._wake.set()
+
+    def _report_playback(self) -> None:
+        now = self.now()
+        for progress in self._playout.progress(now, fresh=True):
+            self._apply(progress, now)
+
+    def _hear(self, frame: AudioFrame, now: int) -> None:
+        """The client's audio, on its way to the Ear."""
+        self._ledger.arrived(frame.at + len(frame.pcm), now)
+        self._parts.link.feed(self._parts.session_id, frame)
+
+    # -- what goes out
+
+    def _tell(self, event: Event) -> None:
+        now = self.now()
+        self._apply(event, now)
+        self._settle(now)
+
+    def _apply(self, event: Event, now: int) -> None:
+        if self._parts.recorder is not None:
+            self._parts.recorder.record(now, event)
+        for command in self._conversation.handle(event, now):
+            self._do(command, now)
+
+    def _settle(self, now: int) -> None:
+        """Send the sound that may leave, and tell the conversation what has left, until nothing more comes of it."""
+        while True:
+            self._send_audio(now)
+            reports = self._playout.progress(now)
+            if not reports:
+                return
+            for progress in reports:
+                self._apply(progress, now)
+
+    def _send_audio(self, now: int) -> None:
+        while self._outbox.has_audio_room and (delta := self._playout.next_delta(now)) is not None:
+            response_id = delta.part.response_id
+            self._outbox.put(self._parts.codec.write_audio(delta.part, delta.payload), audio_of=response_id)
+            if delta.start == 0 and (turn := self._ledger.sent(response_id, now)) is not None:
+                self._parts.on_turn(turn)
+                if self._conversation.settings.wants_ledger:
+                    self._outbox.put(self._parts.codec.write_extension(turn.to_json()))
+
+    def _do(self, command: Command, now: int) -> None:
+        if isinstance(command, EngineOrder):
+            self._ledger.ordered(command, now)
+            self._parts.link.order(self._parts.session_id, command)
+            if isinstance(command, Respond | Say | Adopt):
+                self._replies.add(command.response_id)
+            elif isinstance(command, Drop | Abort):
+                self._playout.forget(command.response_id)
+        elif isinstance(command, PlayoutOrder):
+            self._playout.order(command, now)
+            if isinstance(command, Cut):
+                self._outbox.drop_audio(command.response_id)
+        else:
+            self._notify(command, now)
+
+    def _notify(self, notice: Notify, now: int) -> None:
+        match notice:
+            case ItemAdded():
+                self._items += 1
+            case ItemDeleted():
+                self._items -= 1
+            case SessionUpdated(_, settings):
+                self._playout.acked = settings.acks_playback
+                self._ingress.change_format(settings.input_format, now)
+        text = self._parts.codec.write(notice)
+        if text is not None:
+            self._outbox.put(text)
+
+
+def _first(group: BaseExceptionGroup[_EndedError]) -> SessionEnd:
+    error = group.exceptions[0]
+    return _first(error) if isinstance(error, BaseExceptionGroup) else error.end

@@ -1,0 +1,122 @@
+"""All sessions of one server: who is admitted, what each is made of, and how they end when the server does."""
+
+import asyncio
+import secrets
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from agent.settings import SessionSettings
+from server.auth import Refusal
+from server.engine_link import EngineLink
+from server.limits import Limits, SessionSlots
+from server.metrics import Metrics
+from server.realtime.codec import Codec
+from server.realtime.dialect import Dialect
+from server.recording import Recorder
+from server.session import Channel, Dialogue, Session, SessionEnd, SessionParts
+
+__all__ = ["ConversationFactory", "Sessions", "SessionsOptions"]
+
+ConversationFactory = Callable[[str, int], Dialogue]
+"""`Conversation(session_id, seed)`."""
+
+_ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+_ID_LENGTH = 21
+
+
+@dataclass(frozen=True, slots=True)
+class SessionsOptions:
+    """`defaults` are the settings a session begins with; `record` is the folder for logs, None keeps none."""
+
+    limits: Limits
+    defaults: SessionSettings
+    record: Path | None = None
+
+
+class Sessions:
+    """Admits, runs and drains. Not ready until the engine is."""
+
+    def __init__(self, link: EngineLink, new_conversation: ConversationFactory, options: SessionsOptions, metrics: Metrics) -> None:
+        self._link = link
+        self._new_conversation = new_conversation
+        self._options = options
+        self._metrics = metrics
+        self._slots = SessionSlots(options.limits.max_sessions)
+        self._running: set[Session] = set()
+        # Set while no session runs.
+        self._idle = asyncio.Event()
+        self._idle.set()
+        # Whether the models are loaded and warm.
+        self.ready = False
+        # Whether the server is going down; no session begins any more.
+        self.draining = False
+
+    @property
+    def count(self) -> int:
+        """Sessions open."""
+        return self._slots.taken
+
+    @property
+    def defaults(self) -> SessionSettings:
+        """What a session begins with."""
+        return self._options.defaults
+
+    def refuses(self) -> Refusal | None:
+        """Why no session can begin now, None if one can."""
+        if self.draining:
+            return Refusal(503, "server_shutting_down", "The server is shutting down.")
+        if not self.ready:
+            return Refusal(503, "server_loading", "The models are still loading.")
+        if self._slots.taken >= self._options.limits.max_sessions:
+            return Refusal(503, "too_many_sessions", f"All {self._options.limits.max_sessions} sessions are taken; try again later.")
+        return None
+
+    async def run(self, channel: Channel, settings: SessionSettings, dialect: Dialect | None) -> SessionEnd:
+        """A whole session. Call only after `refuses` returned None, without waiting in between: that takes the slot."""
+        taken = self._slots.take()
+        assert taken
+        session = self._make(settings, dialect)
+        self._running.add(session)
+        self._idle.clear()
+        self._metrics.sessions.inc()
+        code = "cancelled"
+        try:
+            end = await session.run(channel)
+            code = str(end.code or "client")
+            return end
+        finally:
+            self._metrics.sessions.dec()
+            self._metrics.sessions_ended.labels(code).inc()
+            self._running.discard(session)
+            self._slots.give_back()
+            if not self._running:
+                self._idle.set()
+
+    async def drain(self, seconds: float) -> None:
+        """Let running replies end, at most `seconds`; returns when every session has ended. No new ones are admitted."""
+        self.draining = True
+        for session in self._running:
+            session.drain(seconds)
+        await self._idle.wait()
+
+    def _make(self, settings: SessionSettings, dialect: Dialect | None) -> Session:
+        session_id = "sess_" + "".join(secrets.choice(_ALPHABET) for _ in range(_ID_LENGTH))
+        seed = secrets.randbits(63)
+        limits, record = self._options.limits, self._options.record
+        codec = Codec(session_id, dialect, limits, int(time.time() + limits.session_seconds))
+        return Session(
+            SessionParts(
+                session_id=session_id,
+                seed=seed,
+                settings=settings,
+                conversation=self._new_conversation(session_id, seed),
+                codec=codec,
+                link=self._link,
+                limits=limits,
+                clock=time.monotonic,
+                on_turn=self._metrics.turn,
+                recorder=Recorder(record, session_id, seed) if record else None,
+            )
+        )
