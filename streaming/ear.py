@@ -1,0 +1,160 @@
+"""The Ear of one session: sound in, evidence out. It decides nothing; `agent.endpointing` does.
+
+Windows are cut at fixed positions of the input, whatever the frames were, so any split of the same audio gives the same events.
+Silence costs one VAD window every 32 ms; the end-of-turn model runs in pauses only.
+"""
+
+from typing import Final
+
+import numpy as np
+
+from streaming.audio import AudioFrame, Samples
+from streaming.events import SAMPLE_RATE, ConfigureEar, EarEvent, EndOfTurnScore, Listened, SpeechStarted, SpeechStopped
+from streaming.turn import TURN_SAMPLES, EndOfTurnModel
+from streaming.vad import WINDOW, GatePhase, SpeechGate, SpeechModel, VadState
+
+__all__ = ["Ear"]
+
+_PRE_ROLL: Final = 3 * SAMPLE_RATE // 10
+"""Sound before the onset that belongs to the turn (300 ms): the VAD wakes on the vowel, a soft consonant precedes it."""
+
+_SCORE_MARKS: Final = tuple(windows * WINDOW for windows in (3, 6, 12, 22, 34, 50))
+"""Samples of silence at which the turn is scored: 96, 192, 384, 704, 1088 and 1600 ms. The first is when the pause is noticed and serves
+speculation; most turns end on the second; the later ones give a turn that sounded open another chance. Measured by
+`benchmarks/endpointing.py`."""
+
+
+class Ear:
+    """VAD, its hysteresis and the end-of-turn model over one session's input. Not shared between threads."""
+
+    def __init__(self, vad: SpeechModel, turn: EndOfTurnModel | None) -> None:
+        """The models may serve other sessions too. Without `turn` no `EndOfTurnScore` is ever reported."""
+        self._vad = vad
+        self._turn = turn
+        # Whether the session wants end-of-turn scores.
+        self._scoring = True
+        self._gate = SpeechGate()
+        self._state = VadState.initial()
+        # Heard, in whole windows; the newest 8 s and the pre-roll.
+        self._recent = _Recent(TURN_SAMPLES + _PRE_ROLL)
+        # Input that does not fill a window yet: fewer than 512 samples.
+        self._rest: Samples = np.zeros(0, np.float32)
+        # Position after the last whole window; None before the first frame.
+        self._heard: int | None = None
+        # Input before this was committed or cleared: it belongs to no open turn.
+        self._floor = 0
+        # Where the open turn begins (an onset); None while there is none.
+        self._turn_start: int | None = None
+        # Onset of the speech last reported.
+        self._onset = 0
+        # The last speech sample of the present pause and the scores that are still to come in it.
+        self._stopped = 0
+        self._marks: tuple[int, ...] = ()
+
+    def configure(self, settings: ConfigureEar) -> None:
+        """Listen like this from the next window on. `language` is the transcriber's business."""
+        self._gate.threshold = settings.threshold
+        self._scoring = settings.end_of_turn
+
+    def push(self, frame: AudioFrame) -> list[EarEvent]:
+        """Hear a frame; the events are in the order of their windows, each window closed by its `Listened`."""
+        if self._heard is None:
+            self._heard = frame.at
+        assert frame.at == self._heard + len(self._rest), f"frame at {frame.at}, expected {self._heard + len(self._rest)}"
+        pcm = np.concatenate((self._rest, frame.pcm)) if len(self._rest) else frame.pcm
+        events: list[EarEvent] = []
+        whole = len(pcm) - len(pcm) % WINDOW
+        for offset in range(0, whole, WINDOW):
+            self._heard += WINDOW
+            events += self._hear(pcm[offset : offset + WINDOW], self._heard)
+        self._rest = pcm[whole:].copy()
+        return events
+
+    def forget(self, at: int) -> None:
+        """The turn up to `at` is committed or discarded: what came before is scored no more. Speech that goes on across `at` is
+        reported as begun anew; speech that began later (the Ear may be ahead of the decision) stays."""
+        self._floor = max(self._floor, at)
+        if self._turn_start is None or self._turn_start >= at:
+            return
+        if self._onset >= at:
+            self._turn_start = self._onset
+            return
+        self._turn_start = None
+        self._marks = ()
+        if self._gate.phase in (GatePhase.SPEAKING, GatePhase.STOPPING):
+            self._gate.reset()
+
+    def reset(self) -> None:
+        """Begin a new input, as if nothing had been heard; settings stay. The next frame may stand anywhere."""
+        self._gate.reset()
+        self._state = VadState.initial()
+        self._recent.clear()
+        self._rest = np.zeros(0, np.float32)
+        self._heard = None
+        self._floor = 0
+        self._turn_start = None
+        self._onset = self._stopped = 0
+        self._marks = ()
+
+    def _hear(self, window: Samples, end: int) -> list[EarEvent]:
+        """One window, whose last sample precedes position `end`."""
+        (probability,), (self._state,) = self._vad.step(window[None], [self._state])
+        self._recent.append(window, end)
+        events: list[EarEvent] = []
+        match self._gate.push(probability, end - WINDOW):
+            case SpeechStarted(at=at):
+                # The two windows of the debounce may reach back over a commit.
+                self._onset = max(at, self._floor)
+                self._turn_start = self._onset if self._turn_start is None else self._turn_start
+                self._marks = ()
+                events.append(SpeechStarted(self._onset, probability))
+            case SpeechStopped() as stopped:
+                self._stopped = stopped.at
+                self._marks = _SCORE_MARKS
+                events.append(stopped)
+            case None:
+                pass
+        events += self._scores(end)
+        events.append(Listened(end))
+        return events
+
+    def _scores(self, end: int) -> list[EarEvent]:
+        """The score due at this point of a pause, if one is."""
+        if not self._marks or end - self._stopped < self._marks[0] or self._turn_start is None:
+            return []
+        self._marks = self._marks[1:]
+        if self._turn is None or not self._scoring:
+            return []
+        start = max(self._turn_start - _PRE_ROLL, self._floor)
+        return [EndOfTurnScore(end, self._turn.score(self._recent.between(start, end)))]
+
+
+class _Recent:
+    """The newest samples, contiguous in memory."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        # Twice the limit, so that making room copies each sample once in `limit` samples.
+        self._samples: Samples = np.zeros(2 * limit, np.float32)
+        self._used = 0
+        # Position after the last sample held.
+        self._end = 0
+
+    def append(self, samples: Samples, end: int) -> None:
+        """Samples that end at position `end`."""
+        if self._used + len(samples) > len(self._samples):
+            keep = self._limit - len(samples)
+            self._samples[:keep] = self._samples[self._used - keep : self._used].copy()
+            self._used = keep
+        self._samples[self._used : self._used + len(samples)] = samples
+        self._used += len(samples)
+        self._end = end
+
+    def between(self, start: int, end: int) -> Samples:
+        """Positions `start` to `end`, less what is no longer held."""
+        first = self._used - (self._end - start)
+        return self._samples[max(0, first, self._used - self._limit) : max(0, self._used - (self._end - end))]
+
+    def clear(self) -> None:
+        """Hold nothing."""
+        self._used = 0
