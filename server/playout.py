@@ -223,6 +223,7 @@ class Playout:
     def _take(self, voice: _Voice, now: int) -> AudioDelta:
         assert voice.part is not None
         rate = voice.format.rate
+        self._advance(voice, now)  # what was sent before a gap has been heard by now
         count = min(voice.ready, rate * (_ACKED_CHUNK_MS if self.acked else _OWNED_CHUNK_MS) // 1000)
         pcm = _with_gain(voice, _pop(voice.waiting, count))
         delta = AudioDelta(voice.part, voice.sent, count, _encode(pcm, voice.format))

@@ -6,8 +6,9 @@ The first line holds the session's id and seed. Texts are in it and secrets are 
 import json
 import logging
 from collections.abc import Iterator
+from io import FileIO
 from pathlib import Path
-from typing import Final, TextIO
+from typing import Final
 
 from pydantic import TypeAdapter
 
@@ -19,6 +20,7 @@ log = logging.getLogger(__name__)
 
 _MAX_BYTES: Final = 64 << 20
 """A log longer than this (days of talk) is a fault; the session goes on without it."""
+_BUFFER_BYTES: Final = 64 << 10
 
 
 class Recorder:
@@ -28,12 +30,13 @@ class Recorder:
         self._path = folder / f"{session_id}.jsonl"
         self._session_id = session_id
         self._written = 0
+        # Lines not yet written: a system call per event would be made on the event loop.
+        self._buffer = bytearray()
         self._adapters: dict[type, TypeAdapter[Event]] = {}
-        self._file: TextIO | None = None
+        self._file: FileIO | None = None
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            # Line-buffered would be a system call per event on the event loop; the log is complete once the session has closed it.
-            self._file = self._path.open("w", encoding="ascii")
+            self._file = self._path.open("wb", buffering=0)
         except OSError as error:
             self._give_up(error)
             return
@@ -46,28 +49,35 @@ class Recorder:
         self._write({"now": now, "event": kind.__name__, "fields": adapter.dump_python(event, mode="json")})
 
     def close(self) -> None:
-        """The session has ended."""
+        """The session has ended: its log is complete."""
+        self._flush()
         if self._file is not None:
-            try:
-                self._file.close()
-            except OSError as error:
-                self._give_up(error)
+            self._file.close()
 
     def _write(self, line: dict[str, object]) -> None:
         if self._file is None:
             return
-        text = json.dumps(line, separators=(",", ":")) + "\n"
-        self._written += len(text)
+        self._buffer += json.dumps(line, separators=(",", ":")).encode("ascii") + b"\n"
+        if len(self._buffer) >= _BUFFER_BYTES:
+            self._flush()
+
+    def _flush(self) -> None:
+        if self._file is None:
+            return
+        self._written += len(self._buffer)
         try:
             if self._written > _MAX_BYTES:
                 raise OSError(f"longer than {_MAX_BYTES} bytes")
-            self._file.write(text)
+            self._file.write(self._buffer)
         except OSError as error:
             self._give_up(error)
+        self._buffer.clear()
 
     def _give_up(self, error: OSError) -> None:
         log.warning("session %s is not recorded any further: %s", self._session_id, error)
-        self._file = None
+        if self._file is not None:
+            self._file.close()
+            self._file = None
 
 
 def read_recording(path: Path) -> Iterator[tuple[int, Event]]:

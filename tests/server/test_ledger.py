@@ -1,0 +1,124 @@
+"""The latency ledger: stages that add up to the whole, whatever happened and in whatever order."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from server.ledger import STAGES, Ledger, TurnLedger
+from streaming.events import (
+    Adopt,
+    AudioReady,
+    CommitTurn,
+    Respond,
+    RespondOptions,
+    SpeechStopped,
+    TextDelta,
+    TranscriptDone,
+)
+
+OPTIONS = RespondOptions()
+
+
+def a_turn(ledger: Ledger) -> TurnLedger | None:
+    """Speech up to sample 16,000, received 100 late; the turn is committed 800 samples later."""
+    for at in range(320, 17_000, 320):
+        ledger.arrived(at, at + 100)
+    ledger.fact(SpeechStopped(16_000, 0.1), 17_900)
+    ledger.ordered(CommitTurn("item_1", 0, 16_800), 20_000)
+    ledger.ordered(Respond("resp_1", OPTIONS), 20_000)
+    ledger.fact(TranscriptDone("item_1", "Hi", 0.9, "en"), 21_000)
+    ledger.fact(TextDelta("resp_1", "Hello"), 22_000)
+    ledger.fact(TextDelta("resp_1", " there."), 22_500)
+    ledger.fact(TextDelta("resp_1", " You"), 23_000)
+    ledger.fact(AudioReady("resp_1", 0, 4800, 12), 24_000)
+    return ledger.sent("resp_1", 24_050)
+
+
+def test_every_stage_is_measured() -> None:
+    turn = a_turn(Ledger())
+    assert turn == TurnLedger("item_1", "resp_1", (1_800, 2_100, 1_000, 1_000, 500, 1_500, 50))
+    assert turn.total == 24_050 - 16_100
+
+
+def test_the_event_adds_up_in_milliseconds() -> None:
+    turn = a_turn(Ledger())
+    assert turn is not None
+    event = turn.to_json()
+    stages = event["stages_ms"]
+    assert isinstance(stages, dict)
+    assert tuple(stages) == STAGES
+    assert sum(stages.values()) == event["total_ms"] == 496.875
+
+
+def test_an_adopted_speculation_has_no_time_of_its_own() -> None:
+    ledger = Ledger()
+    ledger.arrived(16_000, 16_000)
+    ledger.fact(SpeechStopped(16_000, 0.1), 17_600)
+    ledger.fact(TextDelta("resp_1", "Hello."), 18_000)
+    ledger.fact(AudioReady("resp_1", 0, 4800, 6), 19_000)
+    ledger.ordered(CommitTurn("item_1", 0, 16_800), 20_000)
+    ledger.ordered(Adopt("resp_1"), 20_000)
+    turn = ledger.sent("resp_1", 20_010)
+    assert turn is not None
+    assert turn.stages == (1_600, 2_400, 0, 0, 0, 0, 10)
+
+
+def test_a_manual_commit_counts_from_its_last_sample() -> None:
+    ledger = Ledger()
+    ledger.arrived(16_000, 16_500)
+    ledger.ordered(CommitTurn("item_1", 0, 16_000), 17_000)
+    ledger.ordered(Respond("resp_1", OPTIONS), 18_000)
+    turn = ledger.sent("resp_1", 19_000)
+    assert turn is not None
+    assert turn.total == 2_500
+
+
+def test_a_reply_that_no_turn_asked_for_has_no_ledger() -> None:
+    ledger = Ledger()
+    ledger.ordered(Respond("resp_1", OPTIONS), 0)
+    assert ledger.sent("resp_1", 10) is None
+
+
+def test_only_the_first_audio_counts() -> None:
+    ledger = Ledger()
+    assert a_turn(ledger) is not None
+    assert ledger.sent("resp_1", 30_000) is None
+
+
+def test_what_never_ends_is_forgotten() -> None:
+    ledger = Ledger()
+    for n in range(10_000):
+        ledger.arrived(n, n)
+        ledger.ordered(CommitTurn(f"item_{n}", 0, n), n)
+        ledger.fact(TextDelta(f"resp_{n}", "x"), n)
+    assert (len(ledger._arrivals), len(ledger._turns), len(ledger._replies)) == (4_000, 8, 16)
+
+
+EVENTS = st.sampled_from(["stopped", "transcript", "text", "audio", "commit", "respond"])
+
+
+@given(st.lists(st.tuples(EVENTS, st.integers(0, 5_000)), max_size=20))
+def test_stages_add_up_in_any_order(steps: list[tuple[str, int]]) -> None:
+    ledger = Ledger()
+    ledger.arrived(1_000, 1_000)
+    now = 1_000
+    for name, wait in steps:
+        now += wait
+        match name:
+            case "stopped":
+                ledger.fact(SpeechStopped(1_000, 0.1), now)
+            case "transcript":
+                ledger.fact(TranscriptDone("i", "", 1.0, "en"), now)
+            case "text":
+                ledger.fact(TextDelta("r", "word"), now)
+            case "audio":
+                ledger.fact(AudioReady("r", 0, 1, 4), now)
+            case "commit":
+                ledger.ordered(CommitTurn("i", 0, 1_000), now)
+            case _:
+                ledger.ordered(Respond("r", OPTIONS), now)
+    ledger.ordered(CommitTurn("i", 0, 1_000), now)
+    ledger.ordered(Respond("r", OPTIONS), now)
+    turn = ledger.sent("r", now + 7)
+    assert turn is not None
+    assert turn.total == now + 7 - 1_000
+    assert min(turn.stages) >= 0
