@@ -1,0 +1,123 @@
+"""What every test may use: real weights, shared recordings, a scaled time limit, and the guard against leaks.
+
+Tests that need something a machine may lack carry a marker (`models`, `clients`, `browser`) and are skipped with the reason where it is
+missing. `make test` installs all of it and sets `VIVAVOCE_REQUIRE_<MARKER>=1`, which makes its absence an error instead.
+"""
+
+import asyncio
+import inspect
+import multiprocessing
+import os
+import shutil
+import threading
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+CLIENT_GROUPS = ("openai", "livekit", "pipecat", "node")
+POCKET_FILES = (
+    "whisper-base/model.bin",
+    "whisper-base/tokenizer.json",
+    "smollm2-135m-instruct/SmolLM2-135M-Instruct.Q4_1.gguf",
+    "piper-en-us-joe/en_US-joe-medium.onnx",
+    "smart-turn-v3.2/smart-turn-v3.2-cpu.onnx",
+)
+TIME_LIMIT = 10.0
+"""Seconds that anything which should happen at once may take on a busy machine; `VIVAVOCE_TEST_TIME_SCALE` stretches it."""
+
+
+def parts_folder() -> Path:
+    """Where fetched weights lie, by the rule of `streaming.bundle`."""
+    if own := os.environ.get("VIVAVOCE_CACHE"):
+        return Path(own) / "parts"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vivavoce" / "parts"
+
+
+def missing_models() -> str | None:
+    """What a `models` test lacks, None if nothing."""
+    folder = parts_folder()
+    lacking = [name for name in POCKET_FILES if not (folder / name).is_file()]
+    return f"{folder} lacks {', '.join(lacking)}: run `vivavoce pull pocket`" if lacking else None
+
+
+def missing_clients() -> str | None:
+    """What a `clients` test lacks, None if nothing."""
+    lacking = [group for group in CLIENT_GROUPS if not (REPOSITORY / ".clients" / f"{group}.installed").is_file()]
+    return f"the clients {', '.join(lacking)} are not installed: run `make clients`" if lacking else None
+
+
+def missing_browser() -> str | None:
+    """What a `browser` test lacks, None if nothing."""
+    found = any(shutil.which(name) for name in ("chromium", "chromium-browser", "google-chrome"))
+    return None if found else "no Chromium on this machine: install the package `chromium`"
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skips, or fails, a test whose marker names something this machine lacks."""
+    for marker, probe in (("models", missing_models), ("clients", missing_clients), ("browser", missing_browser)):
+        if item.get_closest_marker(marker) and (reason := probe()):
+            if os.environ.get(f"VIVAVOCE_REQUIRE_{marker.upper()}") == "1":
+                pytest.fail(reason, pytrace=False)
+            pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def parts() -> Path:
+    """The folder with the pocket bundle's parts, one folder each; for tests marked `models`."""
+    if reason := missing_models():
+        pytest.skip(reason)
+    return parts_folder()
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of shared recordings (`dev/`, `train/`, `manifest.jsonl`), beside the repository or where `VIVAVOCE_SHARED_DATA` says."""
+    folder = Path(os.environ.get("VIVAVOCE_SHARED_DATA") or REPOSITORY.parent / "shared" / "data")
+    if not (folder / "manifest.jsonl").is_file():
+        pytest.skip("no shared recordings: set VIVAVOCE_SHARED_DATA to their folder")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def questions(shared_data: Path) -> list[Path]:
+    """The 30 spoken questions of the latency benchmark, in order."""
+    return [shared_data / line for line in (shared_data / "questions.txt").read_text(encoding="utf-8").split("\n") if line.strip()]
+
+
+@pytest.fixture(scope="session")
+def time_limit() -> float:
+    """Seconds to wait for what should happen at once. For giving up, never for asserting speed."""
+    return TIME_LIMIT * float(os.environ.get("VIVAVOCE_TEST_TIME_SCALE", "1"))
+
+
+@pytest.fixture
+async def _no_leaked_tasks() -> AsyncIterator[None]:
+    """Fails a test whose asyncio tasks outlive it. Only requested for async tests, first of their fixtures, so torn down last."""
+    before = asyncio.all_tasks()
+    yield
+    # A task cancelled or finished in the last tick of the test is over after another.
+    await asyncio.sleep(0)
+    left = asyncio.all_tasks() - before - {asyncio.current_task()}
+    # The loop closes after the check for threads: its pool of threads is no leak.
+    await asyncio.get_running_loop().shutdown_default_executor()
+    if left:
+        pytest.fail("tasks left running: " + "; ".join(sorted(repr(task) for task in left)), pytrace=False)
+
+
+@pytest.fixture(autouse=True)
+def no_leaks(request: pytest.FixtureRequest, time_limit: float) -> Iterator[None]:
+    """Fails a test that leaves an asyncio task, a non-daemon thread or a child process behind."""
+    threads = set(threading.enumerate())
+    children = {child.pid for child in multiprocessing.active_children()}
+    if inspect.iscoroutinefunction(getattr(request.node, "obj", None)):
+        request.getfixturevalue("_no_leaked_tasks")
+    yield
+    left = [thread for thread in threading.enumerate() if thread not in threads and not thread.daemon]
+    for thread in left:
+        thread.join(time_limit)
+    if alive := [thread.name for thread in left if thread.is_alive()]:
+        pytest.fail(f"threads left running: {', '.join(alive)}", pytrace=False)
+    if orphans := [child.name for child in multiprocessing.active_children() if child.pid not in children]:
+        pytest.fail(f"processes left running: {', '.join(orphans)}", pytrace=False)
