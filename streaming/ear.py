@@ -51,6 +51,11 @@ class Ear:
         self._stopped = 0
         self._marks: tuple[int, ...] = ()
 
+    @property
+    def samples_held(self) -> int:
+        """Samples of memory this session's input takes here; constant but for a part of a window."""
+        return self._recent.capacity + len(self._rest)
+
     def configure(self, settings: ConfigureEar) -> None:
         """Listen like this from the next window on. `language` is the transcriber's business."""
         self._gate.threshold = settings.threshold
@@ -139,6 +144,11 @@ class _Recent:
         self._used = 0
         # Position after the last sample held.
         self._end = 0
+
+    @property
+    def capacity(self) -> int:
+        """Samples of memory it takes."""
+        return len(self._samples)
 
     def append(self, samples: Samples, end: int) -> None:
         """Samples that end at position `end`."""

@@ -13,18 +13,18 @@ import onnxruntime
 
 from streaming.audio import Samples
 from streaming.events import SAMPLE_RATE
+from streaming.features import HOP, WINDOW, mel_filters
 
 __all__ = ["TURN_SAMPLES", "EndOfTurnModel", "SmartTurn", "whisper_features"]
 
 TURN_SAMPLES: Final = 8 * SAMPLE_RATE
 """What the model hears: the last 8 s; longer turns lose their beginning."""
 
-# Whisper's front end (Radford et al. 2022, section 2.2; openai/whisper `audio.py`): 25 ms windows, 10 ms apart, 80 mel bands.
-_WINDOW: Final = 400
-_HOP: Final = 160
-_MELS: Final = 80
-_FLOOR: Final = 1e-10
-_DYNAMIC_RANGE: Final = 8.0
+_FLOOR: Final = np.float32(1e-10)
+"""Mel power below which the logarithm is not taken."""
+
+_RANGE: Final = np.float32(8.0)
+"""Decades kept below the loudest."""
 
 
 class EndOfTurnModel(Protocol):
@@ -61,40 +61,17 @@ def whisper_features(pcm: Samples) -> Samples:
     # Sums in float64: 128,000 small squares.
     mean, variance = padded.mean(dtype=np.float64), padded.var(dtype=np.float64)
     normal = (padded - np.float32(mean)) / np.float32(np.sqrt(variance + 1e-7))
-    framed = np.lib.stride_tricks.sliding_window_view(np.pad(normal, _WINDOW // 2, mode="reflect"), _WINDOW)[:-1:_HOP]  # (800, 400)
-    spectrum = np.fft.rfft(framed * _hann())  # (800, 201)
+    framed = np.lib.stride_tricks.sliding_window_view(np.pad(normal, WINDOW // 2, mode="reflect"), WINDOW)[:-1:HOP]  # (800, 400)
+    window, filters = _tables()
+    spectrum = np.fft.rfft(framed * window)  # (800, 201)
     power = spectrum.real**2 + spectrum.imag**2
-    mel = np.log10(np.maximum(power @ _mel_filters(), np.float32(_FLOOR)))  # (800, 80)
-    features: Samples = (np.maximum(mel, mel.max() - np.float32(_DYNAMIC_RANGE)) + 4) / 4
+    mel = np.log10(np.maximum(power @ filters, _FLOOR))  # (800, 80)
+    features: Samples = (np.maximum(mel, mel.max() - _RANGE) + 4) / 4
     return np.ascontiguousarray(features.T, np.float32)
 
 
 @cache
-def _hann() -> Samples:
-    """Periodic Hann window, shape (400,)."""
-    return (0.5 - 0.5 * np.cos(2 * np.pi * np.arange(_WINDOW) / _WINDOW)).astype(np.float32)
-
-
-@cache
-def _mel_filters() -> Samples:
-    """Triangles on Slaney's mel scale, each of unit area, shape (201, 80), 0 Hz to Nyquist (Slaney 1998, Auditory Toolbox)."""
-    edges = _mel_to_hertz(np.linspace(0.0, _hertz_to_mel(SAMPLE_RATE / 2), _MELS + 2))
-    bins = np.arange(_WINDOW // 2 + 1)[:, None] * (SAMPLE_RATE / _WINDOW)
-    rising = (bins - edges[:-2]) / (edges[1:-1] - edges[:-2])
-    falling = (edges[2:] - bins) / (edges[2:] - edges[1:-1])
-    return (np.maximum(0.0, np.minimum(rising, falling)) * (2 / (edges[2:] - edges[:-2]))).astype(np.float32)
-
-
-# Linear up to 1 kHz (15 mel), logarithmic above: 27 mel for a factor of 6.4.
-_LINEAR_HERTZ: Final = 200 / 3
-_BREAK_MEL: Final = 15.0
-_BREAK_HERTZ: Final = 1000.0
-_LOG_STEP: Final = 27 / np.log(6.4)
-
-
-def _hertz_to_mel(hertz: float) -> float:
-    return hertz / _LINEAR_HERTZ if hertz < _BREAK_HERTZ else _BREAK_MEL + float(np.log(hertz / _BREAK_HERTZ)) * _LOG_STEP
-
-
-def _mel_to_hertz(mel: np.ndarray[tuple[int], np.dtype[np.float64]]) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-    return np.where(mel < _BREAK_MEL, mel * _LINEAR_HERTZ, _BREAK_HERTZ * np.exp((mel - _BREAK_MEL) / _LOG_STEP))
+def _tables() -> tuple[Samples, Samples]:
+    """The periodic Hann window, shape (400,), and the mel filters, shape (201, 80), in the precision of the model."""
+    window = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(WINDOW) / WINDOW)
+    return window.astype(np.float32), mel_filters().astype(np.float32)
