@@ -92,27 +92,11 @@ def time_limit() -> float:
     return TIME_LIMIT * float(os.environ.get("VIVAVOCE_TEST_TIME_SCALE", "1"))
 
 
-@pytest.fixture
-async def _no_leaked_tasks() -> AsyncIterator[None]:
-    """Fails a test whose asyncio tasks outlive it. Only requested for async tests, first of their fixtures, so torn down last."""
-    before = asyncio.all_tasks()
-    yield
-    # A task cancelled or finished in the last tick of the test is over after another.
-    await asyncio.sleep(0)
-    left = asyncio.all_tasks() - before - {asyncio.current_task()}
-    # The loop closes after the check for threads: its pool of threads is no leak.
-    await asyncio.get_running_loop().shutdown_default_executor()
-    if left:
-        pytest.fail("tasks left running: " + "; ".join(sorted(repr(task) for task in left)), pytrace=False)
-
-
 @pytest.fixture(autouse=True)
-def no_leaks(request: pytest.FixtureRequest, time_limit: float) -> Iterator[None]:
-    """Fails a test that leaves an asyncio task, a non-daemon thread or a child process behind."""
+def no_leaked_threads(time_limit: float) -> Iterator[None]:
+    """Fails a test that leaves a non-daemon thread or a child process behind. Set up first, so that it looks last."""
     threads = set(threading.enumerate())
     children = {child.pid for child in multiprocessing.active_children()}
-    if inspect.iscoroutinefunction(getattr(request.node, "obj", None)):
-        request.getfixturevalue("_no_leaked_tasks")
     yield
     left = [thread for thread in threading.enumerate() if thread not in threads and not thread.daemon]
     for thread in left:
@@ -121,3 +105,21 @@ def no_leaks(request: pytest.FixtureRequest, time_limit: float) -> Iterator[None
         pytest.fail(f"threads left running: {', '.join(alive)}", pytrace=False)
     if orphans := [child.name for child in multiprocessing.active_children() if child.pid not in children]:
         pytest.fail(f"processes left running: {', '.join(orphans)}", pytrace=False)
+
+
+@pytest.fixture
+async def _no_leaked_tasks() -> AsyncIterator[None]:
+    before = asyncio.all_tasks()
+    yield
+    # A task cancelled or finished in the last tick of the test is over after another.
+    await asyncio.sleep(0)
+    left = asyncio.all_tasks() - before - {asyncio.current_task()}
+    if left:
+        pytest.fail("tasks left running: " + "; ".join(sorted(repr(task) for task in left)), pytrace=False)
+
+
+@pytest.fixture(autouse=True)
+def no_leaked_tasks(request: pytest.FixtureRequest, no_leaked_threads: None) -> None:
+    """Fails an async test whose asyncio tasks outlive it and its fixtures. Only async tests pay for an event loop."""
+    if inspect.iscoroutinefunction(getattr(request.node, "obj", None)):
+        request.getfixturevalue("_no_leaked_tasks")
