@@ -164,6 +164,8 @@ class Caller:
         # The assistant item of each response, for truncating.
         self._items: dict[str, str] = {}
         self._truncates = 0
+        # The last (response_id, played_ms) reported.
+        self._reported = ("", 0)
         self._tasks: list[asyncio.Task[None]] = []
 
     async def agree(self, turn_detection: JsonObject) -> None:
@@ -258,7 +260,7 @@ class Caller:
                 self._failure = CallError(f"the server could not answer: {reason}")
             case "vivavoce.ledger" if text_of(event, "response_id") == turn.response_id:
                 turn.ledger_ms = number_of(event, "total_ms")
-                turn.stages = _stages(event.get("stages"))
+                turn.stages = _stages(event.get("stages_ms"))
             case "error" if not text_of(event, "error", "event_id").startswith(_TRUNCATE_ID):
                 self._failure = CallError(f"the server reports an error: {error_line(event)}")
 
@@ -337,13 +339,17 @@ class Caller:
         return np.concatenate((spoken, np.zeros(_CHUNK - len(spoken), np.int16)))
 
     async def _acknowledge(self, now: float) -> None:
-        response_id = self.speaker.playing(now)
-        if response_id is not None:
-            played_ms = self.speaker.played(response_id, now) * 1000 // CALLER_RATE
-            await self._send({"type": "vivavoce.playback", "response_id": response_id, "played_ms": played_ms})
+        """Reports what has sounded since the last report, the last of a response included."""
+        part = self.speaker.at(now)
+        if part is None:
+            return
+        report = (part.response_id, self.speaker.played(part.response_id, now) * 1000 // CALLER_RATE)
+        if report != self._reported:
+            self._reported = report
+            await self._send({"type": "vivavoce.playback", "response_id": report[0], "played_ms": report[1]})
 
 
 def _stages(value: object) -> tuple[Stage, ...]:
-    """The ledger's stages; what is not one is left out."""
-    stages = value if isinstance(value, list) else []
-    return tuple(Stage(text_of(stage, "name"), number_of(stage, "ms") or 0.0) for stage in stages if isinstance(stage, Mapping))
+    """The ledger's stages in order; what is not one is left out."""
+    stages = value.items() if isinstance(value, Mapping) else ()
+    return tuple(Stage(str(name), float(ms)) for name, ms in stages if isinstance(ms, int | float))

@@ -128,9 +128,14 @@ class VirtualSpeaker:
         """Samples of the response that have sounded by `now`."""
         return sum(_sounded(part, now) for part in self.parts if part.response_id == response_id)
 
+    def at(self, now: float) -> PlayedPart | None:
+        """The part that sounds at `now`, or else the last one before."""
+        return next((part for part in reversed(self.parts) if part.at <= now), None)
+
     def playing(self, now: float) -> str | None:
         """The response that is sounding at `now`."""
-        return next((part.response_id for part in reversed(self.parts) if part.at <= now < part.end), None)
+        part = self.at(now)
+        return part.response_id if part is not None and now < part.end else None
 
     def cut(self, now: float) -> None:
         """Stop: what has not sounded by `now` never will."""

@@ -8,7 +8,7 @@ const RATE_PER_MS = 24;
 
 export class Dialogue {
   constructor() {
-    // {id, who: "you" | "agent", text, settled, cut, latency: {ms, stages} | null}
+    // {id, who: "you" | "agent", text, settled, cut, latency: {ms, stages: [[name, ms]]} | null}
     this.entries = [];
     this.connected = false;
     // The caller is speaking.
@@ -99,7 +99,7 @@ export class Dialogue {
         this.finish(event.response);
         break;
       case "vivavoce.ledger":
-        if (response?.entry) response.entry.latency = { ms: event.total_ms, stages: event.stages ?? [] };
+        if (response?.entry) response.entry.latency = { ms: event.total_ms, stages: Object.entries(event.stages_ms) };
         break;
     }
   }

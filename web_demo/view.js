@@ -195,12 +195,12 @@ function timing({ ms, stages }) {
   summary.title = stages.length ? "From your last sound to the first sound sent" : "From the end of your turn to the first sound played";
   if (!stages.length) return [summary];
   const list = element("dl", "stages");
-  for (const stage of stages) {
+  for (const [name, part] of stages) {
     const bar = element("div", "stage-bar");
-    bar.style.setProperty("--share", (stage.ms / Math.max(ms, 1)).toFixed(3));
-    const cell = element("dd", "", `${Math.round(stage.ms)} ms`);
+    bar.style.setProperty("--share", (part / Math.max(ms, 1)).toFixed(3));
+    const cell = element("dd", "", `${Math.round(part)} ms`);
     cell.append(bar);
-    list.append(element("dt", "", stage.name.replaceAll("_", " ")), cell);
+    list.append(element("dt", "", name.replaceAll("_", " ")), cell);
   }
   return [summary, list];
 }

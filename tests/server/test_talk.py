@@ -129,9 +129,7 @@ async def one_turn(peer: Peer) -> None:
     await peer.hear_turn()
     await peer.commit("u1", "What is a tortoise?")
     await peer.answer("r1", "A slow animal.", np.concatenate((np.zeros(240, np.int16), tone(0.2))))
-    await peer.send(
-        "vivavoce.ledger", response_id="r1", stages=[{"name": "turn", "ms": 210.0}, {"name": "voice", "ms": 45.5}], total_ms=255.5
-    )
+    await peer.send("vivavoce.ledger", response_id="r1", stages_ms={"turn": 210.0, "voice": 45.5}, total_ms=255.5)
     await peer.listen()
 
 
@@ -186,6 +184,7 @@ async def test_the_microphone_goes_on_between_turns_and_playback_is_reported() -
     assert [turn.transcript for turn in caller.turns] == ["Question 1.", "Question 2."]
     assert [turn.reply for turn in caller.turns] == ["Answer 1.", "Answer 2."]
     reports = [event for event in peers[0].received if event["type"] == "vivavoce.playback"]
+    assert next(report for report in reports if report["played_ms"] == 300)["response_id"] == "r1"
     assert {report["response_id"] for report in reports} == {"r1", "r2"}
     assert all(0 <= report["played_ms"] <= 300 for report in reports)
 
