@@ -48,6 +48,18 @@ class AttentionCache:
         """Positions there is room for."""
         return self.keys.shape[3]
 
+    def copy(self) -> "AttentionCache":
+        """Another cache with the same content."""
+        layers, _, heads, capacity, head_width = self.keys.shape
+        twin = AttentionCache(layers, heads, capacity, head_width, self.keys.dtype, self.keys.device)
+        twin.copy_from(self, 0, capacity)
+        return twin
+
+    def copy_from(self, other: "AttentionCache", start: int, end: int) -> None:
+        """Take positions `start` to `end` of every layer from another cache of the same sizes."""
+        self.keys[:, :, :, start:end] = other.keys[:, :, :, start:end]
+        self.values[:, :, :, start:end] = other.values[:, :, :, start:end]
+
     def write(self, layer: int, start: int, keys: Tensor, values: Tensor) -> None:
         """Put (1, heads, n, width / heads) at positions `start` to `start + n` of a layer. Raises ValueError beyond the capacity."""
         end = start + keys.shape[2]
@@ -89,11 +101,11 @@ class WhisperEncoder(nn.Module):
         frames = functional.gelu(self.conv2(hidden))[0].T  # (n, width)
         return frames + self.positions[start : start + len(frames)]
 
-    def forward(self, frames: Tensor, start: int, cache: AttentionCache) -> Tensor:
-        """Run stem frames (n, width) standing at `start`; they attend to positions 0 to start + n, of which the first `start` are
-        cached from earlier runs, and their own keys and values are written. Returns (n, width)."""
+    def forward(self, frames: Tensor, start: int, cache: AttentionCache, reach: int) -> Tensor:
+        """Run stem frames (n, width) standing at `start`: their keys and values are written, and they attend to positions 0 to `reach`, of
+        which those before `start`, and any from start + n on, are what earlier runs left in the cache. Returns (n, width)."""
         for index, layer in enumerate(self.layers):
-            frames = layer(frames, index, start, cache)
+            frames = layer(frames, index, start, cache, reach)
         normed: Tensor = self.norm(frames)
         return normed
 
@@ -122,6 +134,7 @@ class WhisperDecoder(nn.Module):
     def listen(self, frames: Tensor, start: int, audio: AttentionCache) -> None:
         """Write the cross-attention keys and values of encoder output (n, width) standing at `start`."""
         for index, layer in enumerate(self.layers):
+            assert isinstance(layer, _DecoderLayer)
             layer.attention.listen(frames, index, start, audio)
 
     def forward(self, tokens: Tensor, start: int, cache: AttentionCache, audio: AttentionCache, heard: int) -> Tensor:
@@ -160,14 +173,14 @@ class _SelfAttention(nn.Module):
         self._heads = heads
         self._causal = causal
 
-    def forward(self, hidden: Tensor, layer: int, start: int, cache: AttentionCache) -> Tensor:
+    def forward(self, hidden: Tensor, layer: int, start: int, cache: AttentionCache, reach: int) -> Tensor:
         count = len(hidden)
         query, key, value = (_split(part, self._heads) for part in self.qkv(self.norm(hidden)).chunk(3, dim=-1))
         cache.write(layer, start, key, value)
-        keys, values = cache.read(layer, start + count)
+        keys, values = cache.read(layer, reach)
         mask = None
         if self._causal and count > 1:
-            mask = torch.ones(count, start + count, dtype=torch.bool, device=hidden.device).tril(start)
+            mask = torch.ones(count, reach, dtype=torch.bool, device=hidden.device).tril(start)
         mixed = functional.scaled_dot_product_attention(query, keys, values, attn_mask=mask)
         added: Tensor = hidden + self.out(_join(mixed))
         return added
@@ -215,8 +228,8 @@ class _EncoderLayer(nn.Module):
         self.self_attention = _SelfAttention(width, heads, causal=False)
         self.feed_forward = _FeedForward(width)
 
-    def forward(self, frames: Tensor, layer: int, start: int, cache: AttentionCache) -> Tensor:
-        mixed: Tensor = self.feed_forward(self.self_attention(frames, layer, start, cache))
+    def forward(self, frames: Tensor, layer: int, start: int, cache: AttentionCache, reach: int) -> Tensor:
+        mixed: Tensor = self.feed_forward(self.self_attention(frames, layer, start, cache, reach))
         return mixed
 
 
@@ -228,7 +241,7 @@ class _DecoderLayer(nn.Module):
         self.feed_forward = _FeedForward(width)
 
     def forward(self, hidden: Tensor, layer: int, start: int, cache: AttentionCache, audio: AttentionCache, heard: int) -> Tensor:
-        hidden = self.self_attention(hidden, layer, start, cache)
+        hidden = self.self_attention(hidden, layer, start, cache, start + len(hidden))
         mixed: Tensor = self.feed_forward(self.attention(hidden, layer, audio, heard))
         return mixed
 

@@ -1,0 +1,183 @@
+"""Whisper shared by all sessions: weights, vocabulary and greedy decoding with a draft.
+
+What the previous pass found is run through the decoder in one go as the draft of this pass. Where the draft is the decoder's own first
+choice it stands; at the first disagreement the decoder's choice is taken and what remains of the draft is tried again behind it. The result
+is that of plain greedy decoding (speculative decoding, Leviathan et al. 2023, with a given draft), mostly for the price of one run.
+"""
+
+import json
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import torch
+from tokenizers import Tokenizer
+
+from streaming.encoder import FRAME_SAMPLES, hear_silence
+from streaming.events import SAMPLE_RATE
+from streaming.models.ctranslate2 import WeightsError
+from streaming.models.whisper import AttentionCache, Whisper, load_whisper
+
+__all__ = ["Decoding", "Recogniser", "load_recogniser"]
+
+_TOKENS_PER_SECOND: Final = 10
+"""More than fast speech needs in any language Whisper knows (English: 3 to 5); beyond it the decoder is looping."""
+
+_PROMPT: Final = 4
+"""Tokens of the prompt: start, language, task, no times."""
+
+_FRAMES_PER_SECOND: Final = SAMPLE_RATE // FRAME_SAMPLES
+
+_SPARE_TOKENS: Final = 12
+"""Allowed on top, so that a very short clip may be a long word."""
+
+_GUESS: Final = 8
+"""Draft tokens tried after a disagreement that may be a replaced token."""
+
+_REJOIN: Final = 8
+"""How far ahead in the draft a decoded token is looked for."""
+
+_LOOP_UNIT: Final = 12
+"""Longest run of tokens that is looked for when the decoder repeats itself."""
+
+_LOOP_REPEATS: Final = 4
+_LOOP_TOKENS: Final = 20
+"""A run repeated this often, over this many tokens, is a loop of the decoder and no longer somebody's "no, no, no"."""
+
+
+@dataclass(frozen=True, slots=True)
+class Decoding:
+    """What the decoder found: text `tokens`, the mean natural logarithm of their probability (the end included), the probability it gave
+    to there being no speech, and how many decoder runs it took."""
+
+    tokens: tuple[int, ...]
+    log_probability: float
+    no_speech: float
+    runs: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Choice:
+    """The decoder's first choice after each token it was given, their log-probabilities, and that of no speech after the first."""
+
+    tokens: list[int]
+    logs: list[float]
+    no_speech: float
+
+
+class Recogniser:
+    """The model and its vocabulary. Holds nothing of a session: one serves all."""
+
+    def __init__(self, model: Whisper, tokenizer: Tokenizer, suppressed: Sequence[int], suppressed_first: Sequence[int]) -> None:
+        """`suppressed` tokens are never chosen (non-speech), `suppressed_first` not as the first (blank, end). Raises WeightsError where
+        the vocabulary is not Whisper's."""
+        self.model: Final = model
+        # What encoder and decoder make of silence, at every position: every stream begins as a copy.
+        self.silence, frames = hear_silence(model.encoder)
+        self.audio_silence: Final = model.decoder.new_audio_cache()
+        with torch.inference_mode():
+            model.decoder.listen(frames, 0, self.audio_silence)
+        self._tokenizer = tokenizer
+        self._start = self._special("<|startoftranscript|>")
+        self._task = (self._special("<|transcribe|>"), self._special("<|notimestamps|>"))
+        self._end = self._special("<|endoftext|>")
+        self._no_speech = self._special("<|nocaptions|>", "<|nospeech|>")
+        # Added to the scores, shape (vocabulary,): everything above the end of text is a command or a time.
+        self._bias = torch.zeros(model.shape.vocabulary)
+        self._bias[torch.tensor([t for t in suppressed if t != self._end], dtype=torch.long)] = -torch.inf
+        self._bias[self._end + 1 :] = -torch.inf
+        self._first_bias = torch.zeros(model.shape.vocabulary)
+        self._first_bias[torch.tensor(list(suppressed_first), dtype=torch.long)] = -torch.inf
+
+    def language(self, hint: str | None) -> str:
+        """The language to decode with: the hint without its region ("en-GB" is "en"), "en" for none. Raises ValueError for one that
+        Whisper does not know."""
+        language = (hint or "en").lower().replace("_", "-").split("-")[0]
+        if self._tokenizer.token_to_id(f"<|{language}|>") is None:
+            raise ValueError(f"the recogniser knows no language {hint!r}")
+        return language
+
+    def text(self, tokens: Sequence[int]) -> str:
+        """Tokens as text, without the space in front; an unfinished character at the end is left out."""
+        text: str = self._tokenizer.decode(list(tokens), skip_special_tokens=True)
+        return text.strip().rstrip("\ufffd")
+
+    def decode(self, audio: AttentionCache, heard: int, language: str, draft: Sequence[int]) -> Generator[None, None, Decoding]:
+        """Transcribe `audio`, whose first `heard` frames hold sound and the rest silence. Yields between decoder runs, so that others may
+        have a turn; returns the result. `draft` is what is expected, for speed only."""
+        prompt = [self._start, self._special(f"<|{language}|>"), *self._task]
+        budget = min(self.model.shape.text_positions - _PROMPT - 1, heard * _TOKENS_PER_SECOND // _FRAMES_PER_SECOND + _SPARE_TOKENS)
+        cache = self.model.decoder.new_cache()
+        rest = list(draft[:budget])
+        choice = self._choose([*prompt, *rest], 0, cache, audio)
+        no_speech = choice.no_speech
+        tokens: list[int] = []
+        logs: list[float] = []
+        runs = 1
+        while True:
+            agreed = next((n for n, token in enumerate(rest) if token != choice.tokens[n]), len(rest))
+            tokens += choice.tokens[: agreed + 1]
+            logs += choice.logs[: agreed + 1]
+            if tokens[-1] == self._end or len(tokens) >= budget or _looping(tokens):
+                break
+            rest = _rejoined(rest[agreed:], tokens[-1])[: budget - len(tokens)]
+            yield
+            choice = self._choose([tokens[-1], *rest], _PROMPT + len(tokens) - 1, cache, audio)
+            runs += 1
+        text = [token for token in tokens if token != self._end]
+        del text[len(text) - _looping(text) :]
+        return Decoding(tuple(text), sum(logs) / len(logs), no_speech, runs)
+
+    @torch.inference_mode()
+    def _choose(self, tokens: Sequence[int], start: int, cache: AttentionCache, audio: AttentionCache) -> "_Choice":
+        """One decoder run over tokens standing at `start` (with the prompt, where that is 0): what it would put after each."""
+        decoder = self.model.decoder
+        hidden = decoder(torch.tensor(tokens, device=decoder.positions.device), start, cache, audio, audio.capacity)
+        scores = decoder.scores(hidden).to("cpu")  # (n, vocabulary)
+        no_speech = 0.0
+        if start == 0:
+            no_speech = float(scores[0].softmax(-1)[self._no_speech])
+            scores = scores[_PROMPT - 1 :]
+            scores[0] += self._first_bias
+        best = (scores + self._bias).log_softmax(-1).max(-1)
+        return _Choice(best.indices.tolist(), best.values.tolist(), no_speech)
+
+    def _special(self, *names: str) -> int:
+        for name in names:
+            token = self._tokenizer.token_to_id(name)
+            if token is not None:
+                return int(token)
+        raise WeightsError(f"the vocabulary has no {names[0]}: not Whisper's")
+
+
+def _rejoined(rest: list[int], token: int) -> list[int]:
+    """What to try after `token` was chosen against the draft's `rest[0]`: what follows `token` where the draft has it soon after, else
+    a little of what follows the token it replaces."""
+    for n, drafted in enumerate(rest[:_REJOIN]):
+        if drafted == token:
+            return rest[n + 1 :]
+    return rest[1 : _GUESS + 1]
+
+
+def _looping(tokens: list[int]) -> int:
+    """How many tokens at the end repeat what stands before them; 0 where it is no loop."""
+    for unit in range(1, _LOOP_UNIT + 1):
+        repeated = 0
+        while repeated + unit < len(tokens) and tokens[-1 - repeated] == tokens[-1 - repeated - unit]:
+            repeated += 1
+        if repeated + unit >= max(_LOOP_TOKENS, unit * _LOOP_REPEATS):
+            return repeated
+    return 0
+
+
+def load_recogniser(folder: Path, dtype: torch.dtype = torch.bfloat16, device: str = "cpu") -> Recogniser:
+    """Read `model.bin`, `config.json` and `tokenizer.json` of a CTranslate2 Whisper. Raises WeightsError for files that are not that,
+    OSError where one is missing."""
+    config = json.loads((folder / "config.json").read_text())
+    try:
+        suppressed, first = (tuple(int(token) for token in config[key]) for key in ("suppress_ids", "suppress_ids_begin"))
+    except (KeyError, TypeError, ValueError) as error:
+        raise WeightsError(f"{folder / 'config.json'}: no lists of suppressed tokens ({error!r})") from error
+    tokenizer = Tokenizer.from_str((folder / "tokenizer.json").read_text(encoding="utf-8"))
+    return Recogniser(load_whisper(folder / "model.bin", dtype, device), tokenizer, suppressed, first)

@@ -1,0 +1,238 @@
+"""The transcript of one turn while it is being spoken, and its final text soon after.
+
+Passes are generators: they yield between pieces of some tens of milliseconds, so that one model can serve others in between, and return
+their result (`result = yield from transcriber.hypothesise()`, or `completed(...)` where nobody waits). A pass that is no longer wanted is
+simply dropped. One pass at a time per turn; sound may be pushed while it is under way.
+
+Whisper hears at most 30 s at once. A longer turn is heard in windows: one ends at the first pause after 20 s (`mark_pause`), by force at
+28 s, and then the next one repeats 2 s and the texts are joined on the words they share. What a closed window said is not decoded again.
+"""
+
+import math
+from collections import deque
+from collections.abc import Generator
+from dataclasses import dataclass
+from typing import Final, TypeVar
+
+import numpy as np
+import torch
+
+from streaming.audio import Samples
+from streaming.encoder import BlockPlan, EncoderStream
+from streaming.events import SAMPLE_RATE
+from streaming.features import LogMel
+from streaming.recogniser import Decoding, Recogniser
+from streaming.settling import Settler, join_overlap, split_words
+
+__all__ = ["Hypothesis", "Recogniser", "Transcriber", "Transcript", "completed"]
+
+_INTERVAL: Final = 64 * SAMPLE_RATE // 100
+"""New sound that makes a pass worth its price: 640 ms, two or three words."""
+
+_PATIENCE: Final = 60 * SAMPLE_RATE // 100
+"""Sound that must follow a word before it settles: 600 ms."""
+
+_PAUSE_WINDOW: Final = 20 * SAMPLE_RATE
+"""A window this long ends at the next pause."""
+
+_LONGEST_WINDOW: Final = 28 * SAMPLE_RATE
+"""A window this long ends where it is; with the silence the encoder wants behind it, it just fits Whisper's 30 s."""
+
+_OVERLAP: Final = 2 * SAMPLE_RATE
+"""Sound repeated by a window whose predecessor was cut by force."""
+
+_MOST_WINDOWS: Final = 24
+"""Windows that may wait for their pass: 8 to 11 minutes of sound, 1 MB each. The caller has then ignored `due` for as long."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hypothesis:
+    """What one pass found. `settled` only ever grows, by `settled_new` (which brings the space or punctuation that goes before it);
+    `provisional` is the rest of this pass's text and may be anything next time. `confidence` is the mean probability of a token."""
+
+    settled: str
+    settled_new: str
+    provisional: str
+    confidence: float
+
+
+@dataclass(frozen=True, slots=True)
+class Transcript:
+    """The final text of a turn of `seconds`; "" where nobody spoke. It need not begin with what had settled: `revised` counts the settled
+    words that it has no more."""
+
+    text: str
+    confidence: float
+    language: str
+    seconds: float
+    revised: int
+
+
+_Result = TypeVar("_Result")
+
+
+def completed(work: Generator[None, None, _Result]) -> _Result:
+    """The result of a pass, run to its end at once."""
+    while True:
+        try:
+            next(work)
+        except StopIteration as stop:
+            result: _Result = stop.value
+            return result
+
+
+class Transcriber:
+    """One turn of one caller: `push` its sound, make a pass whenever one is `due`, then `finish`."""
+
+    def __init__(self, recogniser: Recogniser, language: str | None = None, plan: BlockPlan | None = None) -> None:
+        """`language` as Whisper's code ("en", "de-CH"), None for English. Raises ValueError for one that Whisper does not know."""
+        self._recogniser = recogniser
+        self._language = recogniser.language(language)
+        self._plan = plan or BlockPlan()
+        # Samples pushed, and how many of them the last pass heard.
+        self._pushed = 0
+        self._heard = 0
+        # The last 2 s pushed, for a window that repeats them.
+        self._recent: Samples = np.zeros(0, np.float32)
+        # Windows not yet closed: all but the last, which is being filled, wait for their final pass. At most _MOST_WINDOWS.
+        self._windows = deque([_Window(recogniser, self._plan, 0, repeats=False)])
+        # The last window has met its pause: the next sound begins a new one.
+        self._ended = False
+        # The text of closed windows, the sum of its tokens' log-probabilities and their number.
+        self._words: list[str] = []
+        self._score = _Score()
+        self._settler = Settler(_PATIENCE)
+
+    @property
+    def language(self) -> str:
+        """The language it is decoded with."""
+        return self._language
+
+    def push(self, pcm: Samples) -> None:
+        """Take the sound that follows, (n,). Costs the features only, 1 % of real time. Raises BufferError after 8 minutes without a
+        pass."""
+        if self._ended and len(pcm):
+            self._open(repeated=0)
+        while len(pcm):
+            room = _LONGEST_WINDOW - self._windows[-1].samples
+            if not room:
+                self._open(repeated=len(self._recent))
+                self._windows[-1].push(self._recent)
+                continue
+            part, pcm = pcm[:room], pcm[room:]
+            self._windows[-1].push(part)
+            self._recent = np.concatenate((self._recent, part))[-_OVERLAP:]
+            self._pushed += len(part)
+
+    def mark_pause(self, at: int) -> None:
+        """The caller paused at sample `at` of the turn, and what has been pushed ends in that pause: a good place to cut a long turn."""
+        if at - self._windows[-1].start >= _PAUSE_WINDOW:
+            self._ended = True
+
+    def due(self) -> bool:
+        """Whether there is enough new sound for another pass, or a window to close."""
+        return self._pushed - self._heard >= _INTERVAL or len(self._windows) > 1
+
+    def hypothesise(self) -> Generator[None, None, Hypothesis]:
+        """One pass over the turn so far."""
+        words, score = yield from self._pass()
+        settled = self._settler.push(words, self._heard)
+        return Hypothesis(settled.text, settled.new, settled.provisional, score.confidence)
+
+    def finish(self) -> Generator[None, None, Transcript]:
+        """The final pass; nothing may be pushed afterwards. Costs nothing where the last pass has heard everything."""
+        words, score = yield from self._pass()
+        revised = self._settler.missing_from(words)
+        return Transcript("".join(words).strip(), score.confidence, self._language, self._pushed / SAMPLE_RATE, revised)
+
+    def _pass(self) -> "Generator[None, None, tuple[list[str], _Score]]":
+        """All words so far, and how sure they are."""
+        while True:
+            window = self._windows[0]
+            decoding, heard = yield from window.decode(self._language)
+            words, score = self._joined(window, decoding), self._score.plus(decoding)
+            if window is self._windows[-1]:
+                self._heard = window.start + heard
+                return words, score
+            self._words, self._score = words, score
+            self._windows.popleft()
+            yield
+
+    def _joined(self, window: "_Window", decoding: Decoding) -> list[str]:
+        words = split_words(self._recogniser.text(decoding.tokens))
+        return join_overlap(self._words, words, repeats=window.repeats)
+
+    def _open(self, repeated: int) -> None:
+        """Begin a window whose first `repeated` samples are the last of the one before."""
+        if len(self._windows) == _MOST_WINDOWS:
+            raise BufferError(f"{_MOST_WINDOWS} windows of sound wait for a pass")
+        self._windows.append(_Window(self._recogniser, self._plan, self._pushed - repeated, repeats=repeated > 0))
+        self._ended = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Score:
+    """Log-probabilities of tokens, summed."""
+
+    total: float = 0.0
+    tokens: int = 0
+
+    @property
+    def confidence(self) -> float:
+        """The (geometric) mean probability of a token; 0 where there is none."""
+        return math.exp(self.total / self.tokens) if self.tokens else 0.0
+
+    def plus(self, decoding: Decoding) -> "_Score":
+        count = len(decoding.tokens)
+        return _Score(self.total + count * decoding.log_probability, self.tokens + count)
+
+
+class _Window:
+    """A stretch of sound that is encoded as one sequence, from sample `start` of the turn on."""
+
+    def __init__(self, recogniser: Recogniser, plan: BlockPlan, start: int, repeats: bool) -> None:
+        self.start: Final = start
+        # Whether its beginning is also the end of the window before.
+        self.repeats: Final = repeats
+        self.samples = 0
+        self._recogniser = recogniser
+        self._features = LogMel()
+        self._encoder = EncoderStream(recogniser.model.encoder, recogniser.silence, plan)
+        self._audio = recogniser.audio_silence.copy()
+        # The last decoding, the draft of the next, and how many samples it heard.
+        self._decoding: Decoding | None = None
+        self._decoded = 0
+
+    def push(self, pcm: Samples) -> None:
+        self.samples += len(pcm)
+        self._encoder.push(self._features.push(pcm))
+
+    def decode(self, language: str) -> Generator[None, None, tuple[Decoding, int]]:
+        """Transcribe what is there; with the number of samples that was."""
+        if self._decoding is not None and self._decoded == self.samples:
+            return self._decoding, self._decoded
+        while self._commit():
+            yield
+        heard, samples = self._listen(), self.samples
+        yield
+        draft = self._decoding.tokens if self._decoding else ()
+        decoding = yield from self._recogniser.decode(self._audio, heard, language, draft)
+        self._decoding, self._decoded = decoding, samples
+        return decoding, samples
+
+    @torch.inference_mode()
+    def _commit(self) -> bool:
+        """Encode the next block, if there is one."""
+        start = self._encoder.committed
+        frames = self._encoder.commit()
+        if frames is not None:
+            self._recogniser.model.decoder.listen(frames, start, self._audio)
+        return frames is not None
+
+    @torch.inference_mode()
+    def _listen(self) -> int:
+        """Encode the rest as it stands; how many audio frames the decoder now has."""
+        start = self._encoder.committed
+        frames = self._encoder.provisional(self._features.tail())
+        self._recogniser.model.decoder.listen(frames, start, self._audio)
+        return start + len(frames)
