@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
@@ -161,8 +162,12 @@ class _Page(StaticFiles):
     """The page's files and nothing else of its package, under a strict policy."""
 
     async def get_response(self, path: str, scope: Scope) -> Response:
-        wanted = path not in ("", ".") and not path.endswith(_PAGE_SUFFIXES)
-        response = Response("Not Found", 404) if wanted else await super().get_response(path, scope)
+        if path not in ("", ".") and not path.endswith(_PAGE_SUFFIXES):
+            return Response("Not Found", 404, _PAGE_HEADERS)
+        try:
+            response = await super().get_response(path, scope)
+        except HTTPException as error:
+            return Response(error.detail, error.status_code, _PAGE_HEADERS)
         response.headers.update(_PAGE_HEADERS)
         return response
 

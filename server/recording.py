@@ -6,9 +6,8 @@ The first line holds the session's id and seed. Texts are in it and secrets are 
 import json
 import logging
 from collections.abc import Iterator
-from io import FileIO
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 
 from pydantic import TypeAdapter
 
@@ -33,7 +32,7 @@ class Recorder:
         # Lines not yet written: a system call per event would be made on the event loop.
         self._buffer = bytearray()
         self._adapters: dict[type, TypeAdapter[Event]] = {}
-        self._file: FileIO | None = None
+        self._file: BinaryIO | None = None
         try:
             folder.mkdir(parents=True, exist_ok=True)
             self._file = self._path.open("wb", buffering=0)
