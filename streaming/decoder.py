@@ -1,0 +1,155 @@
+"""The language model as the engine uses it: sequences that are brought in line with a prompt, one primitive for everything.
+
+Prefill while the caller speaks, a new turn, a cut reply, an edited history: each is `sync`, which keeps the longest common prefix of
+what the sequence holds, rewinds the rest (a length is forgotten, nothing is moved) and computes what is missing, in pieces.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final, Protocol
+
+import torch
+from tokenizers import Tokenizer
+from torch import Tensor
+
+from streaming.models.gguf import load_gguf
+from streaming.models.llama import Llama
+
+__all__ = ["ContextFullError", "LanguageModel", "LlamaLanguageModel", "TokenSequence"]
+
+_PIECE: Final = 128
+"""Tokens computed at once: some tens of milliseconds on a CPU, so that other work is not held up by a long prompt."""
+
+_CONTEXT: Final = 4_096
+"""Positions of a session: with SmolLM2-135M 23 KB each, 94 MB where all are used."""
+
+
+class ContextFullError(Exception):
+    """The prompt does not fit the positions a session has."""
+
+
+class TokenSequence:
+    """The tokens whose keys and values are held, in order, and the logits after the last of them."""
+
+    def __init__(self, model: Llama, capacity: int) -> None:
+        self.tokens: list[int] = []
+        self.logits: Tensor | None = None
+        self.cache: Final = model.new_cache(capacity)
+
+
+class LanguageModel(Protocol):
+    """Text in, tokens out, one at a time."""
+
+    @property
+    def end_token(self) -> int:
+        """Ends a message."""
+
+    @property
+    def context(self) -> int:
+        """Positions of a session."""
+
+    def sequence(self) -> TokenSequence:
+        """An empty sequence."""
+
+    def sync(self, sequence: TokenSequence, tokens: list[int]) -> Iterator[int]:
+        """Bring `sequence` to hold exactly `tokens`, in pieces; yields how many tokens each piece computed. Afterwards `sequence.logits`
+        [vocabulary] foretell the next one. Raises ContextFullError where they do not fit."""
+
+    def append(self, sequence: TokenSequence, token: int) -> Tensor:
+        """One token more; the logits [vocabulary] after it."""
+
+    def encode(self, text: str) -> list[int]:
+        """Tokens of plain text; what looks like a control token is plain text too."""
+
+    def control(self, name: str) -> int:
+        """The id of a control token, for example `<|im_start|>`."""
+
+    def decode(self, tokens: list[int]) -> str:
+        """Text of tokens; an incomplete character at the end is U+FFFD."""
+
+    def token_texts(self) -> list[bytes]:
+        """The bytes of every plain token, empty for control tokens, by id."""
+
+
+class LlamaLanguageModel:
+    """A Llama-shaped model and its tokenizer."""
+
+    def __init__(self, model: Llama, tokenizer: Tokenizer, end_token: str = "<|im_end|>", context: int = _CONTEXT) -> None:
+        self._model = model
+        self._tokenizer = tokenizer
+        self._context = min(context, model.shape.context)
+        self._end = self.control(end_token)
+        # Without its special tokens the tokenizer reads "<|im_end|>" in a caller's words as what it is: seven characters.
+        self._plain = Tokenizer.from_str(tokenizer.to_str())
+        self._plain.encode_special_tokens = True
+
+    @staticmethod
+    def load(path: Path) -> "LlamaLanguageModel":
+        """From a GGUF file. Raises ValueError for a bad one."""
+        return LlamaLanguageModel(*load_gguf(path))
+
+    @property
+    def end_token(self) -> int:
+        return self._end
+
+    @property
+    def context(self) -> int:
+        return self._context
+
+    def sequence(self) -> TokenSequence:
+        return TokenSequence(self._model, self._context)
+
+    def sync(self, sequence: TokenSequence, tokens: list[int]) -> Iterator[int]:
+        if not tokens:
+            raise ValueError("a prompt has at least one token")
+        if len(tokens) >= self._context:
+            raise ContextFullError(f"{len(tokens)} tokens do not fit the {self._context} positions of a session")
+        kept = _common_prefix(sequence.tokens, tokens)
+        if kept == len(tokens) and (kept < len(sequence.tokens) or sequence.logits is None):
+            kept -= 1  # the logits after the last token are not kept: compute it again
+        if kept < len(sequence.tokens):
+            del sequence.tokens[kept:]
+            sequence.logits = None
+        for start in range(kept, len(tokens), _PIECE):
+            piece = tokens[start : start + _PIECE]
+            sequence.logits = self._model(torch.tensor(piece), start, sequence.cache)
+            sequence.tokens += piece
+            yield len(piece)
+
+    def append(self, sequence: TokenSequence, token: int) -> Tensor:
+        if len(sequence.tokens) >= self._context:
+            raise ContextFullError(f"all {self._context} positions of the session are used")
+        logits: Tensor = self._model(torch.tensor([token]), len(sequence.tokens), sequence.cache)
+        sequence.tokens.append(token)
+        sequence.logits = logits
+        return logits
+
+    def encode(self, text: str) -> list[int]:
+        return self._plain.encode(text, add_special_tokens=False).ids
+
+    def control(self, name: str) -> int:
+        token = self._tokenizer.token_to_id(name)
+        if token is None:
+            raise ValueError(f"the tokenizer has no {name}: this model does not speak ChatML")
+        return token
+
+    def decode(self, tokens: list[int]) -> str:
+        return self._tokenizer.decode(tokens, skip_special_tokens=True)
+
+    def token_texts(self) -> list[bytes]:
+        special = set(self._tokenizer.get_added_tokens_decoder())
+        letters = _byte_letters()
+        names = (self._tokenizer.id_to_token(token) or "" for token in range(self._model.shape.vocabulary))
+        return [b"" if token in special else bytes(letters[letter] for letter in name) for token, name in enumerate(names)]
+
+
+def _common_prefix(held: list[int], wanted: list[int]) -> int:
+    return next((n for n, (a, b) in enumerate(zip(held, wanted, strict=False)) if a != b), min(len(held), len(wanted)))
+
+
+def _byte_letters() -> dict[str, int]:
+    """The letters that byte-level BPE writes bytes with (GPT-2): printable ones stand for themselves, the others follow from U+0100 on."""
+    printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+    letters = {chr(byte): byte for byte in printable}
+    others = (byte for byte in range(256) if byte not in set(printable))
+    return letters | {chr(256 + n): byte for n, byte in enumerate(others)}

@@ -1,0 +1,71 @@
+"""From the files of a bundle to a warm engine."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from streaming.chat import ChatTemplate
+from streaming.decoder import LlamaLanguageModel
+from streaming.doors import EngineOutput
+from streaming.engine import Parts, SpeechEngine
+from streaming.events import SAMPLE_RATE
+from streaming.recogniser import load_recogniser
+from streaming.replying import Writer
+from streaming.sampling import Sampling
+from streaming.transcriber import Transcriber, completed
+from streaming.tts import PiperVoice
+from streaming.turn import SmartTurn
+from streaming.vad import SileroVad, silero_model
+
+__all__ = ["EngineFiles", "load_engine", "load_parts"]
+
+
+@dataclass(frozen=True, slots=True)
+class EngineFiles:
+    """Where the parts of a bundle lie: folders for the recogniser and the voice, files for the others; `threads` is torch's."""
+
+    recogniser: Path
+    language_model: Path
+    voice: Path
+    end_of_turn: Path
+    threads: int = 2
+
+
+def load_parts(files: EngineFiles) -> Parts:
+    """Load the models. Raises OSError or ValueError, naming the file, for what is missing or bad."""
+    model = LlamaLanguageModel.load(files.language_model)
+    return Parts(
+        vad=SileroVad(silero_model()),
+        end_of_turn=SmartTurn(files.end_of_turn),
+        recogniser=load_recogniser(files.recogniser),
+        writer=Writer(model, ChatTemplate(model), Sampling()),
+        voice=PiperVoice.load(files.voice),
+    )
+
+
+def load_engine(files: EngineFiles, early: Callable[[EngineOutput], None]) -> SpeechEngine:
+    """A warm engine whose outputs go to `early`; sets torch's threads, so call it once, in the engine's process."""
+    torch.set_num_threads(files.threads)
+    parts = load_parts(files)
+    _warm_up(parts)
+    return SpeechEngine(parts, early)
+
+
+def _warm_up(parts: Parts) -> None:
+    """Run every model once on what it will see, so that the first caller pays for no lazy initialisation."""
+    sound = np.zeros(SAMPLE_RATE * 2, np.float32)
+    transcriber = Transcriber(parts.recogniser)
+    transcriber.push(sound)
+    completed(transcriber.finish())
+    parts.end_of_turn.score(sound)
+    parts.voice.speak("Hello, I am ready.", 24_000)
+    model = parts.writer.model
+    sequence = model.sequence()
+    for _ in model.sync(sequence, parts.writer.template.reply_prompt((), {}, parts.writer.budget)):
+        pass
+    assert sequence.logits is not None
+    for _ in range(8):
+        model.append(sequence, int(sequence.logits.argmax()))

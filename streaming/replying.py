@@ -1,0 +1,162 @@
+"""One reply: prompt, prefill, decoding, clauses to the voice, or a function call. Work in pieces of a token or a stretch of prefill."""
+
+import json
+import logging
+from collections.abc import Callable, Container, Generator, Mapping
+
+from streaming.chat import ChatTemplate
+from streaming.constrained import SchemaWriter
+from streaming.decoder import ContextFullError, LanguageModel, TokenSequence
+from streaming.events import ContextMessage, EngineEvent, FinishReason, RespondOptions, TextDelta, ToolCallReady, ToolSpec, Usage
+from streaming.sampling import Sampler, Sampling
+from streaming.speaking import Speaker
+from streaming.text import ClauseCutter, TextDecoder
+
+__all__ = ["Reply", "Writer", "say"]
+
+log = logging.getLogger(__name__)
+
+_RESERVE = 512
+"""Positions of the context kept for the reply itself: about two minutes of speech."""
+
+
+class Writer:
+    """What every reply of an engine shares: the language model, its template, its choices."""
+
+    def __init__(self, model: LanguageModel, template: ChatTemplate, sampling: Sampling) -> None:
+        self.model = model
+        self.template = template
+        self.sampling = sampling
+        self.texts = model.token_texts()
+        self.schemas = SchemaWriter(model)
+
+    @property
+    def budget(self) -> int:
+        """Positions a prompt may have."""
+        return self.model.context - _RESERVE
+
+
+class Reply:
+    """A response on its way; `work` is its next pieces once `ready`. Ends, whatever happens, in one `ResponseFinished` by the speaker."""
+
+    def __init__(
+        self, writer: Writer, sequence: TokenSequence, sampler: Sampler, speaker: Speaker, tell: Callable[[EngineEvent], None],
+        response_id: str, options: RespondOptions, context: tuple[ContextMessage, ...], texts: Mapping[str, str],
+    ) -> None:  # fmt: skip
+        self._writer = writer
+        self._sequence = sequence
+        self._sampler = sampler
+        self._speaker = speaker
+        self._tell = tell
+        self._response_id = response_id
+        self._options = options
+        self._context = context
+        self._texts = texts
+        self._usage = Usage()
+        # The end has been handed to the voice: nothing is left to do here.
+        self.done = False
+        self.work = self._run()
+
+    def ready(self, waiting: Container[str]) -> bool:
+        """Whether no transcript it needs is still `waiting` to be finished."""
+        return all(message.text is not None or message.item_id not in waiting for message in self._context)
+
+    def abort(self) -> None:
+        """Stop. The end is told when the voice has let go."""
+        self.work.close()
+        self._speaker.abort()
+        self._speaker.finish(FinishReason.ABORTED, None, self._usage)
+
+    def _run(self) -> Generator[None, None, None]:
+        try:
+            reason = yield from self._reply()
+            self._speaker.finish(reason, None, self._usage)
+        except ContextFullError as error:
+            self._speaker.finish(FinishReason.LENGTH, str(error), self._usage)
+        except Exception as error:
+            log.exception("response %s failed", self._response_id)
+            self._speaker.finish(FinishReason.ERROR, f"{type(error).__name__}: {error}", self._usage)
+        finally:
+            self.done = True
+
+    def _reply(self) -> Generator[None, None, FinishReason]:
+        tool = _forced(self._options)
+        context = self._context if tool is None else (*self._context, _asked(tool))
+        prompt = self._writer.template.reply_prompt(context, self._texts, self._writer.budget)
+        computed = 0
+        for count in self._writer.model.sync(self._sequence, prompt):
+            computed += count
+            yield
+        self._usage = Usage(len(prompt), max(0, len(prompt) - computed), 0, 0)
+        if tool is not None:
+            yield from self._call(tool)
+            return FinishReason.TOOL_CALLS
+        return (yield from self._speak())
+
+    def _speak(self) -> Generator[None, None, FinishReason]:
+        """Decode to the end of the message, or to the limit."""
+        cutter, decoder = ClauseCutter(), TextDecoder(self._writer.texts)
+        limit = self._options.max_output_tokens or self._writer.model.context
+        sampling = self._sampling()
+        said: list[int] = []
+        reason = FinishReason.LENGTH
+        while len(said) < limit:
+            assert self._sequence.logits is not None
+            token = self._sampler.choose(self._sequence.logits, said, sampling)
+            if token == self._writer.model.end_token:
+                reason = FinishReason.STOP
+                break
+            said.append(token)
+            self._usage = Usage(self._usage.input_tokens, self._usage.cached_tokens, len(said), 0)
+            self._write(cutter, decoder.push(token))
+            if len(self._sequence.tokens) + 1 >= self._writer.model.context:
+                break
+            self._writer.model.append(self._sequence, token)
+            yield
+        for clause in cutter.flush():
+            self._speaker.say(clause)
+        return reason
+
+    def _write(self, cutter: ClauseCutter, text: str) -> None:
+        if text:
+            self._tell(TextDelta(self._response_id, text))
+            for clause in cutter.push(text):
+                self._speaker.say(clause)
+
+    def _call(self, tool: ToolSpec) -> Generator[None, None, None]:
+        schema = json.loads(tool.parameters)
+        before = len(self._sequence.tokens)
+        arguments = yield from self._writer.schemas.write(self._sequence, schema)
+        self._usage = Usage(self._usage.input_tokens, self._usage.cached_tokens, len(self._sequence.tokens) - before, 0)
+        self._tell(ToolCallReady(self._response_id, 0, tool.name, arguments))
+
+    def _sampling(self) -> Sampling:
+        default = self._writer.sampling
+        if self._options.temperature is None:
+            return default
+        return Sampling(min(2.0, max(0.0, self._options.temperature)), default.top_p, default.repetition_penalty)
+
+
+def say(speaker: Speaker, tell: Callable[[EngineEvent], None], response_id: str, text: str) -> None:
+    """Speak fixed words: a reply that needs no model."""
+    tell(TextDelta(response_id, text))
+    cutter = ClauseCutter()
+    for clause in (*cutter.push(text), *cutter.flush()):
+        speaker.say(clause)
+    speaker.finish(FinishReason.STOP)
+
+
+def _forced(options: RespondOptions) -> ToolSpec | None:
+    """The function that must be called, if one must: the one named, or under "required" the first."""
+    if options.tool_choice in ("auto", "none"):
+        return None
+    return next((tool for tool in options.tools if options.tool_choice in (tool.name, "required")), None)
+
+
+def _asked(tool: ToolSpec) -> ContextMessage:
+    """What a model without a tool template is told of the function it must call."""
+    text = (
+        f"Call the function {tool.name} ({tool.description or 'no description'}). Take its arguments from what I said, "
+        f"as JSON that follows this schema: {tool.parameters}"
+    )
+    return ContextMessage("user", "", text)
