@@ -493,6 +493,7 @@ USER: dict[str, object] = {"type": "message", "role": "user"}
         (b"\xff\xfe\x00", "invalid_event", None),
         ("[" * 100_000, "invalid_event", None),
         ("[]", "invalid_event", None),
+        ('{"type": "x", "a": [' + "1," * 300_000 + "1]}", "invalid_event", None),
         ('"text"', "invalid_event", None),
         ('{"type": "response.create", "response": {"temperature": NaN}}', "invalid_event", None),
         ('{"type": "\\ud800"}', "invalid_event", None),
