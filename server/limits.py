@@ -17,6 +17,10 @@ class Limits:
     """One text of a client (instructions, a message's part, a tool's output): beyond the context of any model served here."""
     max_items: int = 2_000
     """Items in a conversation: hours of dialogue."""
+    max_items_bytes: int = 4 << 20
+    """All items of a conversation together: a client may not fill the server's memory with history no model will read."""
+    max_replies: int = 8
+    """Responses at once, the conversation's and those out of band."""
     max_tools: int = 128
     """Tools of a session."""
     max_tools_bytes: int = 256 << 10

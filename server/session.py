@@ -11,8 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from agent.commands import Command, Cut, ItemAdded, ItemDeleted, Notify, PlayoutOrder, SessionUpdated
-from agent.events import ClearInput, CommitInput, CreateItem, Event, PlaybackReported, RefuseRequest, SessionOpened, Tick
+from agent.commands import Command, Cut, ItemAdded, ItemDeleted, Notify, PlayoutOrder, SessionCreated, SessionUpdated
+from agent.events import ClearInput, CommitInput, CreateItem, CreateResponse, Event, PlaybackReported, RefuseRequest, SessionOpened, Tick
 from agent.settings import SessionSettings
 from server.engine_link import EngineLink
 from server.ingress import Ingress
@@ -134,8 +134,8 @@ class Session:
         self._playout = Playout()
         self._ledger = Ledger()
         self._ingress = Ingress(parts.settings.input_format, parts.limits.max_input_lead, self._hear)
-        # Items in the conversation, counted from its notices.
-        self._items = 0
+        # Items of the conversation and their bytes on the wire, from its notices.
+        self._item_sizes: dict[str, int] = {}
         # Replies ordered of the engine and not finished.
         self._replies: set[str] = set()
         # Whether the session ends as soon as it is quiet.
@@ -281,11 +281,19 @@ class Session:
                 # The last 5 ms wait in the resampler: they belong to what the client commits.
                 self._ingress.flush(self.now())
                 request = type(request)(event_id, self._ingress.at)
-            case CreateItem(event_id) if self._items >= self._parts.limits.max_items:
-                message = f"The conversation is full: at most {self._parts.limits.max_items} items."
-                request = RefuseRequest(event_id, "invalid_value", message, "item")
+            case CreateItem(event_id) if self._is_full():
+                request = RefuseRequest(
+                    event_id, "invalid_value", "The conversation is full; delete items, or open another session.", "item"
+                )
+            case CreateResponse(event_id, in_conversation=False) if len(self._replies) >= self._parts.limits.max_replies:
+                message = f"At most {self._parts.limits.max_replies} responses at once."
+                request = RefuseRequest(event_id, "inference_rate_limit_exceeded", message)
         self._tell(request)
         self._wake.set()
+
+    def _is_full(self) -> bool:
+        limits = self._parts.limits
+        return len(self._item_sizes) >= limits.max_items or sum(self._item_sizes.values()) >= limits.max_items_bytes
 
     def _report_playback(self) -> None:
         now = self.now()
@@ -346,14 +354,14 @@ class Session:
 
     def _notify(self, notice: Notify, now: int) -> None:
         match notice:
-            case ItemAdded():
-                self._items += 1
-            case ItemDeleted():
-                self._items -= 1
-            case SessionUpdated(_, settings):
+            case SessionCreated(_, settings) | SessionUpdated(_, settings):
                 self._playout.acked = settings.acks_playback
                 self._ingress.change_format(settings.input_format, now)
+            case ItemDeleted(item_id):
+                self._item_sizes.pop(item_id, None)
         text = self._parts.codec.write(notice)
+        if isinstance(notice, ItemAdded) and text is not None:
+            self._item_sizes[notice.item.id] = len(text)
         if text is not None:
             self._outbox.put(text)
 

@@ -16,7 +16,8 @@ _TEXT_PARTS: Final = ("input_text", "output_text", "text")
 _SPOKEN_PARTS: Final = ("output_audio", "audio")
 _MAX_ID: Final = 128
 _MAX_PARTS: Final = 64
-_MAX_IMAGE: Final = 8 << 20
+_MAX_IMAGE: Final = 700_000
+"""Characters of a data URI: its item is echoed in one frame, and clients take frames up to 1 MiB (checklist 15)."""
 
 
 # ---------------------------------------------------------------------------------------------------------- reading

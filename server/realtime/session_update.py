@@ -218,7 +218,7 @@ def read_tools(fields: Fields, limits: Limits) -> tuple[ToolSpec, ...] | None:
     if len(tools) > limits.max_tools:
         raise fields.bad_value("tools", f"Too many tools: at most {limits.max_tools}, but got {len(tools)}.")
     read = tuple(_read_tool(tool) for tool in tools)
-    if sum(len(tool.name) + len(tool.description) + len(tool.parameters) for tool in read) > limits.max_tools_bytes:
+    if sum(len(json.dumps([tool.name, tool.description])) + len(tool.parameters) for tool in read) > limits.max_tools_bytes:
         raise fields.bad_value("tools", f"The tools are too large: at most {limits.max_tools_bytes} bytes together.")
     return read
 

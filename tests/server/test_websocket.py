@@ -186,10 +186,26 @@ async def test_the_input_format_may_change_in_the_middle(start, dial, speech) ->
 async def test_a_full_conversation_takes_no_more_items(start, dial) -> None:
     client = await dial(await start(limits=Limits(max_items=2)))
     item = {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "Hi"}]}
-    for _ in range(3):
-        await client.send(type="conversation.item.create", item=item)
+    for number in range(3):
+        await client.send(type="conversation.item.create", item=item | {"id": f"item_{number}"})
     await client.until("error")
     assert [event["type"] for event in client.got].count("conversation.item.added") == 2
+
+
+async def test_a_conversation_is_full_by_its_bytes_too(start, dial) -> None:
+    client = await dial(await start(limits=Limits(max_items_bytes=100_000)))
+    item = {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "x" * 60_000}]}
+    for number in range(3):
+        await client.send(type="conversation.item.create", item=item | {"id": f"item_{number}"})
+    assert (await client.until("error"))["error"]["param"] == "item"
+    assert [event["type"] for event in client.got].count("conversation.item.added") == 2
+
+
+async def test_responses_out_of_band_are_bounded(start, dial) -> None:
+    client = await dial(await start(ScriptedEngine([LONG] * 9, words_per_step=1), limits=Limits(max_replies=2)))
+    for _ in range(3):
+        await client.send(type="response.create", response={"conversation": "none"})
+    assert (await client.until("error"))["error"]["code"] == "inference_rate_limit_exceeded"
 
 
 # ------------------------------------------------------------------------------------------------------------- sound
