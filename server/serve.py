@@ -3,7 +3,9 @@
 import asyncio
 import contextlib
 import errno
+import signal
 import socket
+import sys
 import time
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
@@ -11,6 +13,7 @@ from pathlib import Path
 from typing import Final
 
 import uvicorn
+import uvloop
 
 from agent.settings import SessionSettings
 from server.app import AppParts, make_app
@@ -21,7 +24,7 @@ from server.metrics import Metrics
 from server.realtime.transport import RealtimeProtocol
 from server.sessions import ConversationFactory, Sessions, SessionsOptions
 
-__all__ = ["ServeOptions", "StartupError", "serve"]
+__all__ = ["ServeOptions", "StartupError", "run_server", "serve"]
 
 _PING_SECONDS: Final = 20.0
 _PONG_SECONDS: Final = 30.0
@@ -49,6 +52,38 @@ class ServeOptions:
     models: Sequence[str] = ("pocket",)
     record: Path | None = None
     drain_seconds: float = 10.0
+
+
+def run_server(options: ServeOptions, link: EngineLink, new_conversation: ConversationFactory) -> int:
+    """Serve until SIGINT or SIGTERM; a second one doesn't wait for running replies. Returns the exit code. Prints one line when ready,
+    and one on stderr if the server can't start."""
+    try:
+        uvloop.run(_serve_until_signal(options, link, new_conversation))
+    except StartupError as error:
+        print(f"vivavoce: {error}", file=sys.stderr)
+        return 1
+    except asyncio.CancelledError:
+        return 130
+    return 0
+
+
+async def _serve_until_signal(options: ServeOptions, link: EngineLink, new_conversation: ConversationFactory) -> None:
+    stop, loop = asyncio.Event(), asyncio.get_running_loop()
+    serving = asyncio.current_task()
+    assert serving is not None
+
+    def on_signal() -> None:
+        if stop.is_set():
+            serving.cancel()
+        stop.set()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, on_signal)
+    await serve(options, link, new_conversation, stop=stop, announce=_say_ready)
+
+
+def _say_ready(url: str) -> None:
+    print(f"vivavoce ready on {url}", flush=True)
 
 
 async def serve(

@@ -3,9 +3,11 @@
 import asyncio
 import json
 import shutil
+import signal
 import socket
 import ssl
 import subprocess
+import sys
 from pathlib import Path
 
 import httpx
@@ -186,3 +188,32 @@ async def _deaf_client(factory: ConversationFactory) -> None:
         deaf.transport.abort()
         stop.set()
         await task
+
+
+_PROGRAM = """
+from server.engine_link import LocalEngineLink
+from server.serve import ServeOptions, run_server
+from streaming.fakes import ScriptedEngine
+raise SystemExit(run_server(ServeOptions(port={port}), LocalEngineLink(ScriptedEngine()), None))
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_process_prints_one_line_and_leaves_on_a_signal(number: signal.Signals) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", _PROGRAM.format(port=0)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        process.send_signal(number)
+        out, err = process.communicate(timeout=30)
+    assert line.startswith("vivavoce ready on http://127.0.0.1:")
+    assert (out, err, process.returncode) == ("", "", 0)
+
+
+def test_the_process_says_in_one_line_why_it_cannot_start() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        program = _PROGRAM.format(port=sock.getsockname()[1])
+        ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=60)
+    assert (ended.stdout, ended.stderr.count("\n"), ended.returncode) == ("", 1, 1)
+    assert "in use" in ended.stderr
