@@ -14,7 +14,6 @@ const HARMLESS = "harmless_";
 
 const SESSION = {
   type: "realtime",
-  output_modalities: ["audio"],
   audio: {
     input: {
       format: { type: "audio/pcm", rate: 24000 },
@@ -64,7 +63,8 @@ class App {
     this.connecting = true;
     this.show();
     try {
-      await this.openSpeaker();
+      // Without a secure context there is no AudioWorklet either: text both ways.
+      if (window.isSecureContext) await this.openSpeaker();
       const blocked = spoken ? await this.openMicrophone() : null;
       await this.connect();
       if (blocked) this.view.problem(blocked);
@@ -79,8 +79,7 @@ class App {
   }
 
   async openSpeaker() {
-    if (!window.AudioWorkletNode && window.isSecureContext) throw new Problem("browser");
-    if (!window.AudioWorkletNode) throw new Problem("insecure");
+    if (!window.AudioWorkletNode) throw new Problem("browser");
     this.speaker = new Speaker({
       onPosition: (position) => this.played(position),
       onSuspended: (suspended) => {
@@ -93,7 +92,7 @@ class App {
 
   // Null, or the Problem for which the call has to do without a microphone.
   async openMicrophone() {
-    if (!navigator.mediaDevices) return new Problem("insecure");
+    if (!window.isSecureContext) return new Problem("insecure");
     const microphone = new Microphone({
       onChunk: (pcm, level) => {
         this.view.level("you", level);
@@ -144,7 +143,7 @@ class App {
     switch (event.type) {
       case "session.created":
         this.view.model(event.session.model ?? "");
-        this.connection.send({ type: "session.update", session: SESSION });
+        this.connection.send({ type: "session.update", session: { ...SESSION, output_modalities: [this.speaker ? "audio" : "text"] } });
         break;
       case "session.updated":
         this.dialogue.connected = true;
@@ -156,7 +155,7 @@ class App {
         this.play(event);
         return;
       case "response.output_audio.done":
-        this.speaker.end(event.response_id);
+        this.speaker?.end(event.response_id);
         break;
       case "conversation.item.truncated":
         this.connection.send({ type: "conversation.item.retrieve", event_id: `${HARMLESS}retrieve`, item_id: event.item_id });
@@ -191,8 +190,9 @@ class App {
 
   // Stop the answer at once and tell the server what was heard of it. `cancel` where the server doesn't know yet.
   async interrupt(cancel) {
-    if (!this.speaker || !this.dialogue.connected) return;
+    if (!this.dialogue.connected) return;
     if (cancel && this.dialogue.responses.size) this.connection.send({ type: "response.cancel", event_id: `${HARMLESS}cancel` });
+    if (!this.speaker) return;
     const { id, playedMs } = await this.speaker.flush();
     if (id === null) return;
     this.dropped.add(id);

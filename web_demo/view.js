@@ -99,6 +99,7 @@ export class View {
     byId("problem-advice").textContent = problem.advice;
     const wantsKey = problem.kind.endsWith("-key");
     byId("key-form").hidden = !wantsKey;
+    byId("dismiss").hidden = wantsKey;
     byId("retry").hidden = wantsKey || problem.kind === "server";
     byId("retry").textContent = ["denied", "no-microphone", "microphone-busy"].includes(problem.kind) ? "Try again" : "Reconnect";
     if (wantsKey) byId("key").focus();
