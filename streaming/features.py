@@ -2,8 +2,11 @@
 
 Whisper (Radford et al. 2022, section 2.2) takes 80 log-magnitude mel bands over windows of 25 ms every 10 ms, and then lifts what
 lies more than 8 decades below the clip's maximum to that floor. The maximum of a clip that is still being spoken is not known, so
-the floor here is fixed (`CEILING`); `docs/transcript.md` tabulates what that changes. Any split of the same sound gives bit-identical
-features: every frame is computed on its own, always by the same operations of the same shapes.
+the floor here is fixed (`CEILING`). Any split of the same sound gives bit-identical features: every frame is computed on its own, always
+by the same operations of the same shapes.
+
+What the fixed floor changes, as words that differ from those under the clip's own maximum (Whisper base, 74 recordings of speech, 1,409
+words, whole clips): ceiling 0.0: 1.9 %, 0.5: 1.4 %, 0.75: 1.8 %, 1.0: 2.0 %, 1.5: 4.0 %.
 """
 
 from functools import cache
@@ -29,8 +32,8 @@ HOP: Final = 160
 MELS: Final = 80
 """Mel bands of every Whisper model up to large-v2."""
 
-CEILING: Final = 1.5
-"""The decade (log10 of the mel power) taken for the loudest one of the clip: where the maxima of our recordings of speech lie (median)."""
+CEILING: Final = 0.5
+"""The decade (log10 of the mel power) taken for the loudest one of the clip. Our recordings have theirs at -1.0 to 1.9, median 0.9."""
 
 _RANGE: Final = 8.0
 """Decades below the ceiling that are kept."""

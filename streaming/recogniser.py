@@ -19,10 +19,15 @@ from streaming.events import SAMPLE_RATE
 from streaming.models.ctranslate2 import WeightsError
 from streaming.models.whisper import AttentionCache, Whisper, load_whisper
 
-__all__ = ["Decoding", "Recogniser", "load_recogniser"]
+__all__ = ["Decoding", "Recogniser", "load_recogniser", "looping_tokens"]
 
 _TOKENS_PER_SECOND: Final = 10
 """More than fast speech needs in any language Whisper knows (English: 3 to 5); beyond it the decoder is looping."""
+
+_DOUBT: Final = 0.1
+_SILENT: Final = 0.74
+"""Together: "no speech" at 0.74 for words that are certain, at 0.54 for words of a mean probability of 0.14 (e to the -2). Noise and
+speech of our recordings lie best apart there: `benchmarks.transcript` prints how many of each are taken for the other."""
 
 _PROMPT: Final = 4
 """Tokens of the prompt: start, language, task, no times."""
@@ -55,6 +60,11 @@ class Decoding:
     log_probability: float
     no_speech: float
     runs: int
+
+    @property
+    def speech(self) -> bool:
+        """Whether there was speech at all. Whisper writes words on noise too, but neither surely nor without a doubt that it is speech."""
+        return self.no_speech - _DOUBT * self.log_probability < _SILENT
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +104,8 @@ class Recogniser:
         """The language to decode with: the hint without its region ("en-GB" is "en"), "en" for none. Raises ValueError for one that
         Whisper does not know."""
         language = (hint or "en").lower().replace("_", "-").split("-")[0]
-        if self._tokenizer.token_to_id(f"<|{language}|>") is None:
+        # Every code has two or three letters, no other command of Whisper's vocabulary has so few.
+        if len(language) > 3 or self._tokenizer.token_to_id(f"<|{language}|>") is None:
             raise ValueError(f"the recogniser knows no language {hint!r}")
         return language
 
@@ -117,16 +128,19 @@ class Recogniser:
         runs = 1
         while True:
             agreed = next((n for n, token in enumerate(rest) if token != choice.tokens[n]), len(rest))
-            tokens += choice.tokens[: agreed + 1]
-            logs += choice.logs[: agreed + 1]
-            if tokens[-1] == self._end or len(tokens) >= budget or _looping(tokens):
-                break
+            for token, log in zip(choice.tokens[: agreed + 1], choice.logs, strict=False):
+                tokens.append(token)
+                logs.append(log)
+                if token == self._end or len(tokens) == budget or looping_tokens(tokens):
+                    # One at a time, so that a draft never gets further than decoding without it would.
+                    return self._decoding(tokens, logs, no_speech, runs)
             rest = _rejoined(rest[agreed:], tokens[-1])[: budget - len(tokens)]
             yield
             choice = self._choose([tokens[-1], *rest], _PROMPT + len(tokens) - 1, cache, audio)
             runs += 1
-        text = [token for token in tokens if token != self._end]
-        del text[len(text) - _looping(text) :]
+
+    def _decoding(self, tokens: list[int], logs: list[float], no_speech: float, runs: int) -> Decoding:
+        text = tokens[: len(tokens) - looping_tokens(tokens) - (tokens[-1] == self._end)]
         return Decoding(tuple(text), sum(logs) / len(logs), no_speech, runs)
 
     @torch.inference_mode()
@@ -160,7 +174,7 @@ def _rejoined(rest: list[int], token: int) -> list[int]:
     return rest[1 : _GUESS + 1]
 
 
-def _looping(tokens: list[int]) -> int:
+def looping_tokens(tokens: list[int]) -> int:
     """How many tokens at the end repeat what stands before them; 0 where it is no loop."""
     for unit in range(1, _LOOP_UNIT + 1):
         repeated = 0

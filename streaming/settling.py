@@ -56,7 +56,8 @@ def join_overlap(before: Sequence[str], after: Sequence[str], repeats: bool = Tr
     lost = len(before) - skip - block.a - block.size + block.b
     if not block.size or lost > _JOIN_LOSS * block.size:
         return [*before, *_spaced(after)]
-    return [*before[: skip + block.a], *_spaced(after[block.b :])]
+    # The first shared word from the first stretch (in the second it may begin a sentence), the others from the second.
+    return [*before[: skip + block.a + 1], *_spaced(after[block.b + 1 :])]
 
 
 def _spaced(words: Sequence[str]) -> list[str]:
@@ -92,9 +93,9 @@ class Settler:
         """The settled words."""
         return tuple(self._words)
 
-    def push(self, words: list[str], at: int) -> Settled:
-        """Take the hypothesis made of the sound up to `at` samples; `at` never falls."""
-        self._recent.append((at, words))
+    def push(self, words: list[str], at: int, sure: bool = True) -> Settled:
+        """Take the hypothesis made of the sound up to `at` samples; `at` never falls. One that is not `sure` settles nothing."""
+        self._recent.append((at, words if sure else []))
         while len(self._recent) > 1 and self._recent[1][0] <= at - self._patience:
             self._recent.popleft()
         start = self._told_in(words)

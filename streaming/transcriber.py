@@ -32,6 +32,9 @@ _INTERVAL: Final = 64 * SAMPLE_RATE // 100
 _PATIENCE: Final = 60 * SAMPLE_RATE // 100
 """Sound that must follow a word before it settles: 600 ms."""
 
+_SURE: Final = 0.5
+"""Mean token probability of a pass whose words may settle: the first half second of a turn is often heard as "you" at 0.4."""
+
 _PAUSE_WINDOW: Final = 20 * SAMPLE_RATE
 """A window this long ends at the next pause."""
 
@@ -136,7 +139,7 @@ class Transcriber:
     def hypothesise(self) -> Generator[None, None, Hypothesis]:
         """One pass over the turn so far."""
         words, score = yield from self._pass()
-        settled = self._settler.push(words, self._heard)
+        settled = self._settler.push(words, self._heard, sure=score.confidence >= _SURE)
         return Hypothesis(settled.text, settled.new, settled.provisional, score.confidence)
 
     def finish(self) -> Generator[None, None, Transcript]:
@@ -159,7 +162,7 @@ class Transcriber:
             yield
 
     def _joined(self, window: "_Window", decoding: Decoding) -> list[str]:
-        words = split_words(self._recogniser.text(decoding.tokens))
+        words = split_words(self._recogniser.text(decoding.tokens)) if decoding.speech else []
         return join_overlap(self._words, words, repeats=window.repeats)
 
     def _open(self, repeated: int) -> None:
@@ -183,7 +186,7 @@ class _Score:
         return math.exp(self.total / self.tokens) if self.tokens else 0.0
 
     def plus(self, decoding: Decoding) -> "_Score":
-        count = len(decoding.tokens)
+        count = len(decoding.tokens) if decoding.speech else 0
         return _Score(self.total + count * decoding.log_probability, self.tokens + count)
 
 

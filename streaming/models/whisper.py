@@ -93,13 +93,16 @@ class WhisperEncoder(nn.Module):
 
     def stem(self, mel: Tensor, start: int) -> Tensor:
         """Convolutions and positions for the audio frames from `start` on: `mel` holds mel frames 2 * start - 2 to 2 * end inclusive,
-        (2 * n + 3, mels), zeros for those that do not exist; returns (n, width)."""
+        (2 * n + 3, mels), zeros for those that do not exist; returns (n, width). Raises ValueError beyond the model's positions."""
+        end = start + (len(mel) - 3) // 2
+        if end > len(self.positions):
+            raise ValueError(f"audio frames {start} to {end} do not fit a model of {len(self.positions)}")
         hidden = functional.gelu(self.conv1(mel.to(self.positions.dtype).T[None]))  # (1, width, 2n + 1)
         if start == 0:
             # The reference pads what goes into the second convolution too: nothing stands before the first frame.
             hidden[:, :, 0] = 0
         frames = functional.gelu(self.conv2(hidden))[0].T  # (n, width)
-        return frames + self.positions[start : start + len(frames)]
+        return frames + self.positions[start:end]
 
     def forward(self, frames: Tensor, start: int, cache: AttentionCache, reach: int) -> Tensor:
         """Run stem frames (n, width) standing at `start`: their keys and values are written, and they attend to positions 0 to `reach`, of

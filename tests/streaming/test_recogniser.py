@@ -1,0 +1,110 @@
+from collections.abc import Generator
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+
+from streaming.models.ctranslate2 import WeightsError
+from streaming.models.whisper import AttentionCache, Whisper
+from streaming.recogniser import Decoding, Recogniser, load_recogniser, looping_tokens
+
+HEARD = 150
+
+
+def heard(recogniser: Recogniser, seed: int) -> AttentionCache:
+    audio = recogniser.audio_silence.copy()
+    with torch.inference_mode():
+        recogniser.model.decoder.listen(torch.randn(HEARD, 16, generator=torch.Generator().manual_seed(seed)), 0, audio)
+    return audio
+
+
+def result(work: Generator[None, None, Decoding]) -> tuple[Decoding, int]:
+    steps = 0
+    while True:
+        try:
+            next(work)
+        except StopIteration as stop:
+            return stop.value, steps + 1
+        steps += 1
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 5), draft=st.lists(st.integers(0, 59), max_size=60), keep=st.integers(0, 30))
+def test_any_draft_gives_what_no_draft_gives(tiny_recogniser: Recogniser, seed: int, draft: list[int], keep: int) -> None:
+    audio = heard(tiny_recogniser, seed)
+    plain, runs = result(tiny_recogniser.decode(audio, HEARD, "en", ()))
+    assert runs == plain.runs
+    drafted, _ = result(tiny_recogniser.decode(audio, HEARD, "en", [*plain.tokens[:keep], *draft, *plain.tokens[keep:]]))
+    assert drafted.tokens == plain.tokens
+    assert drafted.runs <= plain.runs
+    assert drafted.log_probability == pytest.approx(plain.log_probability, abs=1e-4)
+    assert drafted.no_speech == pytest.approx(plain.no_speech, abs=1e-5)
+
+
+def test_a_right_draft_takes_one_run(tiny_recogniser: Recogniser) -> None:
+    audio = heard(tiny_recogniser, 1)
+    plain, _ = result(tiny_recogniser.decode(audio, HEARD, "en", ()))
+    assert len(plain.tokens) > 1
+    again, steps = result(tiny_recogniser.decode(audio, HEARD, "en", plain.tokens))
+    assert (again.tokens, again.runs, steps) == (plain.tokens, 1, 1)
+
+
+def test_suppressed_tokens_are_never_chosen(tiny_recogniser: Recogniser) -> None:
+    for seed in range(6):
+        tokens = result(tiny_recogniser.decode(heard(tiny_recogniser, seed), HEARD, "en", ()))[0].tokens
+        assert tokens[0] not in (3, 7, 60)
+        assert all(token < 60 and token != 7 for token in tokens)
+
+
+def test_tokens_are_bounded_by_the_sound(tiny_recogniser: Recogniser) -> None:
+    for seed in range(6):
+        decoding, _ = result(tiny_recogniser.decode(heard(tiny_recogniser, seed), 5, "en", ()))
+        assert len(decoding.tokens) <= 13
+
+
+def test_the_language_matters(tiny_recogniser: Recogniser) -> None:
+    said = {result(tiny_recogniser.decode(heard(tiny_recogniser, 2), HEARD, language, ()))[0].log_probability for language in ("en", "de")}
+    assert len(said) == 2
+
+
+@pytest.mark.parametrize(("hint", "language"), [(None, "en"), ("de", "de"), ("en-GB", "en"), ("EN_us", "en"), ("", "en")])
+def test_language_hints(tiny_recogniser: Recogniser, hint: str | None, language: str) -> None:
+    assert tiny_recogniser.language(hint) == language
+
+
+@pytest.mark.parametrize("hint", ["xx", "klingon", "startoftranscript", "transcribe"])
+def test_an_unknown_language_is_refused(tiny_recogniser: Recogniser, hint: str) -> None:
+    with pytest.raises(ValueError, match=hint):
+        tiny_recogniser.language(hint)
+
+
+def test_a_foreign_vocabulary_is_refused(tiny_whisper: Whisper) -> None:
+    with pytest.raises(WeightsError, match="startoftranscript"):
+        Recogniser(tiny_whisper, Tokenizer(WordLevel({"a": 0}, unk_token="a")), (), ())
+
+
+@pytest.mark.parametrize(
+    ("tokens", "repeated"),
+    [
+        ([], 0),
+        ([1, 2, 3], 0),
+        ([9, *[4] * 19], 0),
+        ([9, *[4] * 20], 19),
+        ([9, 8, *[1, 2] * 10], 18),
+        ([9, *[1, 2, 3, 4, 5, 6] * 3], 0),
+        ([9, *[1, 2, 3, 4, 5, 6] * 4], 18),
+        (list(range(40)), 0),
+    ],
+)
+def test_loops(tokens: list[int], repeated: int) -> None:
+    assert looping_tokens(tokens) == repeated
+
+
+def test_a_folder_without_the_lists_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(WeightsError, match=r"config\.json: no lists of suppressed tokens"):
+        load_recogniser(tmp_path)
