@@ -1,0 +1,81 @@
+"""The items of a conversation, in order; clients insert, delete, retrieve."""
+
+from agent.items import FunctionCall, FunctionCallOutput, Item
+
+__all__ = ["History", "RefusedError"]
+
+
+class RefusedError(Exception):
+    """A request that can't be met: the client's mistake, with the protocol's code for it (protocols.md 1.12)."""
+
+    def __init__(self, code: str, message: str, param: str | None = None) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+        self.param = param
+
+
+class History:
+    """Items by id, in the order of the conversation. The server bounds their number."""
+
+    def __init__(self) -> None:
+        self._items: dict[str, Item] = {}
+        self._order: list[str] = []
+
+    @property
+    def items(self) -> tuple[Item, ...]:
+        """All items, in order."""
+        return tuple(self._items[item_id] for item_id in self._order)
+
+    @property
+    def last_id(self) -> str | None:
+        """The id of the last item."""
+        return self._order[-1] if self._order else None
+
+    def __contains__(self, item_id: str) -> bool:
+        return item_id in self._items
+
+    def find(self, item_id: str, code: str) -> Item:
+        """The item; raises RefusedError with `code` where there is none."""
+        if item_id not in self._items:
+            raise RefusedError(code, f"The item with id '{item_id}' does not exist.", "item_id")
+        return self._items[item_id]
+
+    def previous_id(self, item_id: str) -> str | None:
+        """The id before this item's."""
+        index = self._order.index(item_id)
+        return self._order[index - 1] if index else None
+
+    def add(self, item: Item, previous_item_id: str | None = None) -> str | None:
+        """Insert behind `previous_item_id` (None: at the end, "root": in front); returns the id of the item before it. Raises RefusedError
+        for an id that is taken, a previous item that is not there, or the output of a call that was never made."""
+        if item.id in self._items:
+            raise RefusedError("item_create_duplicate_item_id", f"An item with id '{item.id}' already exists.", "item.id")
+        if isinstance(item, FunctionCallOutput) and not self._called(item.call_id):
+            raise RefusedError("invalid_value", f"No function call has the call_id '{item.call_id}'.", "item.call_id")
+        if previous_item_id is None:
+            index = len(self._order)
+        elif previous_item_id == "root":
+            index = 0
+        elif previous_item_id in self._items:
+            index = self._order.index(previous_item_id) + 1
+        else:
+            message = f"Can't insert the item: the item with id '{previous_item_id}' does not exist."
+            raise RefusedError("item_create_invalid_previous_item_id", message, "previous_item_id")
+        self._order.insert(index, item.id)
+        self._items[item.id] = item
+        return self._order[index - 1] if index else None
+
+    def replace(self, item: Item) -> None:
+        """The same item, changed. Nothing where it has been deleted."""
+        if item.id in self._items:
+            self._items[item.id] = item
+
+    def delete(self, item_id: str) -> None:
+        """Remove an item; raises RefusedError where there is none."""
+        self.find(item_id, "item_delete_invalid_item_id")
+        del self._items[item_id]
+        self._order.remove(item_id)
+
+    def _called(self, call_id: str) -> bool:
+        return any(isinstance(item, FunctionCall) and item.call_id == call_id for item in self._items.values())

@@ -1,0 +1,36 @@
+"""What the model believes was said: items as context messages, a pure function."""
+
+from collections.abc import Iterable, Mapping
+
+from agent.items import FunctionCall, FunctionCallOutput, Item, Message, PartKind
+from streaming.events import ContextMessage
+
+__all__ = ["context_of"]
+
+
+def context_of(instructions: str, items: Iterable[Item], heard: Mapping[str, str]) -> tuple[ContextMessage, ...]:
+    """The instructions, then every item in order. `heard` has what the caller heard of the replies that were cut short."""
+    system = (ContextMessage("system", "", instructions),) if instructions else ()
+    items = tuple(items)
+    names = {item.call_id: item.name for item in items if isinstance(item, FunctionCall)}
+    return system + tuple(message for item in items if (message := _message(item, names, heard)) is not None)
+
+
+def _message(item: Item, names: Mapping[str, str], heard: Mapping[str, str]) -> ContextMessage | None:
+    match item:
+        case FunctionCall():
+            return ContextMessage("tool_call", item.id, item.arguments, item.name, item.call_id)
+        case FunctionCallOutput():
+            return ContextMessage("tool_result", item.id, item.output, names.get(item.call_id, ""), item.call_id)
+        case Message(role="assistant") if item.id in heard:
+            return ContextMessage("assistant", item.id, heard[item.id], complete=False) if heard[item.id] else None
+        case Message():
+            return ContextMessage(item.role, item.id, _text(item))
+
+
+def _text(message: Message) -> str | None:
+    """The message's words; None while the transcript of its sound is not known. Images are left out: no bundle sees."""
+    parts = [part for part in message.content if part.kind is not PartKind.INPUT_IMAGE]
+    if any(part.kind is PartKind.INPUT_AUDIO and part.text is None for part in parts):
+        return None
+    return " ".join(part.text for part in parts if part.text)
