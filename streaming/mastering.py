@@ -14,7 +14,7 @@ __all__ = ["fade", "level", "sounding"]
 _WINDOW_SECONDS: Final = 0.005
 """Loudness is judged in windows this long."""
 
-_EDGE_DB: Final = -40.0
+_EDGE_DB: Final = -48.0
 """Below the loudest window: where sound begins and ends. Breath and the onset of an "f" or "h" stay above it, the noise floor below."""
 
 _TARGET_DBFS: Final = -20.0

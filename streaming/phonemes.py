@@ -96,10 +96,8 @@ class EnglishPhonemes:
         capitals that tell how to say it, or is one capital: a letter's name."""
         spoken = [self._phonemes(word, roles) for word, roles in zip(words, self._tags(words), strict=True)]
         symbols = [narrow(phonemes) for phonemes in spoken]
-        if sum(map(bool, symbols)) == 1:
-            # A word by itself is said in full.
-            return symbols
-        return [_weak(word, following) or symbol for word, symbol, following in zip(words, symbols, [*symbols[1:], ""], strict=True)]
+        following = [*symbols[1:], ""][: len(symbols)]
+        return [_function_word(word, after) or symbol for word, symbol, after in zip(words, symbols, following, strict=True)]
 
     def _tags(self, words: Sequence[str]) -> Sequence[str]:
         """Parts of speech, found only where a word needs them; the tagger is most of the cost of a sentence."""
@@ -258,10 +256,15 @@ _WEAK: Final[Mapping[str, str]] = {
 
 _BEFORE_VOWEL: Final[Mapping[str, str]] = {"the": "ðɪ", "to": "tʊ"}
 
+# Where nothing follows ("waiting for", "Of"): only the words whose first entry in the lexicon is a weak form.
+_FULL: Final[Mapping[str, str]] = {"to": "tˈuː", "for": "fˈɔːɹ", "of": "ˈʌv", "was": "wˈʌz", "can": "kˈæn", "and": "ˈænd"}
 
-def _weak(word: str, following: str) -> str:
-    """The weak form of a function word before `following` (symbols), "" where it has none. The last word keeps its full form."""
-    if not following or word not in _WEAK:
+
+def _function_word(word: str, following: str) -> str:
+    """The form of a function word before `following` (symbols), "" for any other word and where the lexicon's own form will do."""
+    if not following:
+        return _FULL.get(word, "")
+    if word not in _WEAK:
         return ""
     begins_with_vowel = following.lstrip("ˈˌ")[:1] in _VOWELS
     return _BEFORE_VOWEL.get(word, _WEAK[word]) if begins_with_vowel else _WEAK[word]

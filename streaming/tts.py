@@ -27,8 +27,8 @@ SPEED_RANGE: Final = (0.25, 1.5)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Speech:
-    """A spoken clause: `pcm` int16 shape (n,) at the rate asked for. `words` count characters of the clause's text and samples of
-    `pcm`; the last one ends with both. `exact` where the positions come from the voice's own durations. Nothing to say: no samples, no words."""
+    """A spoken clause: `pcm` int16 shape (n,) at the rate asked for. `words` count characters of the clause's text and samples of `pcm`;
+    the last one ends with both. `exact` where positions are the voice's own durations. Nothing to say: no samples, no words."""
 
     pcm: Pcm16
     words: tuple[WordMark, ...]
@@ -58,7 +58,10 @@ class PiperVoice:
         models = sorted(folder.glob("*.onnx"))
         if len(models) != 1:
             raise FileNotFoundError(f"expected one .onnx in {folder}, found {len(models)}")
-        return cls(PiperModel.load(models[0], threads, noise), EnglishPhonemes.load())
+        voice = cls(PiperModel.load(models[0], threads, noise), EnglishPhonemes.load())
+        # The first run of the graph costs twice as much as any other.
+        voice.speak("Ready when you are.", 24_000)
+        return voice
 
     def speak(self, text: str, rate: int, speed: float = 1.0) -> Speech:
         """See `Voice`."""
