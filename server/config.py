@@ -1,0 +1,201 @@
+"""The server's settings: flags, then `VIVAVOCE_*` environment variables, then a TOML file, then the defaults below.
+
+An unknown key is an error wherever it stands. API keys are secrets: they are in no message, log or `repr`. What may be asked of the server
+once it runs is in `server.limits`; where weights lie (`VIVAVOCE_CACHE`, `VIVAVOCE_MODELS`) is `streaming.bundle`'s.
+"""
+
+import difflib
+import os
+import re
+import secrets
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Final, Literal, Self
+from urllib.parse import urlsplit
+
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import (
+    BaseSettings,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+    TomlConfigSettingsSource,
+)
+
+from server.auth import is_loopback_host
+from server.limits import Limits
+
+__all__ = ["ConfigError", "ServerConfig", "load_config", "new_api_key"]
+
+_PREFIX: Final = "VIVAVOCE_"
+_OTHER_VARIABLES: Final = ("VIVAVOCE_CACHE", "VIVAVOCE_MODELS", "VIVAVOCE_CONFIG", "VIVAVOCE_SHARED_DATA")
+_OTHER_PREFIXES: Final = ("VIVAVOCE_TALK_", "VIVAVOCE_TEST_", "VIVAVOCE_REQUIRE_")
+"""Variables that are ours but no settings of the server: weights, the command line, the test suite."""
+_TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+"""RFC 7230 section 3.2.6: what fits both a header and a WebSocket subprotocol, where a browser has to put its key."""
+_MIN_KEY_LENGTH: Final = 16
+"""Shorter keys can be guessed."""
+
+
+class ConfigError(Exception):
+    """The settings are wrong; the message is one line that says which and what to do."""
+
+
+class ServerConfig(BaseSettings):
+    """Everything `vivavoce serve` can be told. Immutable, checked when made."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=_PREFIX, env_nested_delimiter="__", extra="forbid", frozen=True, hide_input_in_errors=True, validate_default=True
+    )
+
+    host: str = "127.0.0.1"
+    """Address to listen on. Anything that is not this machine itself needs API keys."""
+    port: Annotated[int, Field(ge=0, le=65535)] = 8765
+    """The port of WebSocket examples everywhere, rarely taken, unlike 8000 and 8080; 0 takes any free one."""
+    bundle: str = "pocket"
+    """A bundle's name, or the path of a manifest."""
+    api_keys: Annotated[tuple[SecretStr, ...], NoDecode] = ()
+    """Keys of which a client must present one. In the environment separated by commas."""
+    api_keys_file: Path | None = None
+    """A file with further keys, one a line; lines that begin with `#` are comments."""
+    allowed_origins: Annotated[tuple[str, ...], NoDecode] = ()
+    """Web origins (`https://example.org`) whose pages may use the server, besides its own; `*` allows all."""
+    tls_cert: Path | None = None
+    """Certificate chain in PEM; with `tls_key` the server speaks HTTPS and WSS."""
+    tls_key: Path | None = None
+    """Private key of the certificate, in PEM."""
+    threads: Annotated[int, Field(ge=1, le=1024)] | None = None
+    """Threads the models may use; by default one for every core."""
+    record: Path | None = None
+    """Folder to write a replayable log of every session to. Contains what callers said: off by default."""
+    drain_seconds: Annotated[float, Field(ge=0)] = 10.0
+    """What a running reply gets to finish when the server is told to stop."""
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """How much to say on stderr."""
+    limits: Limits = Limits()
+    """What one client may ask of the server."""
+
+    @field_validator("api_keys", "allowed_origins", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+    @field_validator("api_keys")
+    @classmethod
+    def _check_keys(cls, keys: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
+        for number, key in enumerate(keys, 1):
+            if (problem := _key_problem(key.get_secret_value())) is not None:
+                raise ValueError(f"key {number} {problem}; make one with `vivavoce keys new`")
+        return keys
+
+    @field_validator("allowed_origins")
+    @classmethod
+    def _check_origins(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
+        for origin in origins:
+            parts = urlsplit(origin)
+            if origin != "*" and (parts.scheme not in ("http", "https") or not parts.hostname or parts.path.strip("/") or parts.query):
+                raise ValueError(f"{origin!r} is not an origin: write scheme, host and port only, like https://example.org:8443")
+        return origins
+
+    @model_validator(mode="after")
+    def _check_together(self) -> Self:
+        if (self.tls_cert is None) != (self.tls_key is None):
+            raise ValueError("TLS needs both tls_cert and tls_key")
+        if not is_loopback_host(self.host) and not self.api_keys and self.api_keys_file is None:
+            message = f"{self.host} can be reached from outside, so an API key is needed: make one with `vivavoce keys new` and pass it"
+            raise ValueError(f"{message} with --api-key or VIVAVOCE_API_KEYS, or serve on 127.0.0.1")
+        return self
+
+    @property
+    def plain_keys(self) -> tuple[str, ...]:
+        """The API keys in clear, for the access check only."""
+        return tuple(key.get_secret_value() for key in self.api_keys)
+
+
+def load_config(flags: Mapping[str, object], file: Path | None = None) -> ServerConfig:
+    """The settings from `flags` (names of `ServerConfig`, only those given), the environment and a TOML file. Keys of `api_keys_file`
+    are among `api_keys`. Raises ConfigError."""
+    if file is not None and not file.is_file():
+        raise ConfigError(f"there is no configuration file {file}")
+    _refuse_unknown_variables()
+
+    class Layered(ServerConfig):
+        @classmethod
+        def settings_customise_sources(
+            cls,
+            settings_cls: type[BaseSettings],
+            init_settings: PydanticBaseSettingsSource,
+            env_settings: PydanticBaseSettingsSource,
+            dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 (the library names them)
+            file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        ) -> tuple[PydanticBaseSettingsSource, ...]:
+            return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, toml_file=file)
+
+    try:
+        config = Layered.model_validate(dict(flags))
+    except ValidationError as error:
+        raise ConfigError(_one_line(error)) from None
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{file} is not valid TOML: {error}") from error
+    except (OSError, UnicodeDecodeError, SettingsError) as error:
+        raise ConfigError(f"the settings can't be read: {error}") from error
+    if config.api_keys_file is None:
+        return config
+    return config.model_copy(update={"api_keys": (*config.api_keys, *_keys_of(config.api_keys_file))})
+
+
+def new_api_key() -> str:
+    """A key nobody can guess: 256 random bits after `vv_`, in characters that fit a header and a WebSocket subprotocol."""
+    return "vv_" + secrets.token_urlsafe(32)
+
+
+def _key_problem(key: str) -> str | None:
+    if len(key) < _MIN_KEY_LENGTH:
+        return f"is shorter than {_MIN_KEY_LENGTH} characters"
+    return None if _TOKEN.fullmatch(key) else "has characters other than letters, digits and !#$%&'*+-.^_`|~"
+
+
+def _keys_of(path: Path) -> tuple[SecretStr, ...]:
+    """The keys of a file. Raises ConfigError where it can't be read, has none, or one is bad."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"cannot read the API keys in {path}: {getattr(error, 'strerror', None) or 'it is not UTF-8 text'}") from error
+    keys = []
+    for number, line in enumerate(lines, 1):
+        key = line.strip()
+        if key and not key.startswith("#"):
+            if (problem := _key_problem(key)) is not None:
+                raise ConfigError(f"the key in line {number} of {path} {problem}; make one with `vivavoce keys new`")
+            keys.append(SecretStr(key))
+    if not keys:
+        raise ConfigError(f"{path} holds no API key: add one with `vivavoce keys new >> {path}`")
+    return tuple(keys)
+
+
+def _refuse_unknown_variables() -> None:
+    """A misspelt variable would be ignored, and a server without its keys is no small matter."""
+    known = {f"{_PREFIX}{name.upper()}" for name in ServerConfig.model_fields}
+    for name in sorted(os.environ):
+        if not name.upper().startswith(_PREFIX) or name in _OTHER_VARIABLES or name.startswith(_OTHER_PREFIXES):
+            continue
+        if name.upper() not in known and not name.upper().startswith(f"{_PREFIX}LIMITS__"):
+            raise ConfigError(f"the environment variable {name} means nothing here{_hint(name, known)}")
+
+
+def _one_line(error: ValidationError) -> str:
+    """The first mistake, by the name of its setting and without its value."""
+    first = error.errors(include_input=False, include_url=False)[0]
+    where = ".".join(str(step) for step in first["loc"])
+    if first["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+        known = Limits.__dataclass_fields__ if where.startswith("limits.") else ServerConfig.model_fields
+        return f"there is no setting {where}{_hint(where.removeprefix('limits.'), known)}"
+    message = first["msg"].removeprefix("Value error, ")
+    return f"the setting {where} is wrong: {message}" if where else message
+
+
+def _hint(name: str, known: Mapping[str, object] | set[str]) -> str:
+    near = difflib.get_close_matches(name, list(known), n=1)
+    return f": did you mean {near[0]}?" if near else ": see docs/operations.md for those there are"
