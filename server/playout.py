@@ -174,6 +174,12 @@ class Playout:
             voice.ends_at = self._clock = now + _ticks(voice.sent - voice.played, voice.format.rate)
         voice.reported_at = now - _REPORT_EVERY  # tell the conversation at once
 
+    def flushed(self, item_id: str, now: int) -> None:
+        """The client has truncated the item: it dropped what it had not played, so what comes next is heard at once."""
+        for voice in self._voices.values():
+            if voice.part is not None and voice.part.item_id == item_id:
+                self._clock = max(now, self._clock - max(0, voice.ends_at - now))
+
     # -- what goes out
 
     def next_delta(self, now: int) -> AudioDelta | None:

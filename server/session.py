@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from agent.commands import Command, Cut, ItemAdded, ItemDeleted, Notify, PlayoutOrder, SessionCreated, SessionUpdated
+from agent.commands import Command, Cut, ItemAdded, ItemDeleted, ItemTruncated, Notify, PlayoutOrder, SessionCreated, SessionUpdated
 from agent.events import ClearInput, CommitInput, CreateItem, CreateResponse, Event, PlaybackReported, RefuseRequest, SessionOpened, Tick
 from agent.settings import SessionSettings
 from server.engine_link import EngineLink
@@ -357,6 +357,8 @@ class Session:
             case SessionCreated(_, settings) | SessionUpdated(_, settings):
                 self._playout.acked = settings.acks_playback
                 self._ingress.change_format(settings.input_format, now)
+            case ItemTruncated(item_id):
+                self._playout.flushed(item_id, now)
             case ItemDeleted(item_id):
                 self._item_sizes.pop(item_id, None)
         text = self._parts.codec.write(notice)

@@ -94,8 +94,9 @@ class PlainDialogue:
 
     def _cancel(self) -> list[Command]:
         assert self._part is not None
-        response_id = self._part.response_id
-        return [Cut(response_id), Abort(response_id), ResponseDone(self._snapshot(ResponseStatus.CANCELLED))]
+        response_id, done = self._part.response_id, ResponseDone(self._snapshot(ResponseStatus.CANCELLED))
+        self._part = None  # whatever comes of it still is stale
+        return [Cut(response_id), Abort(response_id), done]
 
     def _follow(self, event: Event) -> list[Command]:
         """The engine's and playout's facts about the reply."""

@@ -168,6 +168,18 @@ def test_a_cut_voice_sends_nothing_more_and_frees_the_clock() -> None:
     assert playout.progress(SECOND + 1600 + 960)[0].played == 2400
 
 
+def test_after_a_truncate_the_next_response_is_heard_at_once() -> None:
+    playout = playing(8)
+    drain(playout, 0)
+    playout.finish("r1")
+    playout.flushed("item", SECOND)
+    open_voice(playout, "r2")
+    push(playout, "r2", 0, 2400)
+    playout.order(Release("r2", 2400), SECOND)
+    drain(playout, SECOND)
+    assert PlaybackProgress("r2", 2400, 2400) in playout.progress(SECOND + 1600 + 960)
+
+
 def test_audio_of_a_dropped_speculation_is_forgotten() -> None:
     playout = Playout()
     push(playout, "r1", 0, 480)
