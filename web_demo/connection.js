@@ -5,6 +5,8 @@ import { Problem } from "./problems.js";
 const HANDSHAKE_MS = 10000;
 // Audio waiting in the socket beyond this, about eight seconds, is a network that does not keep up: newer chunks are dropped.
 const MOST_WAITING = 512 * 1024;
+// Close code of a server that is going down (IANA's WebSocket registry).
+const SERVICE_RESTART = 1012;
 
 export class Connection {
   // onEvent(event) for every server event; onClosed(problem) once, when the server or the network ends it.
@@ -12,8 +14,6 @@ export class Connection {
     this.onEvent = onEvent;
     this.onClosed = onClosed;
     this.socket = null;
-    // The reason the server gave before closing, if any.
-    this.expired = false;
   }
 
   // Resolves when the server has greeted us; rejects with a Problem.
@@ -46,12 +46,12 @@ export class Connection {
 
   receive(event) {
     this.greeted = true;
-    if (event.type === "error" && event.error?.code === "session_expired") this.expired = true;
     this.onEvent(event);
   }
 
   closing(code, reason) {
-    if (this.expired || reason === "session_expired") return new Problem("expired");
+    if (code === SERVICE_RESTART) return new Problem("stopped");
+    if (reason === "session_expired") return new Problem("expired");
     return new Problem("closed", reason || (code === 1006 ? "" : `code ${code}`));
   }
 
@@ -80,8 +80,8 @@ export function decodeAudio(base64) {
   return new Int16Array(bytes.buffer, 0, bytes.length >> 1);
 }
 
-// A WebSocket that was never opened tells nothing, so ask over HTTP.
-async function diagnose(base, key) {
+// A WebSocket that was never opened tells nothing, nor does a worklet that was not loaded, so ask over HTTP.
+export async function diagnose(base, key) {
   try {
     const headers = key ? { Authorization: `Bearer ${key}` } : {};
     const models = await fetch(new URL("v1/models", base), { headers, cache: "no-store" });

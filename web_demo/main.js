@@ -1,6 +1,6 @@
 // Joins microphone, server, loudspeaker and page into a call.
 
-import { Connection, decodeAudio } from "./connection.js";
+import { Connection, decodeAudio, diagnose } from "./connection.js";
 import { Dialogue } from "./dialogue.js";
 import { Microphone, microphones } from "./microphone.js";
 import { microphoneProblem, Problem } from "./problems.js";
@@ -11,6 +11,9 @@ import { View } from "./view.js";
 const REPORT_MS = 100;
 // The server may refuse these without anybody being worse off: the answer ended while they were on their way.
 const HARMLESS = "harmless_";
+
+// The API lies beside the page, also behind a proxy that serves both under a path.
+const BASE = new URL(".", location.href);
 
 const SESSION = {
   type: "realtime",
@@ -70,12 +73,18 @@ class App {
       if (blocked) this.view.problem(blocked);
       return true;
     } catch (error) {
-      await this.end(error instanceof Problem ? error : new Problem("server", error.message));
+      await this.end(error instanceof Problem ? error : await this.explain(error));
       return false;
     } finally {
       this.connecting = false;
       this.show();
     }
+  }
+
+  // The Problem behind an error of the browser's: the server may have gone before the audio worklets were loaded.
+  async explain(error) {
+    const problem = await diagnose(BASE, this.key);
+    return problem.kind === "refused" ? new Problem("browser", error.message) : problem;
   }
 
   async openSpeaker() {
@@ -119,7 +128,7 @@ class App {
     this.dialogue.reset(false);
     this.dropped.clear();
     this.connection = new Connection({ onEvent: (event) => this.take(event), onClosed: (problem) => this.end(problem) });
-    await this.connection.open(new URL(".", location.href), this.key);
+    await this.connection.open(BASE, this.key);
   }
 
   async hangUp() {
@@ -161,7 +170,9 @@ class App {
         this.connection.send({ type: "conversation.item.retrieve", event_id: `${HARMLESS}retrieve`, item_id: event.item_id });
         break;
       case "error":
-        if (!event.error.event_id?.startsWith(HARMLESS)) this.view.problem(new Problem("server", event.error.message));
+        // What ends the session is told again when the connection closes.
+        if (event.error.event_id?.startsWith(HARMLESS) || event.error.code === "session_expired") break;
+        this.view.problem(new Problem("server", event.error.message));
         break;
     }
     this.dialogue.take(event, now);

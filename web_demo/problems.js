@@ -22,8 +22,9 @@ const TEXTS = {
   "bad-key": ["That can't be an API key", "Keys have letters, digits and signs like - and _, no spaces."],
   expired: ["The session has expired", "Calls have a time limit. Reconnect to start a new one."],
   closed: ["The call was interrupted", "The connection to the server was lost. Reconnect to go on."],
+  stopped: ["The server has been stopped", "Start it again with “vivavoce serve”, then reconnect."],
   server: ["The server reports a problem", ""],
-  browser: ["This browser can't make the call", "It lacks AudioWorklet. Use a current Chrome, Edge, Firefox or Safari."],
+  browser: ["This browser can't make the call", "Sound needs AudioWorklet: use a current Chrome, Edge, Firefox or Safari."],
 };
 
 export class Problem extends Error {

@@ -222,7 +222,7 @@ async def test_a_server_that_goes_is_named_and_reconnecting_works(
             seen = await visit(browser, address)
             await seen.page.click("#call")
             await seen.state("listening")
-        await seen.problem("The call was interrupted")
+        await seen.problem("The server has been stopped")
         await seen.state("off")
         await seen.page.click("#retry")
         await seen.problem("The server can't be reached")
