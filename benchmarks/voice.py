@@ -3,9 +3,9 @@
     python -m benchmarks.voice [--voice FOLDER] [--rounds 20] [--threads 1] [--rate 24000]
 
 Real-time factor: time to speak over the time of what was spoken; below 1 the voice keeps ahead of the listener. `words` is pronunciation
-(gruut's lexicon, tagger and guesses), `graph` the network, `rest` normalisation, trimming, levelling and resampling. Each round speaks other
-clauses. Median and the 10th to 90th percentile; on a busy machine compare rows of one run, not runs. Cold is the very first clause, which a
-server never speaks to a caller: `PiperVoice.load` ends with a clause of its own.
+(gruut's lexicon, tagger and guesses), `graph` the network, `rest` normalisation, trimming, levelling and resampling. Each round speaks
+other clauses. Median and the 10th to 90th percentile; on a busy machine compare rows of one run, not runs. Cold is the very first clause,
+which a server never speaks to a caller: `PiperVoice.load` ends with a clause of its own.
 """
 
 import argparse
@@ -88,8 +88,8 @@ def main() -> None:
     loaded = time.perf_counter()
     print(f"load: graph {(graph_loaded - begun) * 1000:.0f} ms, lexicon and gruut {(loaded - graph_loaded) * 1000:.0f} ms")
     text, graph = Stopwatch(), Stopwatch()
-    phonemes.pronounce = text.pronounce(phonemes.pronounce)  # type: ignore[method-assign]
-    model.synthesise = graph.synthesise(model.synthesise)  # type: ignore[method-assign]
+    phonemes.pronounce = text.pronounce(phonemes.pronounce)  # type: ignore[method-assign, assignment]
+    model.synthesise = graph.synthesise(model.synthesise)  # type: ignore[method-assign, assignment]
     voice = PiperVoice(model, phonemes)
     begun = time.perf_counter()
     voice.speak(clause(4, chance), arguments.rate)

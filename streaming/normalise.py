@@ -43,7 +43,12 @@ def normalise(text: str) -> list[SpokenToken]:
         if tokens:
             in_range = before in _NUMERIC and kind in _NUMERIC
             tokens[-1] = _before_gap(tokens[-1], plain[tokens[-1].end : match.start()], in_range)
-        tokens.append(SpokenToken(match.start(), match.end(), words))
+        if kind == "phone":
+            # Group by group, as it is written.
+            groups = re.finditer(r"\d+", match.group())
+            tokens.extend(SpokenToken(match.start() + g.start(), match.start() + g.end(), digits(g.group()), ",") for g in groups)
+        else:
+            tokens.append(SpokenToken(match.start(), match.end(), words))
         before = kind
     if tokens:
         last = tokens[-1]

@@ -30,7 +30,7 @@ def year(value: int) -> tuple[str, ...]:
 
 def digits(written: str) -> tuple[str, ...]:
     """Each digit by itself; other characters are left out."""
-    return tuple(_DIGITS[int(digit)] for digit in written if digit in "0123456789")
+    return tuple(_DIGITS[int(digit)] for digit in written if digit.isdecimal())
 
 
 def number(written: str, plain: bool = False) -> tuple[str, ...]:

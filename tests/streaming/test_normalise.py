@@ -94,6 +94,7 @@ def test_nothing_to_say(text: str) -> None:
         ("What?! No", ["?", ""]),
         ("at 7 p.m.", ["", "."]),
         ("Dr. Smith", ["", ""]),
+        ("Call 415-555-0199 now", ["", ",", ",", "", ""]),
         ('He said "no".', ["", "", "."]),
     ],
 )
