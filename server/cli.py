@@ -1,0 +1,222 @@
+"""`vivavoce`: the command line. Each command imports what it needs when it runs, so that `--help` is quick.
+
+A mistake a person can make ends in one line on stderr that says what to do: exit code 2 where the command was wrong, 1 where the
+world was (a port in use, a full disk, a download that failed).
+"""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final
+
+import typer
+
+if TYPE_CHECKING:
+    from server.config import ServerConfig
+    from streaming.bundle import Bundle
+    from streaming.manifest import Manifest
+
+__all__ = ["app", "main"]
+
+_DEFAULT_URL: Final = "ws://127.0.0.1:8765/v1/realtime"
+_INTERRUPTED: Final = 130
+"""What a shell expects of a program ended by SIGINT: 128 and the signal's number."""
+
+app = typer.Typer(
+    name="vivavoce",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+keys = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown", help="API keys of this server.")
+app.add_typer(keys, name="keys")
+
+
+@app.callback()
+def _about() -> None:
+    """A self-hosted server for real-time spoken dialogue. It hears, thinks and answers in speech, offline.
+
+    To begin: `vivavoce serve`, then open the address it prints, or, in a second terminal, `vivavoce talk QUESTION.wav`.
+    Any client of the OpenAI Realtime protocol works too: point it at `ws://127.0.0.1:8765/v1/realtime`.
+    """
+
+
+_Host = Annotated[str | None, typer.Option(help="Address to listen on; any but this machine's own needs a key. [default: 127.0.0.1]")]
+_TalkKey = Annotated[str | None, typer.Option(envvar="VIVAVOCE_TALK_API_KEY", metavar="KEY", help="The server's key, if it has one.")]
+_Bundles = Annotated[list[str] | None, typer.Argument(metavar="[NAME|FILE]...", help="Only these. [default: all that are shipped]")]
+_Bundle = Annotated[str | None, typer.Option(metavar="NAME|FILE", help="A bundle of models (see `vivavoce bundles`). [default: pocket]")]
+
+
+@app.command()
+def serve(
+    host: Annotated[
+        str | None, typer.Option(help="Address to listen on; all but this machine's own need a key. [default: 127.0.0.1]")
+    ] = None,
+    port: Annotated[int | None, typer.Option(help="Port to listen on; 0 takes any free one. [default: 8765]")] = None,
+    bundle: _Bundle = None,
+    config: Annotated[Path | None, typer.Option(envvar="VIVAVOCE_CONFIG", metavar="FILE", help="Settings in TOML.")] = None,
+    tls_cert: Annotated[Path | None, typer.Option(metavar="FILE", help="Certificate in PEM: serve HTTPS and WSS.")] = None,
+    tls_key: Annotated[Path | None, typer.Option(metavar="FILE", help="The certificate's private key in PEM.")] = None,
+    api_key: Annotated[
+        list[str] | None, typer.Option(metavar="KEY", help="A key clients must present; may be given again. Others can see it in `ps`.")
+    ] = None,
+    api_keys_file: Annotated[Path | None, typer.Option(metavar="FILE", help="Keys from a file, one a line.")] = None,
+    threads: Annotated[int | None, typer.Option(help="Threads the models may use. [default: one a core]")] = None,
+) -> None:
+    """Serve until Ctrl-C. Fetches the bundle if it is not here yet; prints `vivavoce ready on ...` once the models are warm.
+
+    Settings come from these flags, then from `VIVAVOCE_*` variables (`VIVAVOCE_PORT=9000`), then from the `--config` file; all of
+    them are in `docs/operations.md`.
+
+    Examples:
+
+        vivavoce serve
+        vivavoce serve --port 9000 --bundle my.toml
+        vivavoce keys new > keys.txt
+        vivavoce serve --host 0.0.0.0 --api-keys-file keys.txt --tls-cert cert.pem --tls-key key.pem
+    """
+    given = {
+        "host": host,
+        "port": port,
+        "bundle": bundle,
+        "tls_cert": tls_cert,
+        "tls_key": tls_key,
+        "api_keys": api_key,
+        "api_keys_file": api_keys_file,
+        "threads": threads,
+    }
+    with _one_line():
+        from server.config import load_config
+
+        settings = load_config({name: value for name, value in given.items() if value is not None}, config)
+        found = _fetch(_manifest(settings.bundle))
+        raise typer.Exit(_run(settings, found))
+
+
+@app.command()
+def pull(
+    bundle: Annotated[str, typer.Argument(metavar="[NAME|FILE]", help="The bundle's name, or the path of a manifest.")] = "pocket",
+    verify: Annotated[bool, typer.Option("--verify", help="Hash every file again; what is damaged is fetched again.")] = False,
+    hub: Annotated[bool, typer.Option("--hub", help="Try the Hugging Face hub first; without this it is not asked.")] = False,
+) -> None:
+    """Fetch a bundle's models into the cache, checked against the hashes in its manifest. What is here already is kept.
+
+    Examples:
+
+        vivavoce pull
+        vivavoce pull pocket --verify
+        VIVAVOCE_CACHE=/data/vivavoce vivavoce pull my.toml --hub
+    """
+    with _one_line():
+        manifest = _manifest(bundle)
+        _fetch(manifest, hub=hub, verify=verify)
+        typer.echo(f"{manifest.name} is complete")
+
+
+@app.command()
+def bundles(
+    bundle: Annotated[
+        list[str] | None, typer.Argument(metavar="[NAME|FILE]...", help="Only these. [default: all that are shipped]")
+    ] = None,
+) -> None:
+    """List bundles: their parts, licences, sizes, languages, and what is on this machine."""
+    with _one_line():
+        from server.bundle_view import show_bundles
+        from streaming.bundle import default_places
+        from streaming.manifest import shipped_bundles
+
+        show_bundles([_manifest(name) for name in bundle or shipped_bundles()], default_places())
+
+
+@app.command()
+def talk(
+    questions: Annotated[list[Path], typer.Argument(metavar="QUESTION.wav...", help="Recordings, one turn each, in order.")],
+    output: Annotated[Path | None, typer.Option("-o", "--output", metavar="ANSWER.wav", help="Write the spoken answers here.")] = None,
+    url: Annotated[str, typer.Option(metavar="WS", help="The server's address.")] = _DEFAULT_URL,
+    api_key: Annotated[
+        str | None, typer.Option(envvar="VIVAVOCE_TALK_API_KEY", metavar="KEY", help="The server's key, if it has one.")
+    ] = None,
+) -> None:
+    """Play recordings to a server at microphone pace; shows both sides of the dialogue and the latency of each turn.
+
+    Examples:
+
+        vivavoce talk question.wav
+        vivavoce talk first.wav second.wav -o answers.wav
+        vivavoce talk question.flac --url wss://example.org/v1/realtime --api-key vv_...
+    """
+    with _one_line():
+        import asyncio
+
+        from server.talk import talk as talk_to_server
+
+        raise typer.Exit(asyncio.run(talk_to_server(questions, output, url, api_key)))
+
+
+@keys.command("new")
+def new_key() -> None:
+    """Make an API key and print it. It is stored nowhere: keep it, and give it to the server and its clients.
+
+    Examples:
+
+        vivavoce keys new >> keys.txt
+        VIVAVOCE_API_KEYS=$(vivavoce keys new) vivavoce serve --host 0.0.0.0
+    """
+    from server.config import new_api_key
+
+    typer.echo(new_api_key())
+
+
+def main() -> None:
+    """The program."""
+    app()
+
+
+@contextmanager
+def _one_line() -> Iterator[None]:
+    """Turns the mistakes of people and machines into one line and an exit code; ours keep their traceback."""
+    from server.config import ConfigError
+    from streaming.manifest import BundleError
+
+    try:
+        yield
+    except ConfigError as error:
+        _fail(str(error), 2)
+    except BundleError as error:
+        _fail(str(error), 1)
+    except KeyboardInterrupt:
+        _fail("interrupted", _INTERRUPTED)
+
+
+def _fail(message: str, code: int) -> None:
+    print(f"vivavoce: {' '.join(message.split())}", file=sys.stderr)
+    raise typer.Exit(code)
+
+
+def _manifest(name: str) -> "Manifest":
+    from streaming.manifest import load_manifest
+
+    return load_manifest(name)
+
+
+def _fetch(manifest: "Manifest", *, hub: bool = False, verify: bool = False) -> "Bundle":
+    """The bundle on this machine, with progress on the terminal while something is fetched or hashed."""
+    from server.bundle_view import show_progress
+    from streaming.bundle import ensure_bundle
+
+    with show_progress() as report:
+        return ensure_bundle(manifest, report, hub=hub, verify=verify)
+
+
+def _run(settings: "ServerConfig", bundle: "Bundle") -> int:
+    import logging
+
+    from server.wiring import run
+
+    logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    # Its notes at INFO repeat ours in other words.
+    logging.getLogger("uvicorn.error").setLevel(max(logging.WARNING, logging.getLogger().level))
+    return run(settings, bundle)

@@ -1,0 +1,60 @@
+"""From settings and a bundle to a running server: what joins the parts, and nothing else."""
+
+import functools
+import os
+from pathlib import Path
+
+from agent.conversation import Conversation
+from agent.settings import SessionSettings
+from server.config import ServerConfig
+from server.engine_process import ProcessEngineLink
+from server.serve import ServeOptions, run_server
+from streaming.bundle import Bundle
+from streaming.load import EngineFiles, load_engine
+from streaming.manifest import BundleError
+
+__all__ = ["engine_files", "run", "serve_options"]
+
+
+def run(config: ServerConfig, bundle: Bundle) -> int:
+    """Serve until told to stop; returns the exit code. Raises BundleError for a bundle that lacks something."""
+    threads = config.threads or len(os.sched_getaffinity(0))
+    link = ProcessEngineLink(functools.partial(load_engine, engine_files(bundle, threads)))
+    return run_server(serve_options(config, bundle), link, Conversation)
+
+
+def engine_files(bundle: Bundle, threads: int) -> EngineFiles:
+    """Where the engine finds its models. Raises BundleError."""
+    recogniser = bundle.part("transcript")
+    return EngineFiles(
+        recogniser=recogniser,
+        language_model=_only_file(bundle.part("language_model"), ".gguf"),
+        voice=bundle.part("voice"),
+        end_of_turn=_only_file(bundle.part("end_of_turn"), ".onnx"),
+        threads=threads,
+    )
+
+
+def serve_options(config: ServerConfig, bundle: Bundle) -> ServeOptions:
+    """What the server is told, in its own terms."""
+    return ServeOptions(
+        host=config.host,
+        port=config.port,
+        api_keys=config.plain_keys,
+        allowed_origins=config.allowed_origins,
+        tls_certificate=config.tls_cert,
+        tls_key=config.tls_key,
+        limits=config.limits,
+        defaults=SessionSettings(model=bundle.manifest.name),
+        models=(bundle.manifest.name,),
+        record=config.record,
+        drain_seconds=config.drain_seconds,
+    )
+
+
+def _only_file(folder: Path, suffix: str) -> Path:
+    """The one file of this kind; which part of a bundle it is, only the folder says."""
+    found = sorted(path for path in folder.iterdir() if path.suffix == suffix)
+    if len(found) != 1:
+        raise BundleError(f"{folder} should hold one {suffix} file but holds {len(found)}: correct the bundle's manifest")
+    return found[0]
