@@ -69,9 +69,9 @@ def test_a_manual_commit_leaves_nothing_to_decide():
     assert first_decision(endpointer) is None
 
 
-def test_a_sure_end_is_taken_after_192_ms_and_an_open_one_after_800():
+def test_a_sure_end_is_taken_after_192_ms_and_an_open_one_after_864():
     assert first_decision(paused(Endpointer(SemanticVad()), (96, 0.99), (192, 0.99)))[1] == 192 * MS
-    assert first_decision(paused(Endpointer(SemanticVad()), (96, 0.0), (192, 0.0)))[1] == 800 * MS
+    assert first_decision(paused(Endpointer(SemanticVad()), (96, 0.0), (192, 0.0)))[1] == 864 * MS
 
 
 def test_the_mean_of_the_pause_counts():

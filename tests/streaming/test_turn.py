@@ -1,6 +1,5 @@
 """Whisper's front end against transformers, and Smart Turn on recordings."""
 
-import os
 from pathlib import Path
 
 import numpy as np
@@ -17,15 +16,6 @@ def load(name: str) -> Samples:
     pcm, rate = soundfile.read(GOLDEN / f"{name}.flac", dtype="float32")
     assert rate == 16_000
     return pcm
-
-
-@pytest.fixture(scope="module")
-def parts() -> Path:
-    """Where the bundle's parts lie; the tests that ask for it skip without them."""
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vivavoce" / "parts"
-    if not folder.is_dir():
-        pytest.skip("no weights in the cache: run `vivavoce pull`")
-    return folder
 
 
 def reference(pcm: Samples) -> Samples:
