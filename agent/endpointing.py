@@ -3,7 +3,7 @@
 `ServerVad` is obeyed exactly: its silence after the last speech sample. `SemanticVad` waits for as long as the end-of-turn model is
 unsure. Measured by `benchmarks/endpointing.py`: on 30 questions eagerness auto decides 309 ms (median; p95 849) after the last sample where
 `server_vad` with 500 ms takes 586, and it cuts as many pauses of hesitant speakers (23 % of 128, both). In read prose, where most pauses
-close a sentence, it cuts more of them (52 % against 40 % of 257). Low cuts 2 % of the hesitant pauses, for a median of 0.6 s and a p95 of 3 s.
+close a sentence, it cuts more (52 % against 40 % of 257). Low cuts 2 % of the hesitant pauses, at a median of 0.6 s and a p95 of 3 s.
 """
 
 from itertools import pairwise
