@@ -1,10 +1,15 @@
 // The dialogue as the page knows it: entries of both sides and whose turn it is. Pure: events and times in, no sound, no DOM.
 //
-// An agent's words are shown when their sound is: each piece of transcript carries the position in the response's audio at which it came.
+// An agent's words are shown when they sound. The server sends a piece of transcript right after the chunk of audio in which its words end,
+// so each piece carries the position at which that chunk began.
 
 // What the page keeps on screen; older entries are dropped.
 const MOST_ENTRIES = 400;
 const RATE_PER_MS = 24;
+
+function newResponse() {
+  return { entry: null, itemId: null, pieces: [], chunkAt: 0, received: 0, heardMs: 0, playing: false, done: false };
+}
 
 export class Dialogue {
   constructor() {
@@ -15,7 +20,7 @@ export class Dialogue {
     this.hearing = false;
     // The caller has finished and nothing answers yet.
     this.awaiting = false;
-    // response id -> {entry, itemId, pieces, received, heardMs, playing, done}
+    // response id -> {entry, itemId, pieces, chunkAt, received, heardMs, playing, done}; positions in samples at 24 kHz
     this.responses = new Map();
     // When the caller stopped, and whether that has been answered, to measure a turn without the server's ledger.
     this.stoppedAt = null;
@@ -81,7 +86,7 @@ export class Dialogue {
     switch (event.type) {
       case "response.created":
         this.awaiting = false;
-        this.responses.set(event.response.id, { entry: null, itemId: null, pieces: [], received: 0, heardMs: 0, playing: false, done: false });
+        this.responses.set(event.response.id, newResponse());
         break;
       case "response.output_item.added":
         if (response && event.item.type === "message") {
@@ -90,7 +95,7 @@ export class Dialogue {
         }
         break;
       case "response.output_audio_transcript.delta":
-        response?.pieces.push({ text: event.delta, at: response.received });
+        response?.pieces.push({ text: event.delta, at: response.chunkAt });
         break;
       case "response.output_text.delta":
         if (response?.entry) response.entry.text += event.delta;
@@ -107,7 +112,9 @@ export class Dialogue {
   // Audio of a response was handed to the loudspeaker: `samples` at 24 kHz.
   queued(responseId, samples) {
     const response = this.responses.get(responseId);
-    if (response) response.received += samples;
+    if (!response) return;
+    response.chunkAt = response.received;
+    response.received += samples;
   }
 
   // The loudspeaker has played `playedMs` of a response; `queuedMs` are left.

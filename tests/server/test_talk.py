@@ -17,10 +17,12 @@ from rich.console import Console
 from websockets.asyncio.server import Request, Response, Server, ServerConnection, serve
 from websockets.datastructures import Headers
 
+from agent.conversation import Conversation
 from server.caller import call
 from server.caller_audio import CALLER_RATE, Recording
 from server.caller_wire import CallError
 from server.talk import talk
+from streaming.fakes import ScriptedEngine, ScriptedReply
 
 
 def tone(seconds: float, peak: int = 8_000) -> np.ndarray:
@@ -352,3 +354,51 @@ async def test_hanging_up_leaves_no_task(tmp_path: Path) -> None:
                 break
         await asyncio.sleep(0)
     assert {task for task in asyncio.all_tasks() - before if "caller" in task.get_name()} == set()
+
+
+# ----------------------------------------------------------------------------------------------------- the real server
+
+
+async def test_two_turns_with_the_real_server(start: Callable, tmp_path: Path) -> None:
+    """A scripted engine behind it: two recordings are one conversation, and the model is told what was said and heard before."""
+    engine = ScriptedEngine([ScriptedReply("Bern is the capital. It lies on the Aare."), ScriptedReply("Very.")], ["Where?", "Is it old?"])
+    served = await start(engine, factory=Conversation)
+    console, text = plain()
+    answer = tmp_path / "answer.wav"
+    assert await talk([wav(tmp_path, "1.wav", 0.6), wav(tmp_path, "2.wav", 0.5)], answer, served.ws, None, console) == 0
+    lines = text.getvalue().splitlines()
+    assert [line.partition(": ")[2] for line in lines if line.startswith(("you", "agent"))] == [
+        "Where?",
+        "Bern is the capital. It lies on the Aare.",
+        "Is it old?",
+        "Very.",
+    ]
+    assert sum(line.startswith("latency: ") and "silence" in line for line in lines) == 2
+    told = [(message.role, message.text) for message in engine.contexts[1] if message.role != "system"]
+    assert told == [("user", "Where?"), ("assistant", "Bern is the capital. It lies on the Aare."), ("user", "Is it old?")]
+    pcm, _ = soundfile.read(answer, dtype="int16")
+    # Nine words and one, 60 ms each; a tone passes zero, so not every sample of it counts.
+    assert 0.98 * 10 * 1_440 <= np.count_nonzero(pcm) <= 10 * 1_440
+
+
+async def test_a_long_pause_that_was_no_end_is_a_false_start(start: Callable) -> None:
+    """The caller goes on over the answer: it is cut, the rest is a turn of its own, and both are in the account."""
+    engine = ScriptedEngine([ScriptedReply(" ".join(["word"] * 60)), ScriptedReply("Now I see.")], ["I wanted to", "ask you something."])
+    served = await start(engine, factory=Conversation)
+    clip = np.concatenate((tone(0.6), np.zeros(CALLER_RATE, np.int16), tone(1.0)))
+    async with call(served.ws) as caller:
+        async for _ in caller.speak(Recording("clip", clip, len(clip))):
+            pass
+    turn = caller.turns[0]
+    assert (turn.transcript, turn.reply.strip(), turn.false_starts) == ("I wanted to ask you something.", "Now I see.", 1)
+    heard = next(message.text for message in engine.contexts[1] if message.role == "assistant")
+    assert heard is not None
+    assert 0 < len(heard.split()) < 60
+
+
+async def test_a_server_with_keys_wants_one(start: Callable, tmp_path: Path) -> None:
+    served = await start(ScriptedEngine(), factory=Conversation, api_keys=("a-key-1234567890",))
+    for key, code in ((None, 1), ("another", 1), ("a-key-1234567890", 0)):
+        console, text = plain()
+        assert await talk([wav(tmp_path)], None, served.ws, key, console) == code
+        assert ("--api-key" in text.getvalue()) == (code == 1)

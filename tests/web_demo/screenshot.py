@@ -1,4 +1,4 @@
-"""Takes the picture of the page that the README shows: `python -m tests.web_demo.screenshot --help`.
+"""Takes the picture of the page that the README shows: `python tests/web_demo/screenshot.py --help`.
 
 Without `--url` a scripted engine answers, for work on the page's looks. The README's picture is taken of a server with real models.
 """
@@ -11,10 +11,10 @@ from pathlib import Path
 
 import numpy as np
 import soundfile
+from conftest import ALLOW_MICROPHONE, browse, serve_page, voice
 
 from server.caller_audio import CALLER_RATE, load_recording
 from streaming.fakes import ScriptedEngine, ScriptedReply
-from tests.web_demo.conftest import ALLOW_MICROPHONE, browse, serve_page, voice
 
 QUESTIONS = ["What is the capital of Switzerland?", "How old is it?", "And what should I see there?"]
 ANSWERS = [
@@ -55,6 +55,9 @@ async def main(arguments: argparse.Namespace) -> None:
                 device_scale_factor=2,
                 color_scheme="dark" if arguments.dark else "light",
             )
+            await page.add_init_script(
+                "navigator.mediaDevices.enumerateDevices = () => Promise.resolve([])"
+            )  # a fake one is nothing to show
             await page.goto(address)
             await page.click("#call")
             await page.wait_for_function(SPEAKING, arg=len(turns), timeout=120_000)

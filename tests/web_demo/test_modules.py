@@ -174,10 +174,10 @@ HEARD = [
 ANSWERED = [
     {"event": {"type": "response.created", "response": {"id": "r"}}},
     {"event": {"type": "response.output_item.added", "response_id": "r", "item": {"id": "a", "type": "message"}}},
+    {"queued": 24_000},
     delta("A bell. "),
     {"queued": 24_000},
     delta("It rings."),
-    {"queued": 24_000},
 ]
 DONE = {"event": {"type": "response.done", "response": {"id": "r", "status": "completed"}}}
 
