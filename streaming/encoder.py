@@ -41,7 +41,7 @@ class BlockPlan:
     encoded as in full. `silence` is computed behind the tail, where silence still differs from silence that follows silence.
     """
 
-    first: int = 224
+    first: int = 160
     block: int = 96
     lookahead: int = 64
     silence: int = 25
@@ -72,8 +72,8 @@ class EncoderStream:
         self._model = model
         self._plan = plan or BlockPlan()
         self._silence = silence
-        # Sound up to `_written`, then silence.
-        self._cache = silence.copy()
+        # Sound up to `_written`, then silence. A copy is made when there is something to encode: a stream that waits costs little.
+        self._cache: AttentionCache | None = None
         self._written = 0
         # Mel frames from `_BEFORE` before the first that is not committed: at most a block, its lookahead and what was pushed since.
         self._mel: Features = np.zeros((_BEFORE, model.shape.mels), np.float32)
@@ -112,11 +112,12 @@ class EncoderStream:
     def _run(self, mel: Features) -> Tensor:
         """Audio frames (n, width) from the first that is not committed on; their keys and values stand in the cache."""
         start = self._committed
+        cache = self._cache = self._cache or self._silence.copy()
         frames = self._model.stem(torch.from_numpy(mel).to(self._model.positions.device), start)
         end = start + len(frames)
         if self._written > end:
             # An earlier tail reached further than this block: it must not hear it.
-            self._cache.copy_from(self._silence, end, self._written)
+            cache.copy_from(self._silence, end, self._written)
         self._written = end
-        output: Tensor = self._model(frames, start, self._cache, self._cache.capacity)
+        output: Tensor = self._model(frames, start, cache, cache.capacity)
         return output

@@ -21,6 +21,7 @@ from streaming.audio import Samples
 from streaming.encoder import BlockPlan, EncoderStream
 from streaming.events import SAMPLE_RATE
 from streaming.features import LogMel
+from streaming.models.whisper import AttentionCache
 from streaming.recogniser import Decoding, Recogniser
 from streaming.settling import Settler, join_overlap, split_words
 
@@ -45,7 +46,8 @@ _OVERLAP: Final = 2 * SAMPLE_RATE
 """Sound repeated by a window whose predecessor was cut by force."""
 
 _MOST_WINDOWS: Final = 24
-"""Windows that may wait for their pass: 8 to 11 minutes of sound, 1 MB each. The caller has then ignored `due` for as long."""
+"""Windows that may wait for their pass: 8 to 11 minutes of sound, 1 MB each (one that has had a pass holds 37 MB of keys and values in
+bfloat16). The caller has then ignored `due` for as long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,7 +203,8 @@ class _Window:
         self._recogniser = recogniser
         self._features = LogMel()
         self._encoder = EncoderStream(recogniser.model.encoder, recogniser.silence, plan)
-        self._audio = recogniser.audio_silence.copy()
+        # What the decoder hears: sound, then silence. Made with the first frames.
+        self._audio: AttentionCache | None = None
         # The last decoding, the draft of the next, and how many samples it heard.
         self._decoding: Decoding | None = None
         self._decoded = 0
@@ -216,26 +219,29 @@ class _Window:
             return self._decoding, self._decoded
         while self._commit():
             yield
-        heard, samples = self._listen(), self.samples
+        (audio, heard), samples = self._provisional(), self.samples
         yield
         draft = self._decoding.tokens if self._decoding else ()
-        decoding = yield from self._recogniser.decode(self._audio, heard, language, draft)
+        decoding = yield from self._recogniser.decode(audio, heard, language, draft)
         self._decoding, self._decoded = decoding, samples
         return decoding, samples
 
-    @torch.inference_mode()
     def _commit(self) -> bool:
         """Encode the next block, if there is one."""
         start = self._encoder.committed
         frames = self._encoder.commit()
         if frames is not None:
-            self._recogniser.model.decoder.listen(frames, start, self._audio)
+            self._listen(frames, start)
         return frames is not None
 
-    @torch.inference_mode()
-    def _listen(self) -> int:
-        """Encode the rest as it stands; how many audio frames the decoder now has."""
+    def _provisional(self) -> tuple[AttentionCache, int]:
+        """Encode the rest as it stands; what the decoder hears now, and how many frames of it are not silence."""
         start = self._encoder.committed
         frames = self._encoder.provisional(self._features.tail())
-        self._recogniser.model.decoder.listen(frames, start, self._audio)
-        return start + len(frames)
+        return self._listen(frames, start), start + len(frames)
+
+    @torch.inference_mode()
+    def _listen(self, frames: torch.Tensor, start: int) -> AttentionCache:
+        audio = self._audio = self._audio or self._recogniser.audio_silence.copy()
+        self._recogniser.model.decoder.listen(frames, start, audio)
+        return audio
