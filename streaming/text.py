@@ -59,6 +59,11 @@ _PHRASE_WORDS: Final = frozenset(
     ]
 )
 _MARKUP: Final = frozenset("*_`#~|<>[]{}\\^")
+_INNER: Final = {"_": 2, "#": 1}
+"""Markup that is a character of a word where this many of its neighbours are letters or digits: `first_name@x.com`, `#7`, `C#`."""
+_READ_SYMBOLS: Final = frozenset("°©®™")
+_SILENT: Final = frozenset(("So", "Sk", "Cc", "Cf", "Cs", "Co", "Cn", "Mn"))
+"""Unicode categories nobody reads aloud: emoji and other pictures, controls, loose accents."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,16 +83,15 @@ class Clause:
 
 def speakable(text: str, start: int = 0) -> Clause:
     """The clause `text`, which begins at character `start` of the reply, without what nobody reads aloud: markup, emoji, controls."""
-    kept = [(n, _plain(char)) for n, char in enumerate(text) if _spoken(char)]
+    kept = [(n, " " if char.isspace() else char) for n, char in enumerate(text) if _is_spoken(text, n)]
     return Clause(start, start + len(text), "".join(char for _, char in kept), tuple(start + n for n, _ in kept))
 
 
-def _spoken(char: str) -> bool:
-    return char not in _MARKUP and (char.isspace() or unicodedata.category(char) not in ("So", "Sk", "Cc", "Cf", "Cs", "Co", "Cn", "Mn"))
-
-
-def _plain(char: str) -> str:
-    return " " if char.isspace() else char
+def _is_spoken(text: str, index: int) -> bool:
+    char = text[index]
+    if char in _INNER and text[index - 1 : index].isalnum() + text[index + 1 : index + 2].isalnum() >= _INNER[char]:
+        return True
+    return char.isspace() or char in _READ_SYMBOLS or (char not in _MARKUP and unicodedata.category(char) not in _SILENT)
 
 
 class ClauseCutter:
