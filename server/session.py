@@ -50,10 +50,10 @@ _FACTS_AT_ONCE: Final = 64
 _FAREWELL_SECONDS: Final = 1.0
 """How long the last events of an ending session may take to leave."""
 
-CLOSE_GOING_AWAY: Final = 1001
-CLOSE_INTERNAL_ERROR: Final = 1011
-CLOSE_RESTART: Final = 1012
-CLOSE_TRY_AGAIN_LATER: Final = 1013
+_CLOSE_GOING_AWAY: Final = 1001
+_CLOSE_INTERNAL_ERROR: Final = 1011
+_CLOSE_RESTART: Final = 1012
+_CLOSE_TRY_AGAIN_LATER: Final = 1013
 
 
 class Dialogue(Protocol):
@@ -166,13 +166,13 @@ class Session:
             end = _first(ended)
         except* OutboxFullError:
             log.warning("session %s: the client does not read; closing", session_id)
-            end = SessionEnd(CLOSE_TRY_AGAIN_LATER, "the client does not read")
+            end = SessionEnd(_CLOSE_TRY_AGAIN_LATER, "the client does not read")
         except* PlayoutOverflowError as errors:
             log.error("session %s: %s", session_id, errors.exceptions[0])
-            end = SessionEnd(CLOSE_INTERNAL_ERROR, "the reply did not end")
+            end = SessionEnd(_CLOSE_INTERNAL_ERROR, "the reply did not end")
         except* Exception:
             log.exception("session %s failed", session_id)
-            end = SessionEnd(CLOSE_INTERNAL_ERROR, "internal error")
+            end = SessionEnd(_CLOSE_INTERNAL_ERROR, "internal error")
         finally:
             link.close(session_id)
             if self._parts.recorder is not None:
@@ -248,7 +248,7 @@ class Session:
                 await self._outbox.drained()
         except TimeoutError:
             pass
-        raise _EndedError(SessionEnd(CLOSE_RESTART if self._draining else CLOSE_GOING_AWAY, "session_expired"))
+        raise _EndedError(SessionEnd(_CLOSE_RESTART if self._draining else _CLOSE_GOING_AWAY, "session_expired"))
 
     # -- what comes in
 

@@ -341,3 +341,13 @@ async def test_a_session_expires(start, dial) -> None:
     with pytest.raises(ConnectionClosed):
         await client.receive()
     assert client.connection.close_code == 1001
+
+
+async def test_no_key_is_ever_logged(start, dial, caplog) -> None:
+    served = await start(api_keys=["right-and-secret"])
+    with caplog.at_level("INFO"):
+        await refused(dial, served, additional_headers={"Authorization": "Bearer wrong-and-secret"})
+        await dial(served, subprotocols=["realtime", "openai-insecure-api-key.right-and-secret"])
+        await served.get("/v1/models", {"Authorization": "Bearer right-and-secret"})
+    ours = [record.getMessage() for record in caplog.records if not record.name.startswith(("websockets.client", "httpx", "httpcore"))]
+    assert not any("secret" in message for message in ours)

@@ -1,0 +1,154 @@
+"""A session without a socket: how it ends, and what it holds while a client does not read."""
+
+import asyncio
+import json
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from agent.settings import SessionSettings
+from server.limits import Limits
+from server.outbox import Outbox
+from server.realtime.codec import Codec
+from server.realtime.dialect import Dialect
+from server.session import ChannelClosedError, Session, SessionEnd, SessionParts
+from streaming.doors import SynthesisedAudio
+from streaming.events import AudioReady
+
+
+class Link:
+    """An engine that only notes what it is told."""
+
+    def __init__(self) -> None:
+        self.calls: list[str] = []
+        self.sink = None
+
+    def open(self, _session_id: str, _spec: object, sink: object) -> None:
+        self.calls.append("open")
+        self.sink = sink
+
+    def order(self, _session_id: str, order: object) -> None:
+        self.calls.append(type(order).__name__)
+
+    def feed(self, _session_id: str, _frame: object) -> None:
+        self.calls.append("feed")
+
+    def close(self, _session_id: str) -> None:
+        self.calls.append("close")
+
+
+class Channel:
+    """A client that says what the test puts, and reads only while `reading` is set."""
+
+    def __init__(self, *, reading: bool = True, gone: bool = False) -> None:
+        self.said: asyncio.Queue[str | None] = asyncio.Queue()
+        self.reading = asyncio.Event()
+        self.gone = gone
+        self.got: list[dict[str, object]] = []
+        if reading:
+            self.reading.set()
+
+    async def accept(self) -> None:
+        if self.gone:
+            raise ChannelClosedError
+
+    async def receive(self) -> str | None:
+        return await self.said.get()
+
+    async def send(self, text: str) -> None:
+        await self.reading.wait()
+        self.got.append(json.loads(text))
+
+
+async def turns_until(condition: Callable[[], bool]) -> None:
+    """Turns of the event loop, until `condition()` holds."""
+    for _ in range(10_000):
+        if condition():
+            return
+        await asyncio.sleep(0)
+    raise AssertionError("it never came to it")
+
+
+@pytest.fixture
+def link() -> Link:
+    return Link()
+
+
+@pytest.fixture
+def make(plain, link):
+    """`make(limits)` gives a session."""
+
+    def make_session(limits: Limits | None = None) -> Session:
+        limits = limits or Limits()
+        codec = Codec("sess_1", Dialect.GA, limits, 0)
+        clock = asyncio.get_running_loop().time
+        return Session(SessionParts("sess_1", 1, SessionSettings(), plain("sess_1", 1), codec, link, limits, clock, lambda _turn: None))
+
+    return make_session
+
+
+async def test_a_client_that_leaves_ends_the_session(make, link) -> None:
+    channel = Channel()
+    channel.said.put_nowait(None)
+    assert await make().run(channel) == SessionEnd(None)
+    assert (link.calls[0], link.calls[-1]) == ("open", "close")
+
+
+async def test_a_client_that_is_gone_before_it_began_costs_nothing(make, link) -> None:
+    assert await make().run(Channel(gone=True)) == SessionEnd(None)
+    assert link.calls == []
+
+
+async def test_a_client_that_does_not_read_holds_a_bounded_number_of_bytes(make, link, monkeypatch) -> None:
+    held: list[int] = []
+    put = Outbox.put
+
+    def watched(self: Outbox, text: str, audio_of: str | None = None) -> None:
+        put(self, text, audio_of)
+        held.append(self.waiting_bytes)
+
+    monkeypatch.setattr(Outbox, "put", watched)
+    channel = Channel(reading=False)
+    for _ in range(1_000):
+        channel.said.put_nowait('{"type": "nonsense"}')
+    end = await asyncio.wait_for(make(Limits(max_outbox_bytes=20_000)).run(channel), 10)
+    assert end.code == 1013
+    assert 15_000 < max(held) <= 20_000
+    assert link.calls[-1] == "close"
+
+
+async def test_a_client_that_takes_too_long_is_let_go(make) -> None:
+    end = await asyncio.wait_for(make(Limits(send_timeout=0.05)).run(Channel(reading=False)), 10)
+    assert end == SessionEnd(1013, "the client does not read")
+
+
+async def test_sound_stays_in_playout_while_the_transport_is_slow_and_a_cut_takes_it_back(make, link) -> None:
+    session, channel = make(), Channel()
+    running = asyncio.create_task(session.run(channel))
+    channel.said.put_nowait('{"type": "response.create"}')
+    await turns_until(lambda: any(event["type"] == "response.created" for event in channel.got))
+    channel.reading.clear()
+    response_id = next(event["response"]["id"] for event in channel.got if event["type"] == "response.created")
+    link.sink(SynthesisedAudio("sess_1", response_id, 0, np.zeros(24_000 * 5, np.int16)))
+    link.sink(AudioReady(response_id, 0, 24_000 * 5, 10))
+    for _ in range(50):
+        await asyncio.sleep(0)
+    assert session._playout.queued_samples >= 24_000 * 5 - 3 * 4_800
+    channel.said.put_nowait('{"type": "response.cancel"}')
+    for _ in range(50):
+        await asyncio.sleep(0)
+    channel.reading.set()
+    await turns_until(lambda: any(event["type"] == "response.done" for event in channel.got))
+    assert sum(event["type"] == "response.output_audio.delta" for event in channel.got) <= 1  # the one the transport already held
+    channel.said.put_nowait(None)
+    assert await running == SessionEnd(None)
+
+
+async def test_endless_audio_ends_the_session_with_an_internal_error(make, link, caplog) -> None:
+    channel = Channel()
+    running = asyncio.create_task(make().run(channel))
+    await turns_until(lambda: link.sink is not None)
+    link.sink(SynthesisedAudio("sess_1", "resp", 0, np.zeros(24_000 * 1_201, np.int16)))
+    assert (await asyncio.wait_for(running, 10)).code == 1011
+    assert "has more than" in caplog.text
