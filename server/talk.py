@@ -18,14 +18,14 @@ __all__ = ["talk"]
 async def talk(files: Sequence[Path], output: Path | None, url: str, api_key: str | None, console: Console | None = None) -> int:
     """One conversation: a turn per file, the next once the answer to the last has been played. `output` gets the answers as they were
     heard, from the moment the caller first stopped speaking, as 24 kHz PCM16. Returns the exit code: 0, 1 where the call failed, 2
-    where a file can't be used; either way one line says what to do."""
-    out = console or Console(highlight=False)
+    where a file can't be used; either way one line on standard error says what to do. `console` replaces both outputs."""
+    out, errors = console or Console(highlight=False), console or Console(highlight=False, stderr=True)
     try:
         await _converse(_load(files, output), output, url, api_key, out)
     except RecordingError as error:
-        return _complain(out, str(error), 2)
+        return _complain(errors, str(error), 2)
     except CallError as error:
-        return _complain(out, str(error), 1)
+        return _complain(errors, str(error), 1)
     return 0
 
 
@@ -36,8 +36,8 @@ def _load(files: Sequence[Path], output: Path | None) -> list[Recording]:
     return [load_recording(path) for path in files]
 
 
-def _complain(out: Console, message: str, code: int) -> int:
-    out.print(Text.assemble(("vivavoce talk: ", "bold red"), message), soft_wrap=True)
+def _complain(errors: Console, message: str, code: int) -> int:
+    errors.print(Text.assemble(("vivavoce talk: ", "bold red"), message), soft_wrap=True)
     return code
 
 
