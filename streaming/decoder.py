@@ -1,10 +1,10 @@
 """The language model as the engine uses it: sequences that are brought in line with a prompt, one primitive for everything.
 
-Prefill while the caller speaks, a new turn, a cut reply, an edited history: each is `sync`, which keeps the longest common prefix of
-what the sequence holds, rewinds the rest (a length is forgotten, nothing is moved) and computes what is missing, in pieces.
+Prefill while the caller speaks, a new turn, a cut reply, an edited history: each is `sync`, which keeps the longest common prefix of what
+the sequence holds, rewinds the rest (a length is forgotten, nothing is moved) and computes what is missing, in pieces.
 """
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -12,8 +12,10 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
+from streaming.kv import KeyValueCache
 from streaming.models.gguf import load_gguf
 from streaming.models.llama import Llama
+from streaming.models.safetensors import load_safetensors
 
 __all__ = ["ContextFullError", "LanguageModel", "LlamaLanguageModel", "TokenSequence"]
 
@@ -21,7 +23,7 @@ _PIECE: Final = 128
 """Tokens computed at once: some tens of milliseconds on a CPU, so that other work is not held up by a long prompt."""
 
 _CONTEXT: Final = 4_096
-"""Positions of a session: with SmolLM2-135M 23 KB each, 94 MB where all are used."""
+"""Positions of a session: with SmolLM2-135M 23 kB each, 94 MB where all are used."""
 
 
 class ContextFullError(Exception):
@@ -29,16 +31,17 @@ class ContextFullError(Exception):
 
 
 class TokenSequence:
-    """The tokens whose keys and values are held, in order, and the logits after the last of them."""
+    """The ledger of one conversation: the tokens whose keys and values are held, in order, and the logits after the last of them."""
 
-    def __init__(self, model: Llama, capacity: int) -> None:
-        self.tokens: list[int] = []
+    def __init__(self, cache: KeyValueCache) -> None:
+        self.tokens: Final[list[int]] = []
+        # float32 [vocabulary]; None while the last token's have not been computed (an unfinished `sync`).
         self.logits: Tensor | None = None
-        self.cache: Final = model.new_cache(capacity)
+        self.cache: Final = cache
 
 
 class LanguageModel(Protocol):
-    """Text in, tokens out, one at a time."""
+    """Text in, tokens out, one at a time. Not for two threads at once."""
 
     @property
     def end_token(self) -> int:
@@ -51,21 +54,22 @@ class LanguageModel(Protocol):
     def sequence(self) -> TokenSequence:
         """An empty sequence."""
 
-    def sync(self, sequence: TokenSequence, tokens: list[int]) -> Iterator[int]:
+    def sync(self, sequence: TokenSequence, tokens: list[int]) -> Generator[int, None, None]:
         """Bring `sequence` to hold exactly `tokens`, in pieces; yields how many tokens each piece computed. Afterwards `sequence.logits`
-        [vocabulary] foretell the next one. Raises ContextFullError where they do not fit."""
+        foretell the next one. Stopped half way it leaves a shorter sequence, which is as good a start as any for the next `sync`. Raises
+        ContextFullError where they do not fit, ValueError where there are none, both before anything is changed."""
 
     def append(self, sequence: TokenSequence, token: int) -> Tensor:
-        """One token more; the logits [vocabulary] after it."""
+        """One token more; the logits [vocabulary] after it. Raises ContextFullError where it does not fit."""
 
     def encode(self, text: str) -> list[int]:
         """Tokens of plain text; what looks like a control token is plain text too."""
 
     def control(self, name: str) -> int:
-        """The id of a control token, for example `<|im_start|>`."""
+        """The id of a control token, for example `<|im_start|>`. Raises ValueError where there is none."""
 
     def decode(self, tokens: list[int]) -> str:
-        """Text of tokens; an incomplete character at the end is U+FFFD."""
+        """Text of tokens, control tokens left out; an incomplete character is U+FFFD."""
 
     def token_texts(self) -> list[bytes]:
         """The bytes of every plain token, empty for control tokens, by id."""
@@ -79,14 +83,19 @@ class LlamaLanguageModel:
         self._tokenizer = tokenizer
         self._context = min(context, model.shape.context)
         self._end = self.control(end_token)
-        # Without its special tokens the tokenizer reads "<|im_end|>" in a caller's words as what it is: seven characters.
+        # Reads "<|im_end|>" in a caller's words as what it is: ten characters.
         self._plain = Tokenizer.from_str(tokenizer.to_str())
         self._plain.encode_special_tokens = True
 
-    @staticmethod
-    def load(path: Path) -> "LlamaLanguageModel":
-        """From a GGUF file. Raises ValueError for a bad one."""
-        return LlamaLanguageModel(*load_gguf(path))
+    @classmethod
+    def load(cls, path: Path, dtype: torch.dtype = torch.bfloat16, context: int = _CONTEXT) -> "LlamaLanguageModel":
+        """From a GGUF file, or from a folder in the Hugging Face layout. Raises OSError where `path` can't be read, ValueError, naming it,
+        for what is no Llama-shaped model with ChatML tokens."""
+        model, tokenizer = load_safetensors(path, dtype) if path.is_dir() else load_gguf(path, dtype)
+        try:
+            return cls(model, tokenizer, context=context)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
 
     @property
     def end_token(self) -> int:
@@ -97,29 +106,36 @@ class LlamaLanguageModel:
         return self._context
 
     def sequence(self) -> TokenSequence:
-        return TokenSequence(self._model, self._context)
+        return TokenSequence(self._model.new_cache(self._context))
 
-    def sync(self, sequence: TokenSequence, tokens: list[int]) -> Iterator[int]:
+    def sync(self, sequence: TokenSequence, tokens: list[int]) -> Generator[int, None, None]:
         if not tokens:
             raise ValueError("a prompt has at least one token")
         if len(tokens) >= self._context:
             raise ContextFullError(f"{len(tokens)} tokens do not fit the {self._context} positions of a session")
+        return self._sync(sequence, tokens)
+
+    def _sync(self, sequence: TokenSequence, tokens: list[int]) -> Generator[int, None, None]:
         kept = _common_prefix(sequence.tokens, tokens)
-        if kept == len(tokens) and (kept < len(sequence.tokens) or sequence.logits is None):
-            kept -= 1  # the logits after the last token are not kept: compute it again
-        if kept < len(sequence.tokens):
-            del sequence.tokens[kept:]
-            sequence.logits = None
+        if kept == len(tokens) == len(sequence.tokens) and sequence.logits is not None:
+            return
+        # The logits after a token are not kept, so the last one is computed again where it was held already.
+        kept = min(kept, len(tokens) - 1)
+        del sequence.tokens[kept:]
+        sequence.logits = None
         for start in range(kept, len(tokens), _PIECE):
             piece = tokens[start : start + _PIECE]
-            sequence.logits = self._model(torch.tensor(piece), start, sequence.cache)
-            sequence.tokens += piece
+            if start + len(piece) < len(tokens):
+                self._model.extend(piece, start, sequence.cache)
+            else:
+                sequence.logits = self._model.logits(piece, start, sequence.cache)
+            sequence.tokens.extend(piece)
             yield len(piece)
 
     def append(self, sequence: TokenSequence, token: int) -> Tensor:
         if len(sequence.tokens) >= self._context:
             raise ContextFullError(f"all {self._context} positions of the session are used")
-        logits: Tensor = self._model(torch.tensor([token]), len(sequence.tokens), sequence.cache)
+        logits = self._model.logits([token], len(sequence.tokens), sequence.cache)
         sequence.tokens.append(token)
         sequence.logits = logits
         return logits
@@ -139,6 +155,7 @@ class LlamaLanguageModel:
     def token_texts(self) -> list[bytes]:
         special = set(self._tokenizer.get_added_tokens_decoder())
         letters = _byte_letters()
+        # A model may have more rows than its tokenizer has tokens: those are never text.
         names = (self._tokenizer.id_to_token(token) or "" for token in range(self._model.shape.vocabulary))
         return [b"" if token in special else bytes(letters[letter] for letter in name) for token, name in enumerate(names)]
 

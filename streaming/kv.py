@@ -1,4 +1,8 @@
-"""Keys and values of one sequence, in memory that is allocated by doubling and never moved back: to rewind is to forget a length."""
+"""Keys and values of one sequence. To rewind is to forget a length: whoever owns the cache keeps it, nothing is moved or cleared.
+
+Memory grows by doubling up to a capacity, so that a short call does not pay for a long one; SmolLM2-135M in bf16 takes 23 kB a position,
+12 MB for the first 512, 94 MB for 4,096.
+"""
 
 from typing import Final
 
@@ -8,44 +12,42 @@ from torch import Tensor
 __all__ = ["KeyValueCache"]
 
 _FIRST: Final = 512
-"""Positions allocated at first: a short call never needs more."""
+"""Positions allocated at first: instructions and a few turns."""
 
 
 class KeyValueCache:
-    """Room for up to `capacity` positions of every layer. Who writes keeps the length; what lies beyond it is garbage to be overwritten."""
+    """Room for up to `capacity` positions of every layer. What lies beyond the owner's length is garbage to be overwritten."""
 
     def __init__(self, layers: int, heads: int, head_width: int, capacity: int, dtype: torch.dtype, device: torch.device) -> None:
+        if capacity < 1:
+            raise ValueError(f"a cache has at least one position, not {capacity}")
         self.capacity: Final = capacity
         room = min(_FIRST, capacity)
-        self._keys = torch.zeros(layers, heads, room, head_width, dtype=dtype, device=device)
-        self._values = torch.zeros_like(self._keys)
+        # Per layer keys, then values: [2, heads, room, head_width].
+        self._layers = [torch.zeros(2, heads, room, head_width, dtype=dtype, device=device) for _ in range(layers)]
 
     @property
     def bytes(self) -> int:
         """Memory held now."""
-        return self._keys.nbytes + self._values.nbytes
+        return sum(layer.nbytes for layer in self._layers)
 
-    def write(self, layer: int, start: int, keys: Tensor, values: Tensor) -> None:
-        """Put keys and values [heads, n, head_width] of a layer at positions `start` and on. Raises ValueError beyond `capacity`."""
-        end = start + keys.shape[1]
+    def reserve(self, end: int) -> None:
+        """Make room up to position `end`; what is held stays. Raises ValueError beyond `capacity`."""
         if end > self.capacity:
             raise ValueError(f"position {end} is beyond the {self.capacity} this sequence may have")
-        if end > self._keys.shape[2]:
-            self._grow(end)
-        self._keys[layer, :, start:end] = keys
-        self._values[layer, :, start:end] = values
-
-    def read(self, layer: int, end: int) -> tuple[Tensor, Tensor]:
-        """Keys and values of a layer up to `end`, each [heads, end, head_width]."""
-        return self._keys[layer, :, :end], self._values[layer, :, :end]
-
-    def _grow(self, wanted: int) -> None:
-        room = self._keys.shape[2]
-        while room < wanted:
+        room = self._layers[0].shape[2]
+        if end <= room:
+            return
+        while room < end:
             room *= 2
-        room = min(room, self.capacity)
-        for name in ("_keys", "_values"):
-            old = getattr(self, name)
-            new = old.new_zeros(old.shape[0], old.shape[1], room, old.shape[3])
+        for index, old in enumerate(self._layers):
+            new = old.new_zeros(2, old.shape[1], min(room, self.capacity), old.shape[3])
             new[:, :, : old.shape[2]] = old
-            setattr(self, name, new)
+            self._layers[index] = new
+
+    def write(self, layer: int, start: int, pairs: Tensor) -> Tensor:
+        """Put `pairs` [2, heads, n, head_width], keys and values, at positions `start` and on, for which `reserve` made room; gives what
+        the layer then holds, [2, heads, start + n, head_width]."""
+        held = self._layers[layer].narrow(2, 0, start + pairs.shape[2])
+        held.narrow(2, start, pairs.shape[2]).copy_(pairs)
+        return held

@@ -1,20 +1,23 @@
-"""Llama-shaped decoders (Llama, Mistral, Qwen2-like without biases, SmolLM2) in plain torch, written for a preallocated KV cache.
+"""Llama-shaped decoders (Llama, Mistral, Qwen2, SmolLM2) in plain torch, written for a preallocated KV cache.
 
-Key and value projections, and gate and up, are fused into one product each: on a CPU a decode step is bound by the weights it reads and by
-the number of kernels it starts. RoPE in the half-rotated form of the Hugging Face weights (Su et al. 2021); GGUF's interleaved rows are
-put in that order by the loader. No sampling, no tokens, no threads.
+Query, key and value projections are one product, and so are gate and up: on a CPU a decode step is bound by the weights it reads and by the
+number of kernels it starts. RoPE in the half-rotated form of the Hugging Face weights (Su et al. 2021). No sampling, no tokenizer, no state
+but the weights: what a sequence holds is in its `KeyValueCache`.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from streaming.kv import KeyValueCache
+from streaming.models.linear import Linear
 
-__all__ = ["Llama", "LlamaShape"]
+__all__ = ["Llama", "LlamaLayer", "LlamaShape", "LlamaWeights"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,110 +31,138 @@ class LlamaShape:
     heads: int
     kv_heads: int
     head_width: int
+    # Positions the model was trained for.
     context: int
     rope_base: float = 10_000.0
     norm_epsilon: float = 1e-5
-    tied: bool = True
 
     def __post_init__(self) -> None:
+        if min(self.vocabulary, self.layers, self.width, self.hidden, self.heads, self.kv_heads, self.head_width, self.context) < 1:
+            raise ValueError(f"every size of a decoder is at least 1: {self}")
         if self.heads % self.kv_heads:
             raise ValueError(f"{self.heads} query heads can't share {self.kv_heads} key-value heads evenly")
         if self.head_width % 2:
             raise ValueError(f"head width {self.head_width} is odd: rotary embedding pairs its halves")
 
 
-class Llama(nn.Module):
+@dataclass(frozen=True, slots=True, eq=False)
+class LlamaLayer:
+    """One layer. `qkv`: width to (heads + 2 kv_heads) * head_width, queries first; `gate_up`: width to 2 * hidden, gate first."""
+
+    attention_norm: Tensor  # [width]
+    qkv: Linear
+    attention_out: Linear
+    feed_forward_norm: Tensor  # [width]
+    gate_up: Linear
+    down: Linear
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LlamaWeights:
+    """Everything learned. A tied head is a product with `embedding`."""
+
+    embedding: Tensor  # [vocabulary, width]
+    layers: tuple[LlamaLayer, ...]
+    norm: Tensor  # [width]
+    head: Linear
+
+
+class Llama:
     """Tokens and a cache in, logits out."""
 
-    cosines: Tensor
-    sines: Tensor
-
-    def __init__(self, shape: LlamaShape) -> None:
-        super().__init__()
+    def __init__(self, shape: LlamaShape, weights: LlamaWeights) -> None:
+        if len(weights.layers) != shape.layers or weights.embedding.shape != (shape.vocabulary, shape.width):
+            raise ValueError(f"the weights are not of the shape {shape}")
         self.shape: Final = shape
-        self.embedding = nn.Embedding(shape.vocabulary, shape.width)
-        self.layers = nn.ModuleList(_Layer(shape) for _ in range(shape.layers))
-        self.norm = _RmsNorm(shape.width, shape.norm_epsilon)
-        self.head = nn.Linear(shape.width, shape.vocabulary, bias=False)
-        if shape.tied:
-            self.head.weight = self.embedding.weight
+        self._weights = weights
         cosines, sines = _rotations(shape)
-        self.register_buffer("cosines", cosines, persistent=False)
-        self.register_buffer("sines", sines, persistent=False)
+        self._cosines = cosines.to(weights.embedding)  # [context, 1, head_width]
+        self._sines = sines.to(weights.embedding)  # [context, 1, head_width], the first half negated
 
     def new_cache(self, capacity: int) -> KeyValueCache:
         """An empty cache for `capacity` positions, in the dtype and on the device of the weights."""
-        weight = self.embedding.weight
-        return KeyValueCache(self.shape.layers, self.shape.kv_heads, self.shape.head_width, capacity, weight.dtype, weight.device)
+        shape, embedding = self.shape, self._weights.embedding
+        return KeyValueCache(shape.layers, shape.kv_heads, shape.head_width, capacity, embedding.dtype, embedding.device)
 
     @torch.inference_mode()
-    def forward(self, tokens: Tensor, start: int, cache: KeyValueCache) -> Tensor:
-        """Logits [vocabulary] after the last of `tokens` [n] (int64), which stand at positions `start` and on; their keys and values are
-        written into `cache`, whose first `start` positions must hold what came before."""
-        count = len(tokens)
-        cosines, sines = self.cosines[start : start + count], self.sines[start : start + count]  # [n, head_width]
-        # The first row of a prefill sees `start + 1` keys, the last all of them; one row needs no mask.
-        mask = None if count == 1 else torch.ones(count, start + count, dtype=torch.bool, device=tokens.device).tril(start)
-        hidden = self.embedding(tokens)  # [n, width]
-        for index, layer in enumerate(self.layers):
-            hidden = layer(hidden, cosines, sines, mask, index, start, cache)
-        logits: Tensor = self.head(self.norm(hidden[-1]))
-        return logits
+    def logits(self, tokens: list[int], start: int, cache: KeyValueCache) -> Tensor:
+        """Logits float32 [vocabulary] after the last of `tokens`, which stand at positions `start` and on; their keys and values are
+        written into `cache`, whose first `start` positions must hold what came before. Raises ValueError beyond the cache's capacity or
+        for no tokens."""
+        hidden = self._hidden(tokens, start, cache)[-1:]
+        last = _normalise(hidden, self._weights.norm, self.shape.norm_epsilon)
+        return self._weights.head(last)[0].float()
 
+    @torch.inference_mode()
+    def extend(self, tokens: list[int], start: int, cache: KeyValueCache) -> None:
+        """The same without the logits, which cost a fifth of a step: for pieces of a prefill but the last."""
+        self._hidden(tokens, start, cache)
 
-class _RmsNorm(nn.Module):
-    """Root mean square normalisation (Zhang and Sennrich 2019), computed in float32."""
+    def _hidden(self, tokens: list[int], start: int, cache: KeyValueCache) -> Tensor:
+        """What the last layer makes of the tokens, [n, width]."""
+        end = start + len(tokens)
+        if not tokens or end > self.shape.context:
+            raise ValueError(f"{len(tokens)} tokens at position {start} of {self.shape.context}")
+        cache.reserve(end)
+        embedding = self._weights.embedding
+        hidden = embedding[torch.tensor(tokens, device=embedding.device)]
+        rotation = self._rotation(start, end)
+        mask = self._mask(len(tokens), end, embedding)
+        for index, layer in enumerate(self._weights.layers):
+            normed = _normalise(hidden, layer.attention_norm, self.shape.norm_epsilon)
+            hidden = hidden + self._attend(layer, normed, rotation, mask, partial(cache.write, index, start))
+            normed = _normalise(hidden, layer.feed_forward_norm, self.shape.norm_epsilon)
+            gate, up = layer.gate_up(normed).chunk(2, dim=-1)
+            hidden = hidden + layer.down(functional.silu(gate) * up)
+        return hidden
 
-    def __init__(self, width: int, epsilon: float) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(width))
-        self._epsilon = epsilon
+    def _mask(self, count: int, end: int, like: Tensor) -> Tensor | None:
+        """What is added to the scores [n * group, end]: row i of the n sees the positions up to its own. One row sees all."""
+        if count == 1:
+            return None
+        closed = torch.full((count, end), float("-inf"), dtype=like.dtype, device=like.device).triu(end - count + 1)
+        return closed.repeat_interleave(self.shape.heads // self.shape.kv_heads, dim=0)
 
-    def forward(self, hidden: Tensor) -> Tensor:
-        return functional.rms_norm(hidden, (hidden.shape[-1],), self.weight, self._epsilon)
-
-
-class _Layer(nn.Module):
-    def __init__(self, shape: LlamaShape) -> None:
-        super().__init__()
-        self._heads, self._kv_heads, self._head_width = shape.heads, shape.kv_heads, shape.head_width
-        self.attention_norm = _RmsNorm(shape.width, shape.norm_epsilon)
-        self.qkv = nn.Linear(shape.width, (shape.heads + 2 * shape.kv_heads) * shape.head_width, bias=False)
-        self.attention_out = nn.Linear(shape.heads * shape.head_width, shape.width, bias=False)
-        self.feed_forward_norm = _RmsNorm(shape.width, shape.norm_epsilon)
-        self.gate_up = nn.Linear(shape.width, 2 * shape.hidden, bias=False)
-        self.down = nn.Linear(shape.hidden, shape.width, bias=False)
-
-    def forward(
-        self, hidden: Tensor, cosines: Tensor, sines: Tensor, mask: Tensor | None, layer: int, start: int, cache: KeyValueCache
-    ) -> Tensor:
-        hidden = hidden + self._attend(self.attention_norm(hidden), cosines, sines, mask, layer, start, cache)
-        gate, up = self.gate_up(self.feed_forward_norm(hidden)).chunk(2, dim=-1)
-        out: Tensor = hidden + self.down(functional.silu(gate) * up)
-        return out
+    def _rotation(self, start: int, end: int) -> tuple[Tensor, Tensor]:
+        """Cosines and signed sines for every head of the fused product at these positions, each [n, heads + 2 kv_heads, head_width]. Values
+        get 1 and 0: turned by nothing they go through the same operation as queries and keys, which is cheaper than taking them apart."""
+        shape = self.shape
+        still, turned = shape.kv_heads, shape.heads + shape.kv_heads
+        ones = self._cosines.new_ones(end - start, still, shape.head_width)
+        cosines = torch.cat((self._cosines[start:end].expand(-1, turned, -1), ones), dim=1)
+        return cosines, torch.cat((self._sines[start:end].expand(-1, turned, -1), torch.zeros_like(ones)), dim=1)
 
     def _attend(
-        self, hidden: Tensor, cosines: Tensor, sines: Tensor, mask: Tensor | None, layer: int, start: int, cache: KeyValueCache
+        self, layer: LlamaLayer, hidden: Tensor, rotation: tuple[Tensor, Tensor], mask: Tensor | None, keep: Callable[[Tensor], Tensor]
     ) -> Tensor:
-        count = len(hidden)
-        heads = self.qkv(hidden).view(count, -1, self._head_width).transpose(0, 1)  # [heads + 2 kv_heads, n, head_width]
-        queries, keys, values = heads.split((self._heads, self._kv_heads, self._kv_heads))
-        cache.write(layer, start, _rotate(keys, cosines, sines), values)
-        keys, values = cache.read(layer, start + count)  # [kv_heads, start + n, head_width]
-        queries = _rotate(queries, cosines, sines)
-        mixed = functional.scaled_dot_product_attention(queries[None], keys[None], values[None], attn_mask=mask, enable_gqa=True)[0]
-        out: Tensor = self.attention_out(mixed.transpose(0, 1).reshape(count, -1))
-        return out
+        """Attention of `hidden` [n, width]; `keep` puts new keys and values [2, kv_heads, n, head_width] behind those held, and gives
+        all."""
+        shape, count = self.shape, len(hidden)
+        heads = _rotate(layer.qkv(hidden).view(count, -1, shape.head_width), *rotation)
+        pairs = heads[:, shape.heads :].view(count, 2, shape.kv_heads, shape.head_width)
+        keys, values = keep(pairs.permute(1, 2, 0, 3)).unsqueeze(1).unbind(0)  # [1, kv_heads, start + n, head_width]
+        # The query heads that share a key-value head become rows of it: nothing is repeated, and one decode row needs no mask.
+        group = shape.heads // shape.kv_heads
+        queries = heads[:, : shape.heads].view(count, shape.kv_heads, group, shape.head_width).transpose(0, 1)
+        queries = queries.reshape(1, shape.kv_heads, count * group, shape.head_width)
+        mixed = functional.scaled_dot_product_attention(queries, keys, values, attn_mask=mask)
+        mixed = mixed.view(shape.kv_heads, count, -1).transpose(0, 1).reshape(count, -1)
+        return layer.attention_out(mixed)
+
+
+def _normalise(hidden: Tensor, weight: Tensor, epsilon: float) -> Tensor:
+    """Root mean square normalisation (Zhang and Sennrich 2019)."""
+    return functional.rms_norm(hidden, weight.shape, weight, epsilon)
 
 
 def _rotations(shape: LlamaShape) -> tuple[Tensor, Tensor]:
-    """Cosines and sines of every position, [context, head_width] float32."""
+    """Cosines and signed sines of every position, each float32 [context, 1, head_width]."""
     frequencies = shape.rope_base ** -(torch.arange(0, shape.head_width, 2, dtype=torch.float32) / shape.head_width)
-    angles = torch.outer(torch.arange(shape.context, dtype=torch.float32), frequencies).repeat(1, 2)
-    return angles.cos(), angles.sin()
+    angles = torch.outer(torch.arange(shape.context, dtype=torch.float32), frequencies)[:, None]
+    return torch.cat((angles.cos(), angles.cos()), dim=-1), torch.cat((-angles.sin(), angles.sin()), dim=-1)
 
 
 def _rotate(heads: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:
-    """Rotary embedding of [heads, n, head_width]."""
-    first, second = heads.chunk(2, dim=-1)
-    return (heads * cosines + torch.cat((-second, first), dim=-1) * sines).to(heads.dtype)
+    """Rotary embedding of [n, heads, head_width]: the halves of a head are the coordinates that are turned."""
+    swapped = heads.roll(heads.shape[-1] // 2, dims=-1)
+    return torch.addcmul(heads * cosines, swapped, sines)

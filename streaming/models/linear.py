@@ -1,0 +1,104 @@
+"""Matrix products as decoders use them: as they are, or with a second, smaller copy of the weights for one or two rows.
+
+A decode step reads every weight once for a single row: its time is the bytes read. A prefill of many rows is arithmetic, and bf16 is
+the fastest arithmetic of a CPU. So `Packed` keeps both: bf16 for many rows, and for a few rows 8 bits a weight with one scale a row, or the
+4 bits a quantised file came with, which lose nothing. Weights only; activations and sums are never quantised.
+
+The kernels are PyTorch's own (`aten::_weight_int8pack_mm`, `aten::_weight_int4pack_mm_for_cpu`). Where this PyTorch or this processor
+has none, or the weights are not bf16 on a CPU, `Dense` is used.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+__all__ = ["Dense", "FourBits", "Linear", "Packed", "can_pack", "packed_eight", "packed_four"]
+
+GROUP: Final = 32
+"""Weights of a row that share a scale and a zero in `FourBits`: ggml's Q4_0 and Q4_1 blocks."""
+
+_FEW_ROWS: Final = 3
+"""Up to here the packed weights are faster, measured on an AVX-512 machine with bf16 instructions; beyond it the bf16 product is."""
+
+Linear = Callable[[Tensor], Tensor]
+"""[rows, inputs] to [rows, outputs]."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Dense:
+    """A product with `weight` [outputs, inputs], plus `bias` [outputs]."""
+
+    weight: Tensor
+    bias: Tensor | None = None
+
+    def __call__(self, rows: Tensor) -> Tensor:
+        return functional.linear(rows, self.weight, self.bias)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FourBits:
+    """Weights as files carry them: `levels` uint8 [outputs, inputs] from 0 to 15, `scales` and `zeros` float32 [outputs, inputs / GROUP];
+    a weight is `level * scale + zero`."""
+
+    levels: Tensor
+    scales: Tensor
+    zeros: Tensor
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Packed:
+    """A product that reads `few` for up to three rows and `many` for more."""
+
+    many: Dense
+    few: Linear
+
+    def __call__(self, rows: Tensor) -> Tensor:
+        return self.few(rows) if rows.shape[0] <= _FEW_ROWS else self.many(rows)
+
+
+def can_pack(weight: Tensor) -> bool:
+    """Whether `weight` [outputs, inputs] may be packed here."""
+    return (
+        weight.dtype is torch.bfloat16
+        and weight.device.type == "cpu"
+        and torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512")
+        and hasattr(torch.ops.aten, "_weight_int4pack_mm_for_cpu")
+        and weight.shape[0] % 64 == 0
+        and weight.shape[1] % GROUP == 0
+    )
+
+
+def packed_eight(dense: Dense) -> Linear:
+    """`dense` with an 8-bit copy for few rows, where that is possible."""
+    if not can_pack(dense.weight):
+        return dense
+    scales = dense.weight.float().abs().amax(dim=1).clamp(min=1e-12) / 127  # [outputs]
+    levels = (dense.weight.float() / scales[:, None]).round().to(torch.int8)
+    rounded = scales.to(torch.bfloat16)
+
+    def few(rows: Tensor) -> Tensor:
+        return torch.ops.aten._weight_int8pack_mm(rows, levels, rounded)  # type: ignore[no-any-return]
+
+    return Packed(dense, _biased(few, dense.bias))
+
+
+def packed_four(dense: Dense, bits: FourBits) -> Linear:
+    """`dense`, whose weights are `bits`, with those 4 bits for few rows, where that is possible."""
+    if not can_pack(dense.weight):
+        return dense
+    levels = torch.ops.aten._convert_weight_to_int4pack_for_cpu(bits.levels.to(torch.int32), 1)
+    # The kernel counts levels from -8 and wants scale and zero beside each other, a group of all outputs at a time.
+    factors = torch.stack((bits.scales, bits.zeros + 8 * bits.scales), dim=-1).transpose(0, 1).to(torch.bfloat16).contiguous()
+
+    def few(rows: Tensor) -> Tensor:
+        return torch.ops.aten._weight_int4pack_mm_for_cpu(rows, levels, GROUP, factors)  # type: ignore[no-any-return]
+
+    return Packed(dense, _biased(few, dense.bias))
+
+
+def _biased(product: Linear, bias: Tensor | None) -> Linear:
+    return product if bias is None else lambda rows: product(rows) + bias
