@@ -39,10 +39,10 @@ _SPARE_TOKENS: Final = 12
 """Allowed on top, so that a very short clip may be a long word."""
 
 _GUESS: Final = 8
-"""Draft tokens tried after a disagreement that may be a replaced token."""
+"""Draft tokens tried where it is not sure that the draft goes on: they cost a quarter of a run, and save eight."""
 
 _REJOIN: Final = 8
-"""How far ahead in the draft a decoded token is looked for."""
+"""How far ahead in the draft a single token is looked for; two in a row are looked for everywhere."""
 
 _LOOP_UNIT: Final = 12
 """Longest run of tokens that is looked for when the decoder repeats itself."""
@@ -121,7 +121,8 @@ class Recogniser:
         prompt = [self._start, self._special(f"<|{language}|>"), *self._task]
         budget = min(self.model.shape.text_positions - _PROMPT - 1, heard * _TOKENS_PER_SECOND // _FRAMES_PER_SECOND + _SPARE_TOKENS)
         cache = self.model.decoder.new_cache()
-        rest = list(draft[:budget])
+        expected = _Draft(draft)
+        rest = expected.begin(budget)
         choice = self._choose([*prompt, *rest], 0, cache, audio)
         no_speech = choice.no_speech
         tokens: list[int] = []
@@ -135,7 +136,7 @@ class Recogniser:
                 if token == self._end or len(tokens) == budget or looping_tokens(tokens):
                     # One at a time, so that a draft never gets further than decoding without it would.
                     return self._decoding(tokens, logs, no_speech, runs)
-            rest = _rejoined(rest[agreed:], tokens[-1])[: budget - len(tokens)]
+            rest = expected.rejoin(agreed, tokens)[: budget - len(tokens)]
             yield
             choice = self._choose([tokens[-1], *rest], _PROMPT + len(tokens) - 1, cache, audio)
             runs += 1
@@ -166,13 +167,31 @@ class Recogniser:
         raise WeightsError(f"the vocabulary has no {names[0]}: not Whisper's")
 
 
-def _rejoined(rest: list[int], token: int) -> list[int]:
-    """What to try after `token` was chosen against the draft's `rest[0]`: what follows `token` where the draft has it soon after, else
-    a little of what follows the token it replaces."""
-    for n, drafted in enumerate(rest[:_REJOIN]):
-        if drafted == token:
-            return rest[n + 1 :]
-    return rest[1 : _GUESS + 1]
+class _Draft:
+    """The tokens that are expected, and where among them decoding stands."""
+
+    def __init__(self, tokens: Sequence[int]) -> None:
+        self._tokens = list(tokens)
+        # The first expected token that has not been tried, or was not chosen.
+        self._at = 0
+
+    def begin(self, most: int) -> list[int]:
+        """What to try first: everything."""
+        return self._tokens[:most]
+
+    def rejoin(self, agreed: int, tokens: list[int]) -> list[int]:
+        """What to try after `tokens`: of what was tried last `agreed` were right, and another one was chosen then."""
+        self._at += agreed
+        pair, token = tokens[-2:], tokens[-1]
+        places = [n for n in range(2, len(self._tokens) + 1) if self._tokens[n - 2 : n] == pair]
+        if places:
+            # The last two tokens are expected somewhere: it probably goes on from there.
+            self._at = min(places, key=lambda place: abs(place - self._at))
+            return self._tokens[self._at :]
+        ahead = self._tokens[self._at : self._at + _REJOIN]
+        # Some were left out if the token comes soon, else it stands for another one: a guess, so only a little is tried.
+        self._at += ahead.index(token) + 1 if token in ahead else 1
+        return self._tokens[self._at : self._at + _GUESS]
 
 
 def looping_tokens(tokens: list[int]) -> int:

@@ -53,6 +53,25 @@ def test_a_right_draft_takes_one_run(tiny_recogniser: Recogniser) -> None:
     assert (again.tokens, again.runs, steps) == (plain.tokens, 1, 1)
 
 
+@pytest.mark.parametrize("change", ["replaced", "left out", "put in", "begun later"])
+def test_a_draft_that_is_nearly_right_takes_few_runs(tiny_recogniser: Recogniser, change: str) -> None:
+    for seed in range(6):
+        audio = heard(tiny_recogniser, seed)
+        plain = result(tiny_recogniser.decode(audio, HEARD, "en", ()))[0]
+        if plain.runs > len(plain.tokens) + 1:
+            continue  # it looped: the cut text is no draft of the loop
+        tokens = list(plain.tokens)
+        draft = {
+            "replaced": [*tokens[:2], 58, *tokens[3:]],
+            "left out": [*tokens[:2], *tokens[3:]],
+            "put in": [*tokens[:2], 58, 57, *tokens[2:]],
+            "begun later": tokens[4:],
+        }[change]
+        again = result(tiny_recogniser.decode(audio, HEARD, "en", draft))[0]
+        assert again.tokens == plain.tokens
+        assert again.runs <= 4 + 4 * (change == "begun later")
+
+
 def test_suppressed_tokens_are_never_chosen(tiny_recogniser: Recogniser) -> None:
     for seed in range(6):
         tokens = result(tiny_recogniser.decode(heard(tiny_recogniser, seed), HEARD, "en", ()))[0].tokens
