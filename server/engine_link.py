@@ -79,6 +79,10 @@ def deliver(sinks: dict[str, Sink], outputs: list[EngineOutput]) -> None:
 class EngineLink(Protocol):
     """What the server holds of the engine. Every method but `start` and `stop` returns at once."""
 
+    @property
+    def running(self) -> bool:
+        """Whether there is an engine to take a session."""
+
     async def start(self) -> None:
         """Return when the models are loaded and warm; raises RuntimeError with the reason if they can't be."""
 
@@ -108,6 +112,10 @@ class LocalEngineLink:
         self._sinks: dict[str, Sink] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
+
+    @property
+    def running(self) -> bool:
+        return self._thread is not None and self._thread.is_alive()
 
     async def start(self) -> None:
         self._loop = asyncio.get_running_loop()

@@ -17,14 +17,16 @@ import struct
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from multiprocessing.process import BaseProcess
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from server.engine_link import CloseSession, FeedFrame, OpenSession, Request, Sink, TakeOrder, apply, deliver
 from streaming.audio import AudioFrame
 from streaming.doors import EngineOutput
 from streaming.engine import SpeechEngine
 from streaming.events import EngineFailed, EngineOrder, SessionSpec
+
+if TYPE_CHECKING:
+    from multiprocessing.process import BaseProcess
 
 __all__ = ["EngineFactory", "ProcessEngineLink"]
 
@@ -66,7 +68,6 @@ class ProcessEngineLink:
 
     @property
     def running(self) -> bool:
-        """Whether an engine is there to take a session."""
         return self._writer is not None
 
     async def start(self) -> None:
@@ -115,6 +116,7 @@ class ProcessEngineLink:
             raise RuntimeError(f"the engine process exited with {process.exitcode} while it loaded the models") from error
         if isinstance(first, _Unable):
             writer.close()
+            await self._reap()
             raise RuntimeError(first.error)
         self._writer = writer
         return reader

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import errno
+import logging
 import signal
 import socket
 import sys
@@ -146,7 +147,13 @@ class _Server(uvicorn.Server):
         yield
 
 
+def _is_news(record: logging.LogRecord) -> bool:
+    """uvicorn reports every refused handshake as a fault of the application; the metrics count them, and the client has been told why."""
+    return not record.getMessage().startswith("ASGI callable returned without completing handshake")
+
+
 def _uvicorn_config(options: ServeOptions, sessions: Sessions, metrics: Metrics) -> uvicorn.Config:
+    logging.getLogger("uvicorn.error").addFilter(_is_news)
     ephemeral = EphemeralKeys(time.time)
     policy = AccessPolicy(options.api_keys, options.allowed_origins, ephemeral)
     app = make_app(AppParts(sessions, policy, ephemeral, metrics, options.limits, options.allowed_origins, options.models))

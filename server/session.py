@@ -31,6 +31,7 @@ from streaming.events import (
     Adopt,
     Drop,
     EngineEvent,
+    EngineFailed,
     EngineOrder,
     Listened,
     OverlapScore,
@@ -140,6 +141,8 @@ class Session:
         self._replies: set[str] = set()
         # Whether the session ends as soon as it is quiet.
         self._draining = False
+        # The engine has died and this session with it: the client is told, and comes back to a new one.
+        self._engine_failed = False
         # When the session ends at the latest, in session time.
         self._expires = int(parts.limits.session_seconds * SAMPLE_RATE)
 
@@ -215,6 +218,8 @@ class Session:
             await self._sleep()
             for _ in range(min(len(self._inbox), _FACTS_AT_ONCE)):
                 self._fact(self._inbox.popleft())
+            if self._engine_failed:
+                await self._leave(SessionEnd(_CLOSE_RESTART, "engine_failed"))
             now = self.now()
             if now >= self._expires or (self._draining and not self._replies and self._playout.silent):
                 await self._say_farewell()
@@ -243,12 +248,16 @@ class Session:
         """`session_expired`, then the end."""
         why = "The server is shutting down." if self._draining else "The session has reached its maximum duration."
         self._tell(RefuseRequest(None, "session_expired", why))
+        await self._leave(SessionEnd(_CLOSE_RESTART if self._draining else _CLOSE_GOING_AWAY, "session_expired"))
+
+    async def _leave(self, end: SessionEnd) -> None:
+        """Let the client read what it has been sent, then end the session."""
         try:
             async with asyncio.timeout(_FAREWELL_SECONDS):
                 await self._outbox.drained()
         except TimeoutError:
             pass
-        raise _EndedError(SessionEnd(_CLOSE_RESTART if self._draining else _CLOSE_GOING_AWAY, "session_expired"))
+        raise _EndedError(end)
 
     # -- what comes in
 
@@ -270,6 +279,7 @@ class Session:
             self._report_playback()
         self._ledger.fact(fact, self.now())
         self._tell(fact)
+        self._engine_failed |= isinstance(fact, EngineFailed)
 
     def _request(self, request: Event) -> None:
         """A client's request. What depends on what was heard finds the newest playback position."""

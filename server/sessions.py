@@ -69,6 +69,8 @@ class Sessions:
             return Refusal(503, "server_shutting_down", "The server is shutting down.")
         if not self.ready:
             return Refusal(503, "server_loading", "The models are still loading.")
+        if not self._link.running:
+            return Refusal(503, "engine_restarting", "The engine has stopped and is being started again; try again in some seconds.")
         if self._slots.taken >= self._options.limits.max_sessions:
             return Refusal(503, "too_many_sessions", f"All {self._options.limits.max_sessions} sessions are taken; try again later.")
         return None

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
+from agent.conversation import Conversation
 from agent.settings import SessionSettings
 from server.limits import Limits
 from server.outbox import Outbox
@@ -14,7 +15,7 @@ from server.realtime.codec import Codec
 from server.realtime.dialect import Dialect
 from server.session import ChannelClosedError, Session, SessionEnd, SessionParts
 from streaming.doors import SynthesisedAudio
-from streaming.events import AudioReady
+from streaming.events import AudioReady, EngineFailed
 
 
 class Link:
@@ -79,11 +80,13 @@ def link() -> Link:
 def make(plain, link):
     """`make(limits)` gives a session."""
 
-    def make_session(limits: Limits | None = None) -> Session:
+    def make_session(limits: Limits | None = None, conversation: type[Conversation] = plain) -> Session:
         limits = limits or Limits()
         codec = Codec("sess_1", Dialect.GA, limits, 0)
         clock = asyncio.get_running_loop().time
-        return Session(SessionParts("sess_1", 1, SessionSettings(), plain("sess_1", 1), codec, link, limits, clock, lambda _turn: None))
+        return Session(
+            SessionParts("sess_1", 1, SessionSettings(), conversation("sess_1", 1), codec, link, limits, clock, lambda _turn: None)
+        )
 
     return make_session
 
@@ -152,3 +155,13 @@ async def test_endless_audio_ends_the_session_with_an_internal_error(make, link,
     link.sink(SynthesisedAudio("sess_1", "resp", 0, np.zeros(24_000 * 1_201, np.int16)))
     assert (await asyncio.wait_for(running, 10)).code == 1011
     assert "has more than" in caplog.text
+
+
+async def test_a_session_whose_engine_dies_is_told_and_sent_to_a_new_one(make, link) -> None:
+    channel = Channel()
+    running = asyncio.create_task(make(conversation=Conversation).run(channel))
+    await turns_until(lambda: link.sink is not None)
+    link.sink(EngineFailed("the engine process exited with -9"))
+    assert await asyncio.wait_for(running, 10) == SessionEnd(1012, "engine_failed")
+    assert channel.got[-1]["type"] == "error"
+    assert channel.got[-1]["error"]["message"] == "the engine process exited with -9"
