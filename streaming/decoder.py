@@ -56,8 +56,9 @@ class LanguageModel(Protocol):
 
     def sync(self, sequence: TokenSequence, tokens: list[int]) -> Generator[int, None, None]:
         """Bring `sequence` to hold exactly `tokens`, in pieces; yields how many tokens each piece computed. Afterwards `sequence.logits`
-        foretell the next one. Stopped half way it leaves a shorter sequence, which is as good a start as any for the next `sync`. Raises
-        ContextFullError where they do not fit, ValueError where there are none, both before anything is changed."""
+        foretell the next one, control tokens but the end at minus infinity. Stopped half way it leaves a shorter sequence, which is as
+        good a start as any for the next `sync`. Raises ContextFullError where they do not fit, ValueError where there are none, both
+        before anything is changed."""
 
     def append(self, sequence: TokenSequence, token: int) -> Tensor:
         """One token more; the logits [vocabulary] after it. Raises ContextFullError where it does not fit."""
@@ -86,6 +87,9 @@ class LlamaLanguageModel:
         # Reads "<|im_end|>" in a caller's words as what it is: ten characters.
         self._plain = Tokenizer.from_str(tokenizer.to_str())
         self._plain.encode_special_tokens = True
+        self._texts = _token_texts(tokenizer, model.shape.vocabulary)
+        # What no reply may hold: control tokens but the end, and rows of the vocabulary that no token has.
+        self._never = torch.tensor([token for token, text in enumerate(self._texts) if not text and token != self._end])
 
     @classmethod
     def load(cls, path: Path, dtype: torch.dtype = torch.bfloat16, context: int = _CONTEXT) -> "LlamaLanguageModel":
@@ -128,14 +132,14 @@ class LlamaLanguageModel:
             if start + len(piece) < len(tokens):
                 self._model.extend(piece, start, sequence.cache)
             else:
-                sequence.logits = self._model.logits(piece, start, sequence.cache)
+                sequence.logits = self._logits(piece, start, sequence.cache)
             sequence.tokens.extend(piece)
             yield len(piece)
 
     def append(self, sequence: TokenSequence, token: int) -> Tensor:
         if len(sequence.tokens) >= self._context:
             raise ContextFullError(f"all {self._context} positions of the session are used")
-        logits = self._model.logits([token], len(sequence.tokens), sequence.cache)
+        logits = self._logits([token], len(sequence.tokens), sequence.cache)
         sequence.tokens.append(token)
         sequence.logits = logits
         return logits
@@ -153,11 +157,18 @@ class LlamaLanguageModel:
         return self._tokenizer.decode(tokens, skip_special_tokens=True)
 
     def token_texts(self) -> list[bytes]:
-        special = set(self._tokenizer.get_added_tokens_decoder())
-        letters = _byte_letters()
-        # A model may have more rows than its tokenizer has tokens: those are never text.
-        names = (self._tokenizer.id_to_token(token) or "" for token in range(self._model.shape.vocabulary))
-        return [b"" if token in special else bytes(letters[letter] for letter in name) for token, name in enumerate(names)]
+        return self._texts
+
+    def _logits(self, tokens: list[int], start: int, cache: KeyValueCache) -> Tensor:
+        return self._model.logits(tokens, start, cache).index_fill(0, self._never, -torch.inf)
+
+
+def _token_texts(tokenizer: Tokenizer, vocabulary: int) -> list[bytes]:
+    """The bytes of every row of the vocabulary; empty where it is no text."""
+    special = tokenizer.get_added_tokens_decoder()
+    letters = _byte_letters()
+    names = ("" if token in special else tokenizer.id_to_token(token) or "" for token in range(vocabulary))
+    return [bytes(letters[letter] for letter in name) for name in names]
 
 
 def _common_prefix(held: list[int], wanted: list[int]) -> int:

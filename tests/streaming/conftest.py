@@ -1,10 +1,14 @@
-"""A speech recogniser small enough for every test: random weights, 60 words."""
+"""Models small enough for every test, with random weights: a speech recogniser of 60 words, and a language model of 300 tokens."""
 
 import pytest
 import torch
-from tokenizers import Tokenizer
-from tokenizers.models import WordLevel
+from tokenizers import Tokenizer, decoders, pre_tokenizers
+from tokenizers.models import BPE, WordLevel
+from tokenizers.trainers import BpeTrainer
 
+from streaming.decoder import LlamaLanguageModel
+from streaming.models.llama import Llama, LlamaShape
+from streaming.models.weights import Matrix, assemble
 from streaming.models.whisper import Whisper, WhisperShape
 from streaming.recogniser import Recogniser
 
@@ -35,3 +39,32 @@ def tiny_recogniser(tiny_whisper: Whisper) -> Recogniser:
     tokenizer = Tokenizer(WordLevel({word: n for n, word in enumerate(words)}, unk_token="w0"))
     tokenizer.add_special_tokens(words[60:])
     return Recogniser(tiny_whisper, tokenizer, suppressed=(7,), suppressed_first=(3, 60))
+
+
+@pytest.fixture(scope="session")
+def tiny_language_model() -> LlamaLanguageModel:
+    """A random decoder, float32, 256 positions, with a byte-level tokenizer of 300 tokens learned from a few sentences. What it says is
+    nonsense, but always the same."""
+    tokenizer = Tokenizer(BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Digits(True), pre_tokenizers.ByteLevel(add_prefix_space=False)])
+    tokenizer.decoder = decoders.ByteLevel()
+    special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = BpeTrainer(vocab_size=300, special_tokens=special, initial_alphabet=alphabet, show_progress=False)
+    tokenizer.train_from_iterator(
+        ["system user assistant", "What is the weather in Paris today?", "It is the best time of the year."], trainer
+    )
+    shape = LlamaShape(vocabulary=304, layers=2, width=32, hidden=48, heads=4, kv_heads=2, head_width=8, context=256)
+    generator = torch.Generator().manual_seed(7)
+
+    def find(name: str) -> Matrix | None:
+        kind = name.split(".")[-2]
+        sizes = {
+            "embed_tokens": (304, 32), "q_proj": (32, 32), "k_proj": (16, 32), "v_proj": (16, 32), "o_proj": (32, 32),
+            "gate_proj": (48, 32), "up_proj": (48, 32), "down_proj": (32, 48),
+        }  # fmt: skip
+        if kind in ("lm_head",) or name.endswith(".bias"):
+            return None
+        return Matrix(torch.randn(sizes[kind], generator=generator) * 0.3 if kind in sizes else torch.ones(32))
+
+    return LlamaLanguageModel(Llama(shape, assemble(shape, find, torch.float32)), tokenizer)
