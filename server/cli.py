@@ -205,8 +205,11 @@ def _manifest(name: str) -> "Manifest":
 def _fetch(manifest: "Manifest", *, hub: bool = False, verify: bool = False) -> "Bundle":
     """The bundle on this machine, with progress on the terminal while something is fetched or hashed."""
     from server.bundle_view import show_progress
-    from streaming.bundle import ensure_bundle
+    from streaming.bundle import default_places, ensure_bundle, missing_bytes
 
+    places = default_places()
+    if missing := missing_bytes(manifest, places, hub=hub):
+        typer.echo(f"fetching {missing / 1e6:.0f} MB for the bundle {manifest.name} into {places.cache}", err=True)
     with show_progress() as report:
         return ensure_bundle(manifest, report, hub=hub, verify=verify)
 

@@ -115,6 +115,7 @@ def _find(part: Part, places: Places, report: Report, *, verify: bool) -> Path |
         if wrong is None:
             seen.write(source.files)
             return folder
+        seen.forget()
         if folder != places.part_folder(part):
             refusal = wrong
     if refusal is not None:
@@ -161,6 +162,11 @@ class _Seen:
         except (OSError, ValueError):
             return {}
         return stored if isinstance(stored, dict) else {}
+
+    def forget(self) -> None:
+        """Something has changed: the next look reads every file."""
+        with contextlib.suppress(OSError):
+            self._path.unlink(missing_ok=True)
 
     def write(self, files: tuple[PartFile, ...]) -> None:
         """Remember that these files are right. A read-only cache can't, and works all the same."""
