@@ -209,7 +209,10 @@ def _tokenizer(file: _File) -> Tokenizer:
     kinds = file.numbers("tokenizer.ggml.token_type")
     if len(kinds) != len(tokens):
         raise ValueError(f"{file.path}: {len(tokens)} tokens have {len(kinds)} types")
-    tokenizer = Tokenizer(models.BPE({token: index for index, token in enumerate(tokens)}, merges))  # type: ignore[arg-type]
+    try:
+        tokenizer = Tokenizer(models.BPE({token: index for index, token in enumerate(tokens)}, merges))  # type: ignore[arg-type]
+    except Exception as error:  # tokenizers raises nothing narrower
+        raise ValueError(f"{file.path}: its merges are not of its tokens ({error})") from error
     tokenizer.pre_tokenizer = _PRE_TOKENIZERS[pre]()
     tokenizer.decoder = decoders.ByteLevel()
     special = [AddedToken(token, special=True, normalized=False) for token, kind in zip(tokens, kinds, strict=True) if kind in _CONTROL]

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-__all__ = ["Dense", "FourBits", "Linear", "Packed", "can_pack", "packed_eight", "packed_four"]
+__all__ = ["GROUP", "Dense", "FourBits", "Linear", "Packed", "can_pack", "packed_eight", "packed_four"]
 
 GROUP: Final = 32
 """Weights of a row that share a scale and a zero in `FourBits`: ggml's Q4_0 and Q4_1 blocks."""
