@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from streaming.bundle import Bundle
     from streaming.manifest import Manifest
 
-__all__ = ["app", "main"]
+__all__ = ["app", "bundles", "keys", "main", "new_key", "pull", "serve", "talk"]
 
 _DEFAULT_URL: Final = "ws://127.0.0.1:8765/v1/realtime"
 _INTERRUPTED: Final = 130

@@ -13,7 +13,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Final, Protocol
 
-__all__ = ["EnglishPhonemes", "Guess", "Lexicon", "Tagger"]
+__all__ = ["EnglishPhonemes", "GruutLexicon", "Guess", "Lexicon", "Tagger", "narrow"]
 
 Guess = Callable[[str], Sequence[str]]
 """A lower-case word to its phonemes, as gruut writes them; empty where it can't say."""

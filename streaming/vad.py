@@ -18,7 +18,7 @@ import onnxruntime
 from streaming.audio import Samples
 from streaming.events import SAMPLE_RATE, SpeechStarted, SpeechStopped
 
-__all__ = ["WINDOW", "GatePhase", "SileroVad", "SpeechGate", "SpeechModel", "VadState", "silero_model"]
+__all__ = ["ONSET_WINDOWS", "STOP_WINDOWS", "WINDOW", "GatePhase", "SileroVad", "SpeechGate", "SpeechModel", "VadState", "silero_model"]
 
 WINDOW: Final = 512
 """Samples the model judges at once (32 ms); the only size it knows at 16 kHz."""

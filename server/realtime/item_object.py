@@ -9,7 +9,7 @@ from server.realtime.dialect import Dialect
 from server.realtime.fields import Fields
 from server.realtime.session_update import limited_text
 
-__all__ = ["item_json", "read_context_item", "read_item"]
+__all__ = ["item_json", "read_context_item", "read_item", "read_item_id"]
 
 _BETA_PARTS: Final = {PartKind.OUTPUT_TEXT: "text", PartKind.OUTPUT_AUDIO: "audio"}
 _TEXT_PARTS: Final = ("input_text", "output_text", "text")

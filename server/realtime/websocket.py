@@ -15,7 +15,7 @@ from server.realtime.transport import TRANSPORT
 from server.session import ChannelClosedError, SessionEnd
 from server.sessions import Sessions
 
-__all__ = ["RealtimeEndpoint", "refusal_response"]
+__all__ = ["RealtimeEndpoint", "WebSocketChannel", "refusal_response"]
 
 _CLOSE_SECONDS: Final = 1.0
 """How long a close frame may take to leave; a client that does not read never lets it."""

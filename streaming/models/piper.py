@@ -19,7 +19,7 @@ import onnxruntime
 
 from streaming.audio import Samples
 
-__all__ = ["Noise", "PiperModel", "Utterance"]
+__all__ = ["Noise", "PiperModel", "Utterance", "with_durations"]
 
 _HOP: Final = 256
 """Samples a frame of the decoder, in every Piper voice."""

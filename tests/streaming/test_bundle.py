@@ -210,7 +210,7 @@ def test_a_broken_download_leaves_nothing_and_says_what_to_do(index: Path, place
     manifest = write_manifest(index)
     path = index / "tiny_two-1.0-py3-none-any.whl"
     path.write_bytes(path.read_bytes()[:100])
-    with pytest.raises(BundleError, match="could not fetch tiny_two==1.0 .*run the command again") as caught:
+    with pytest.raises(BundleError, match=r"could not fetch tiny_two==1.0 .*run the command again") as caught:
         ensure_bundle(manifest, nothing, places=places)
     assert "\n" not in str(caught.value)
     assert leftovers(places) == set()
@@ -219,7 +219,7 @@ def test_a_broken_download_leaves_nothing_and_says_what_to_do(index: Path, place
 def test_a_package_that_is_not_there(index: Path, places: Places) -> None:
     manifest = write_manifest(index)
     (index / "tiny_one-1.0-py3-none-any.whl").unlink()
-    with pytest.raises(BundleError, match="could not fetch tiny_one==1.0 .*No matching distribution"):
+    with pytest.raises(BundleError, match=r"could not fetch tiny_one==1.0 .*No matching distribution"):
         ensure_bundle(manifest, nothing, places=places)
     assert leftovers(places) == set()
 
@@ -262,7 +262,7 @@ def test_what_a_killed_process_left_is_swept(index: Path, places: Places) -> Non
 def test_too_small_a_disk_is_known_before_the_download(index: Path, places: Places, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = shutil.disk_usage(index)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=1000))
-    with pytest.raises(BundleError, match="not enough space in .* MB are needed; free some, or set VIVAVOCE_CACHE"):
+    with pytest.raises(BundleError, match=r"not enough space in .* MB are needed; free some, or set VIVAVOCE_CACHE"):
         ensure_bundle(write_manifest(index), nothing, places=places)
     assert leftovers(places) == set()
 
