@@ -1,7 +1,11 @@
 """The prompt: a pure function of messages to tokens, in ChatML.
 
-Texts of people and tools never become control tokens. While the caller is still speaking the prompt ends in the words that have
-settled; what follows them later (more words, or the end of the message) is appended, so the prefill is not lost.
+Texts of people and tools never become control tokens. While the caller is still speaking the prompt ends in the words that have settled;
+what follows them later (more words, or the end of the message) is appended, so that the prefill is not lost.
+
+Where a conversation does not fit its budget the oldest messages are left out, the instructions never. They are left out in steps, down to
+half of the budget, and the steps depend on what came before only: so the prompt keeps its beginning from turn to turn, and what is in
+the KV stays good.
 """
 
 from collections.abc import Mapping
@@ -10,7 +14,13 @@ from typing import Final
 from streaming.decoder import LanguageModel
 from streaming.events import ContextMessage, Role
 
-__all__ = ["ChatTemplate"]
+__all__ = ["SPOKEN_INSTRUCTIONS", "ChatTemplate"]
+
+SPOKEN_INSTRUCTIONS: Final = (
+    "You are a friendly voice assistant talking with a person. Answer in one or two short, plain spoken sentences. "
+    "Do not use lists, headings, symbols or markup."
+)
+"""What the model is told where a session gives no instructions of its own; a bundle may bring others."""
 
 _SPEAKERS: Final[Mapping[Role, str]] = {
     "system": "system",
@@ -19,54 +29,83 @@ _SPEAKERS: Final[Mapping[Role, str]] = {
     "tool_call": "assistant",
     "tool_result": "user",
 }
-"""ChatML's speaker of each role. SmolLM2's template knows no tools: a call reads as what the assistant did, its result as told by
-the user."""
+"""ChatML's speaker of each role. SmolLM2's template knows no tools: a call reads as what the assistant did, its result as told by the
+user."""
 
-_DEFAULT_SYSTEM: Final = (
-    "You are a friendly voice assistant talking with a person. Answer in one or two short, plain spoken sentences. "
-    "Do not use lists, headings, symbols or markup."
-)
+_REMEMBERED: Final = 2_048
+"""Messages whose tokens are kept from one prompt to the next: as many as a conversation may have items, so that a prompt costs the new
+ones only."""
 
 
 class ChatTemplate:
     """ChatML for one language model. `system` is said where a session gives no instructions of its own."""
 
-    def __init__(self, model: LanguageModel, system: str = _DEFAULT_SYSTEM) -> None:
+    def __init__(self, model: LanguageModel, system: str = SPOKEN_INSTRUCTIONS) -> None:
         self._model = model
         self._system = system
         self._start = model.control("<|im_start|>")
         self._end = model.control("<|im_end|>")
         self._line = model.encode("\n")
+        # Tokens of closed messages by (speaker, text): a memory, not a state.
+        self._known: dict[tuple[str, str], list[int]] = {}
 
     def reply_prompt(self, messages: tuple[ContextMessage, ...], texts: Mapping[str, str], budget: int) -> list[int]:
-        """The prompt whose continuation is the assistant's reply, at most `budget` tokens. `texts` has the transcripts of the messages
-        whose text is None; one that is not there reads as said but not understood."""
-        return [*self._history(messages, texts, budget), *self._open("assistant")]
+        """The prompt whose continuation is the assistant's reply. `texts` has the transcripts of the messages whose text is None. A message
+        without words (nothing understood, nothing heard of a reply) is left out. At most `budget` tokens, unless the instructions alone
+        are longer: of a last message that is too long its end is kept."""
+        opened = self._open("assistant")
+        return [*self._fit(messages, texts, None, budget - len(opened)), *opened]
 
     def listening_prompt(self, messages: tuple[ContextMessage, ...], texts: Mapping[str, str], settled: str, budget: int) -> list[int]:
-        """A prefix of the prompt of the reply to a caller who has so far said `settled`."""
-        return [*self._history(messages, texts, budget), *self._open("user"), *self._model.encode(settled)]
+        """A prompt for a caller who has so far said `settled`: as far as words are tokenised alone, a prefix of the reply's prompt once the
+        caller has finished."""
+        return self._fit(messages, texts, [*self._open("user"), *self._model.encode(settled.strip())], budget)
 
-    def _history(self, messages: tuple[ContextMessage, ...], texts: Mapping[str, str], budget: int) -> list[int]:
-        """All messages, closed; the oldest but the instructions are left out where they do not fit."""
+    def _fit(self, messages: tuple[ContextMessage, ...], texts: Mapping[str, str], opened: list[int] | None, budget: int) -> list[int]:
+        """Instructions, then as many of the last messages as fit, then what is `opened`."""
         leading = messages[:1] if messages and messages[0].role == "system" else ()
-        system = leading or (ContextMessage("system", "", self._system),)
-        head = [token for message in system for token in self._message(message, texts)]
-        rest = [self._message(message, texts) for message in messages[len(leading) :]]
-        room = budget - len(head)
-        first = len(rest)
-        while first and len(rest[first - 1]) <= room:
-            first -= 1
-            room -= len(rest[first])
-        return [*head, *(token for tokens in rest[first:] for token in tokens)]
+        head = self._message(leading[0], texts) if leading else self._closed("system", self._system)
+        rest = [tokens for message in messages[len(leading) :] if (tokens := self._message(message, texts))]
+        if opened is not None:
+            rest.append(opened)
+        room = max(0, budget - len(head))
+        first = _first_kept([len(tokens) for tokens in rest], room)
+        body = [token for tokens in rest[first:] for token in tokens]
+        if len(body) > room:  # a single message, longer than everything that fits
+            opening = len(self._open("user"))
+            body = [*body[:opening], *body[len(body) - max(0, room - opening) :]]
+        return [*head, *body]
 
     def _message(self, message: ContextMessage, texts: Mapping[str, str]) -> list[int]:
-        text = texts.get(message.item_id, "") if message.text is None else message.text
+        """A closed message; nothing for one without words. One that was cut to what was heard ends like any other: for the model it is all
+        that was said."""
+        text = (texts.get(message.item_id, "") if message.text is None else message.text).strip()
         if message.role == "tool_call":
-            text = f"I call {message.name} with {text}."
+            text = f"I call {message.name} with {text or '{}'}."
         elif message.role == "tool_result":
-            text = f"Result of {message.name or 'the call'}: {text}"
-        return [*self._open(_SPEAKERS[message.role]), *self._model.encode(text), self._end, *self._line]
+            text = f"Result of {message.name or 'the call'}: {text or 'nothing'}"
+        return self._closed(_SPEAKERS[message.role], text) if text else []
+
+    def _closed(self, speaker: str, text: str) -> list[int]:
+        key = (speaker, text)
+        if key not in self._known:
+            if len(self._known) >= _REMEMBERED:
+                self._known.clear()
+            self._known[key] = [*self._open(speaker), *self._model.encode(text), self._end, *self._line]
+        return self._known[key]
 
     def _open(self, speaker: str) -> list[int]:
         return [self._start, *self._model.encode(f"{speaker}\n")]
+
+
+def _first_kept(lengths: list[int], room: int) -> int:
+    """The first message that is kept of messages with these token counts. Read in order: whenever they outgrow `room`, the oldest go until
+    they fill half of it. The last one always stays."""
+    first = held = 0
+    for index, length in enumerate(lengths):
+        held += length
+        if held > room:
+            while first < index and held > room // 2:
+                held -= lengths[first]
+                first += 1
+    return first
