@@ -1,6 +1,6 @@
 """What the streaming transcript costs in words and in time, beside Whisper on the whole clip with the same weights.
 
-    python -m benchmarks.transcript [--data ../shared/data] [--whisper FOLDER] [--clips 16] [--threads 2] [--json FILE]
+    python -m benchmarks.transcript [--data ../shared/data] [--whisper FOLDER] [--clips 10] [--threads 2] [--json FILE]
 
 Every clip is pushed in frames of 20 ms with a pass whenever one is due (640 ms), then finished. Columns:
 
@@ -286,7 +286,7 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=Path(__file__).parents[2] / "shared" / "data")
     parser.add_argument("--whisper", type=Path, default=cache / "vivavoce" / "parts" / "whisper-base")
-    parser.add_argument("--clips", type=int, default=16, help="clips of each set, at most")
+    parser.add_argument("--clips", type=int, default=10, help="clips of each set, at most")
     parser.add_argument("--threads", type=int, default=2, help="torch's")
     parser.add_argument("--dtype", choices=("bfloat16", "float32"), default="bfloat16")
     parser.add_argument("--json", type=Path, help="where the figures go too")
