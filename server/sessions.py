@@ -77,9 +77,9 @@ class Sessions:
 
     async def run(self, channel: Channel, settings: SessionSettings, dialect: Dialect | None) -> SessionEnd:
         """A whole session. Call only after `refuses` returned None, without waiting in between: that takes the slot."""
+        session = self._make(settings, dialect)
         taken = self._slots.take()
         assert taken
-        session = self._make(settings, dialect)
         self._running.add(session)
         self._idle.clear()
         self._metrics.sessions.inc()
