@@ -20,7 +20,6 @@ from pydantic_settings import (
     NoDecode,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
-    SettingsError,
     TomlConfigSettingsSource,
 )
 
@@ -97,7 +96,8 @@ class ServerConfig(BaseSettings):
             parts = urlsplit(origin)
             if origin != "*" and (parts.scheme not in ("http", "https") or not parts.hostname or parts.path.strip("/") or parts.query):
                 raise ValueError(f"{origin!r} is not an origin: write scheme, host and port only, like https://example.org:8443")
-        return origins
+        # As browsers send them.
+        return tuple(origin.rstrip("/").lower() for origin in origins)
 
     @model_validator(mode="after")
     def _check_together(self) -> Self:
@@ -117,8 +117,7 @@ class ServerConfig(BaseSettings):
 def load_config(flags: Mapping[str, object], file: Path | None = None) -> ServerConfig:
     """The settings from `flags` (names of `ServerConfig`, only those given), the environment and a TOML file. Keys of `api_keys_file`
     are among `api_keys`. Raises ConfigError."""
-    if file is not None and not file.is_file():
-        raise ConfigError(f"there is no configuration file {file}")
+    _check_file(file)
     _refuse_unknown_variables()
 
     class Layered(ServerConfig):
@@ -137,10 +136,6 @@ def load_config(flags: Mapping[str, object], file: Path | None = None) -> Server
         config = Layered.model_validate(dict(flags))
     except ValidationError as error:
         raise ConfigError(_one_line(error)) from None
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{file} is not valid TOML: {error}") from error
-    except (OSError, UnicodeDecodeError, SettingsError) as error:
-        raise ConfigError(f"the settings can't be read: {error}") from error
     if config.api_keys_file is None:
         return config
     return config.model_copy(update={"api_keys": (*config.api_keys, *_keys_of(config.api_keys_file))})
@@ -173,6 +168,19 @@ def _keys_of(path: Path) -> tuple[SecretStr, ...]:
     if not keys:
         raise ConfigError(f"{path} holds no API key: add one with `vivavoce keys new >> {path}`")
     return tuple(keys)
+
+
+def _check_file(file: Path | None) -> None:
+    """The library would pass over a missing file in silence, and not say which one it can't parse."""
+    try:
+        if file is not None:
+            tomllib.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"there is no configuration file {file}") from None
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{file} is not valid TOML: {error}") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"cannot read {file}: {getattr(error, 'strerror', None) or 'it is not UTF-8 text'}") from error
 
 
 def _refuse_unknown_variables() -> None:

