@@ -10,6 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from server.config import ServerConfig
+from server.limits import Limits
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 
@@ -60,3 +63,12 @@ def test_the_licence_is_there_whole() -> None:
     assert project["license"] == "Apache-2.0"
     assert "Version 2.0, January 2004" in text
     assert "END OF TERMS AND CONDITIONS" in text
+
+
+def test_every_setting_and_limit_is_documented() -> None:
+    text = (REPOSITORY / "docs" / "operations.md").read_text()
+    assert [name for name in (*ServerConfig.model_fields, *Limits.__dataclass_fields__) if f"`{name}`" not in text] == []
+    defaults = Limits()
+    for name in Limits.__dataclass_fields__:
+        (row,) = [line for line in text.splitlines() if line.startswith("|") and f"`{name}`" in line]
+        assert str(int(getattr(defaults, name))) in re.findall(r"\d+", row), name
