@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import logging
 import multiprocessing
+import os
 import pickle
 import queue
 import signal
@@ -100,6 +101,8 @@ class ProcessEngineLink:
 
     async def _spawn(self) -> asyncio.StreamReader:
         """Start a process and wait until it is warm."""
+        # Inherited by the child, which has threads enough: numpy's small products gain nothing from a pool of their own.
+        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
         ours, theirs = socket.socketpair()
         process = multiprocessing.get_context("spawn").Process(
             target=_child_main, args=(theirs, self._factory), name="vivavoce-engine", daemon=True
