@@ -15,31 +15,20 @@ from pathlib import Path
 
 import pytest
 
+from streaming.bundle import default_places, is_present
+from streaming.manifest import load_manifest
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 CLIENT_GROUPS = ("openai", "livekit", "pipecat", "node")
-POCKET_FILES = (
-    "whisper-base/model.bin",
-    "whisper-base/tokenizer.json",
-    "smollm2-135m-instruct/SmolLM2-135M-Instruct.Q4_1.gguf",
-    "piper-en-us-joe/en_US-joe-medium.onnx",
-    "smart-turn-v3.2/smart-turn-v3.2-cpu.onnx",
-)
 TIME_LIMIT = 10.0
 """Seconds that anything which should happen at once may take on a busy machine; `VIVAVOCE_TEST_TIME_SCALE` stretches it."""
 
 
-def parts_folder() -> Path:
-    """Where fetched weights lie, by the rule of `streaming.bundle`."""
-    if own := os.environ.get("VIVAVOCE_CACHE"):
-        return Path(own) / "parts"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vivavoce" / "parts"
-
-
 def missing_models() -> str | None:
     """What a `models` test lacks, None if nothing."""
-    folder = parts_folder()
-    lacking = [name for name in POCKET_FILES if not (folder / name).is_file()]
-    return f"{folder} lacks {', '.join(lacking)}: run `vivavoce pull pocket`" if lacking else None
+    places = default_places()
+    lacking = [part.name for part in load_manifest("pocket").parts if not is_present(part, places)]
+    return f"{places.cache} lacks {', '.join(lacking)}: run `vivavoce pull`" if lacking else None
 
 
 def missing_clients() -> str | None:
@@ -68,7 +57,7 @@ def parts() -> Path:
     """The folder with the pocket bundle's parts, one folder each; for tests marked `models`."""
     if reason := missing_models():
         pytest.skip(reason)
-    return parts_folder()
+    return default_places().cache / "parts"
 
 
 @pytest.fixture(scope="session")
