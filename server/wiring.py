@@ -18,8 +18,7 @@ __all__ = ["engine_files", "run", "serve_options"]
 
 def run(config: ServerConfig, bundle: Bundle) -> int:
     """Serve until told to stop; returns the exit code. Raises BundleError for a bundle that lacks something."""
-    threads = config.threads or len(os.sched_getaffinity(0))
-    link = ProcessEngineLink(functools.partial(load_engine, engine_files(bundle, threads)))
+    link = ProcessEngineLink(functools.partial(load_engine, engine_files(bundle, config.threads or _cores())))
     return run_server(serve_options(config, bundle), link, Conversation)
 
 
@@ -50,6 +49,11 @@ def serve_options(config: ServerConfig, bundle: Bundle) -> ServeOptions:
         record=config.record,
         drain_seconds=config.drain_seconds,
     )
+
+
+def _cores() -> int:
+    """Cores this process may use, where the system says; a container or `taskset` may have fewer than the machine."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _only_file(folder: Path, suffix: str) -> Path:

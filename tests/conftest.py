@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from streaming.bundle import default_places, is_present
+from streaming.bundle import Places, default_places, is_present
 from streaming.manifest import load_manifest
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -26,7 +26,7 @@ TIME_LIMIT = 10.0
 
 def missing_models() -> str | None:
     """What a `models` test lacks, None if nothing."""
-    places = default_places()
+    places = Places(default_places().cache)
     lacking = [part.name for part in load_manifest("pocket").parts if not is_present(part, places)]
     return f"{places.cache} lacks {', '.join(lacking)}: run `vivavoce pull`" if lacking else None
 
