@@ -14,7 +14,7 @@ from agent.endpointing import Endpointer
 from agent.settings import ServerVad, TurnDetection
 from streaming.events import SAMPLE_RATE, DiscardTurn, StartTurn
 
-__all__ = ["Floor", "Interrupted", "TurnEnded", "TurnTaker", "milliseconds"]
+__all__ = ["Floor", "Interrupted", "Outcome", "TurnEnded", "TurnTaker", "milliseconds"]
 
 _OVERLAP: Final = SAMPLE_RATE // 4
 """Speech over our own that lasts this long is meant for us (design.md section 6, "Barge-in")."""
