@@ -64,7 +64,7 @@ def serve(
         list[str] | None, typer.Option(metavar="KEY", help="A key clients must present; may be given again. Others can see it in `ps`.")
     ] = None,
     api_keys_file: Annotated[Path | None, typer.Option(metavar="FILE", help="Keys from a file, one a line.")] = None,
-    threads: Annotated[int | None, typer.Option(help="Threads the models may use. [default: one a core]")] = None,
+    threads: Annotated[int | None, typer.Option(help="Threads of the recogniser and the language model. [default: half the cores]")] = None,
 ) -> None:
     """Serve until Ctrl-C. Fetches the bundle if it is not here yet; prints `vivavoce ready on ...` once the models are warm.
 
