@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from agent.conversation import Conversation
 from playwright.async_api import Browser, async_playwright
 
+from agent.conversation import Conversation
 from server.caller_audio import CALLER_RATE
 from server.engine_link import LocalEngineLink
 from server.serve import ServeOptions, serve
