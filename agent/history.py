@@ -28,9 +28,9 @@ class History:
         return tuple(self._items[item_id] for item_id in self._order)
 
     @property
-    def last_id(self) -> str | None:
-        """The id of the last item."""
-        return self._order[-1] if self._order else None
+    def last(self) -> Item | None:
+        """The last item."""
+        return self._items[self._order[-1]] if self._order else None
 
     def __contains__(self, item_id: str) -> bool:
         return item_id in self._items

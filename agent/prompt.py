@@ -1,11 +1,11 @@
 """What the model believes was said: items as context messages, a pure function."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
-from agent.items import FunctionCall, FunctionCallOutput, Item, Message, PartKind
+from agent.items import FunctionCall, FunctionCallOutput, Item, ItemStatus, Message, PartKind
 from streaming.events import ContextMessage
 
-__all__ = ["context_of"]
+__all__ = ["asks_back", "context_of"]
 
 
 def context_of(instructions: str, items: Iterable[Item], heard: Mapping[str, str]) -> tuple[ContextMessage, ...]:
@@ -25,7 +25,27 @@ def _message(item: Item, names: Mapping[str, str], heard: Mapping[str, str]) -> 
         case Message(role="assistant") if item.id in heard:
             return ContextMessage("assistant", item.id, heard[item.id], complete=False) if heard[item.id] else None
         case Message():
-            return ContextMessage(item.role, item.id, _text(item))
+            return ContextMessage(item.role, item.id, _text(item), complete=item.status is not ItemStatus.INCOMPLETE)
+
+
+def asks_back(items: Sequence[Item], heard: Mapping[str, str]) -> bool:
+    """Whether the last item is a turn of the caller in which no words were found, and no earlier words of theirs wait for an answer (they
+    do where the reply to them was cut before any of it was heard)."""
+    if not items or not _is_wordless(items[-1]):
+        return False
+    for item in reversed(items[:-1]):
+        unheard = isinstance(item, Message) and item.role == "assistant" and heard.get(item.id) == ""
+        if not unheard and not _is_wordless(item):
+            return not (isinstance(item, Message) and item.role == "user")
+    return True
+
+
+def _is_wordless(item: Item) -> bool:
+    """Sound of the caller with no words in it."""
+    if not isinstance(item, Message) or not any(part.kind is PartKind.INPUT_AUDIO for part in item.content):
+        return False
+    text = _text(item)
+    return text is not None and not text.strip()
 
 
 def _text(message: Message) -> str | None:

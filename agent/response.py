@@ -100,6 +100,8 @@ class Response:
 
     def audio(self, ready: AudioReady) -> list[Command]:
         """A clause was synthesised: it may leave."""
+        if not self.plan.output_audio:
+            return []  # nobody would send it, and the reply would wait for that
         commands = self._open_message()
         self.spoken.add(ready)
         return [*commands, Release(self.id, self.spoken.samples)]
@@ -149,10 +151,9 @@ class Response:
         finish = self._finish
         if finish is None or self.spoken.sent < self.spoken.samples:
             return []
-        if finish.reason is FinishReason.ERROR:
+        if finish.reason in (FinishReason.ERROR, FinishReason.ABORTED):
+            # A response that we aborted is not here any more, so this one was stopped by the engine.
             return self.fail(finish.error or "the reply could not be made")
-        if finish.reason is FinishReason.ABORTED:
-            return self.cancel("client_cancelled")
         cut = finish.reason is FinishReason.LENGTH
         commands = [
             *self._give(len(self.spoken.text)),

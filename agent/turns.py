@@ -45,11 +45,12 @@ class Interrupted:
 
 @dataclass(frozen=True, slots=True)
 class TurnEnded:
-    """The caller's turn was the input from `start` to `end`."""
+    """The caller's turn was the input from `start` to `end`; `detected` is False where the client said so."""
 
     item_id: str
     start: int
     end: int
+    detected: bool
 
 
 Outcome = list[Command | Interrupted | TurnEnded]
@@ -57,7 +58,8 @@ Outcome = list[Command | Interrupted | TurnEnded]
 
 class TurnTaker:
     """One session's turns. `detection` None is manual: turns are started, so that they are transcribed as they are spoken, but never ended
-    here, and the client is told nothing. `announced` False (transcription sessions) keeps the speech events from the client."""
+    here, and the client is told nothing. `announced` False (transcription sessions) keeps the speech events from the client. Otherwise
+    every `speech_started` has its one `speech_stopped`, whatever ends the turn."""
 
     def __init__(self, detection: TurnDetection | None, make_id: Callable[[str], str]) -> None:
         self.floor = Floor.OPEN
@@ -72,19 +74,30 @@ class TurnTaker:
         self._item_id = ""
         self._start = 0
         self._onset = 0
+        # Whether the client has been told that the open turn began.
+        self._told = False
 
-    def configure(self, detection: TurnDetection | None) -> None:
+    @property
+    def open_item_id(self) -> str | None:
+        """The item of the turn that is being spoken; None where nobody speaks, or perhaps not to us."""
+        return self._item_id if self.floor is Floor.CALLER else None
+
+    def configure(self, detection: TurnDetection | None) -> Outcome:
         """Take turns like this from now on."""
+        before, self._detection = self._detection, detection
         if detection is None:
             self._endpointer = None
-        elif self._endpointer is None:
-            self._endpointer = Endpointer(detection)
-        else:
+            return self._tell_stopped(self.listened)  # the turn stays open, but its end is the client's to say
+        if self._endpointer is not None:
             self._endpointer.configure(detection)
-        self._detection = detection
+            return []
+        self._endpointer = Endpointer(detection)
+        if before is None and self.floor is not Floor.OPEN:
+            return self.clear(self.listened)  # the client was not told of this turn; speech that goes on is reported anew
+        return []
 
     def speech_started(self, at: int, *, audible: bool) -> Outcome:
-        """Speech began at `at`; `audible` says whether it may interrupt sound of ours."""
+        """Speech began at `at`; `audible` says whether sound of ours is playing."""
         if at < self.committed:
             return []
         if self._endpointer is not None:
@@ -96,10 +109,10 @@ class TurnTaker:
         self._onset = at
         self._start = max(self.committed, at - padding * SAMPLE_RATE // 1_000)
         start = StartTurn(self._item_id, self._start)
-        if audible and self._endpointer is not None:
+        if audible and self._interrupts:
             self._move(Floor.OVERLAP)
             return [start]
-        return [*self._take_floor(), start]
+        return [start, *self._take_floor()]
 
     def speech_stopped(self, at: int) -> Outcome:
         """A pause began at `at`."""
@@ -109,7 +122,7 @@ class TurnTaker:
             self._endpointer.speech_stopped(at)
         if self.floor is not Floor.OVERLAP:
             return []
-        return self._drop_overlap(at)
+        return self.clear(at)  # it was a backchannel or a noise: as if it had not been
 
     def scored(self, at: int, probability: float) -> None:
         """The end-of-turn model's belief."""
@@ -120,44 +133,46 @@ class TurnTaker:
         """The Ear has heard everything up to `at`."""
         self.listened = max(self.listened, at)
         outcome: Outcome = []
-        if self.floor is Floor.OVERLAP and (not audible or at - self._onset >= _OVERLAP):
+        if self.floor is Floor.OVERLAP and (not audible or not self._interrupts or at - self._onset >= _OVERLAP):
             outcome += self._take_floor()
-            if audible:
-                outcome.append(Interrupted())
         if self.floor is Floor.CALLER and self._endpointer is not None:
             end = self._endpointer.decide(at)
             if end is not None:
-                outcome += self._end_turn(end)
+                outcome += self._end_turn(end, detected=True)
         return outcome
 
-    def commit(self, at: int) -> TurnEnded:
+    def commit(self, at: int) -> Outcome:
         """The client ends the turn itself, at `at`: everything since the last commit."""
-        item_id = self._item_id if self.floor is not Floor.OPEN else self._make_id("item")
-        start = self._start if self.floor is not Floor.OPEN else self.committed
-        self._give_up_floor(at)
-        return TurnEnded(item_id, start, at)
+        if self.floor is Floor.OPEN:
+            self._item_id, self._start = self._make_id("item"), self.committed
+        return self._end_turn(at, detected=False)
 
     def clear(self, at: int) -> Outcome:
-        """The client forgets its input up to `at`."""
+        """The input up to `at` is forgotten, an open turn with it."""
+        stopped = self._tell_stopped(at)
         self._give_up_floor(at)
-        return [DiscardTurn(at)]
+        return [*stopped, DiscardTurn(at)]
+
+    @property
+    def _interrupts(self) -> bool:
+        """Whether speech of the caller ends a reply of ours."""
+        return self._detection is not None and self._detection.interrupt_response
 
     def _take_floor(self) -> Outcome:
         self._move(Floor.CALLER)
-        if self._endpointer is None or not self.announced:
-            return []
-        return [InputSpeechStarted(milliseconds(self._start), self._item_id)]
+        self._told = self._endpointer is not None and self.announced
+        started: Outcome = [InputSpeechStarted(milliseconds(self._start), self._item_id)] if self._told else []
+        return [*started, Interrupted()] if self._interrupts else started
 
-    def _end_turn(self, end: int) -> Outcome:
-        item_id, start = self._item_id, self._start
+    def _end_turn(self, end: int, *, detected: bool) -> Outcome:
+        stopped = self._tell_stopped(end)
+        turn = TurnEnded(self._item_id, min(self._start, end), end, detected)
         self._give_up_floor(end)
-        stopped: Outcome = [InputSpeechStopped(milliseconds(end), item_id)] if self.announced else []
-        return [*stopped, TurnEnded(item_id, start, end)]
+        return [*stopped, turn]
 
-    def _drop_overlap(self, at: int) -> Outcome:
-        """It was a backchannel or a noise: as if it had not been."""
-        self._give_up_floor(at)
-        return [DiscardTurn(at)]
+    def _tell_stopped(self, at: int) -> Outcome:
+        told, self._told = self._told, False
+        return [InputSpeechStopped(milliseconds(at), self._item_id)] if told else []
 
     def _give_up_floor(self, at: int) -> None:
         self.committed = max(self.committed, at)
