@@ -1,0 +1,225 @@
+"""Whatever happens in whatever order: what `tests/agent/conftest.py` holds always true stays true, and no event raises."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from agent.commands import OutputTranscriptDone, Release, ResponseCreated, ResponseDone
+from agent.events import (
+    ClearInput,
+    CreateItem,
+    CreateResponse,
+    DeleteItem,
+    ItemReference,
+    PlaybackProgress,
+    RetrieveItem,
+    Tick,
+    UpdateSession,
+)
+from agent.items import ContentPart, FunctionCallOutput, Message, PartKind
+from agent.settings import SemanticVad, ServerVad, SessionKind, SessionSettings, Transcription
+from streaming.events import (
+    AudioReady,
+    CommitTurn,
+    EndOfTurnScore,
+    EngineFailed,
+    FinishReason,
+    ResponseFinished,
+    SetHistory,
+    SpeechStarted,
+    SpeechStopped,
+    StartTurn,
+    TextDelta,
+    ToolCallReady,
+    TranscriptDelta,
+    TranscriptDone,
+    TranscriptFailed,
+    WordMark,
+)
+
+SETTINGS = [
+    SessionSettings(transcription=Transcription()),
+    SessionSettings(turn_detection=SemanticVad(), acks_playback=True),
+    SessionSettings(turn_detection=ServerVad(interrupt_response=False, idle_timeout_ms=5_000)),
+    SessionSettings(turn_detection=ServerVad(create_response=False), output_audio=False),
+    SessionSettings(turn_detection=None, transcription=Transcription()),
+    SessionSettings(kind=SessionKind.TRANSCRIPTION),
+]
+WORD = 4_800
+
+
+class World:
+    """An engine, a playout and a client that do what they may at any time, chosen by two numbers."""
+
+    def __init__(self, talk) -> None:
+        self.talk = talk
+        # Text written, samples made, samples sent and played, by response; what `ResponseFinished` has ended.
+        self.made: dict[str, list[int]] = {}
+        self.finished: set[str] = set()
+        self.transcribed: set[str] = set()
+
+    def responses(self) -> list[str]:
+        return [command.response.id for command in self.talk.all(ResponseCreated)]
+
+    def items(self) -> list[str]:
+        return ["none", *(message.item_id for c in self.talk.all(SetHistory)[-1:] for message in c.messages)]
+
+    def engine(self, kind: int, number: int) -> None:
+        """Something about one of the responses, also those that have long been cut."""
+        ids = [i for i in self.responses() if i not in self.finished]
+        if not ids:
+            return
+        response_id = ids[number % len(ids)]
+        made = self.made.setdefault(response_id, [0, 0, 0, 0])
+        if kind == 0:
+            self.talk.tell(TextDelta(response_id, "wörd "))
+            made[0] += 5
+        elif kind == 1 and made[0]:
+            words = (made[0] * WORD // 5 - made[1]) // WORD
+            marks = tuple(WordMark(made[1] // WORD * 5 + 5 * n, made[1] + WORD * n) for n in range(1, words + 1))
+            if words:
+                self.talk.tell(AudioReady(response_id, made[1], words * WORD, made[0], marks, True))
+                made[1] += words * WORD
+        elif kind == 2:
+            self.talk.tell(ToolCallReady(response_id, number % 2, "f", "{}"))
+        else:
+            self.finished.add(response_id)
+            self.talk.tell(ResponseFinished(response_id, list(FinishReason)[number % 5]))
+
+    def playout(self, number: int) -> None:
+        """Some more is sent and played of what was released."""
+        released = {c.response_id: c.until for c in self.talk.all(Release)}
+        if released:
+            response_id = list(released)[number % len(released)]
+            made = self.made[response_id]
+            made[2] = min(released[response_id], made[2] + (number % 3) * WORD)
+            made[3] = min(made[2], made[3] + number * 100)
+            self.talk.tell(PlaybackProgress(response_id, made[2], made[3]))
+
+    def transcripts(self, number: int) -> None:
+        commits = [c.item_id for c in self.talk.all(CommitTurn)]
+        started = [c.item_id for c in self.talk.all(StartTurn)]
+        if started and number % 4 == 0:
+            self.talk.tell(TranscriptDelta(started[number % len(started)], "so", 0.5, "en"))
+        elif commits and number % 4 == 1:
+            self.talk.tell(TranscriptFailed(commits[number % len(commits)], "broken"))
+        elif commits:
+            self.talk.tell(TranscriptDone(commits[number % len(commits)], "so far" if number % 4 == 2 else "", 0.5, "en"))
+
+    def ear(self, kind: int, number: int) -> None:
+        now = self.talk.now
+        if kind == 0:
+            self.talk.tell(SpeechStarted(max(0, now - number * 16), 0.9))
+        elif kind == 1:
+            self.talk.tell(SpeechStopped(max(0, now - number * 16), 0.1))
+        elif kind == 2:
+            self.talk.tell(EndOfTurnScore(now, number / 100))
+        else:
+            self.talk.wait(number * 10)
+
+    def client(self, kind: int, number: int) -> None:
+        talk, items = self.talk, self.items()
+        item_id = items[number % len(items)]
+        match kind:
+            case 0:
+                talk.commit()
+            case 1:
+                talk.tell(ClearInput("c", talk.now))
+            case 2:
+                talk.write("Hello", "mine" if number % 5 == 0 else "")
+            case 3:
+                talk.tell(CreateItem("c", FunctionCallOutput("", "call_none", "x"), item_id))
+            case 4:
+                talk.tell(DeleteItem("c", item_id))
+            case 5:
+                talk.truncate(item_id, number * 20)
+            case 6:
+                talk.tell(RetrieveItem("c", item_id))
+            case 7:
+                talk.ask(**({"input": (ItemReference(item_id),)} if number % 3 == 0 else {}))
+            case 8:
+                talk.ask(in_conversation=False, output_audio=number % 2 == 0, input=())
+            case 9:
+                ids = [None, "none", *self.responses()]
+                talk.cancel(ids[number % len(ids)])
+            case 10:
+                talk.tell(UpdateSession("c", replace(SETTINGS[number % 5], kind=talk.conversation.settings.kind)))
+            case _:
+                talk.tell(Tick())
+
+    def end(self) -> None:
+        """The engine finishes, playout sends and plays everything: no response may be left without its end."""
+        for _ in range(100):
+            open_ids = set(self.responses()) - {c.response.id for c in self.talk.all(ResponseDone)}
+            if not open_ids:
+                return
+            for commit in self.talk.all(CommitTurn):
+                self.talk.tell(TranscriptDone(commit.item_id, "so far", 0.5, "en"))
+            for response_id in sorted(open_ids):
+                self.talk.tell(ResponseFinished(response_id, FinishReason.STOP))
+                samples = self.made.get(response_id, [0, 0, 0, 0])[1]
+                self.talk.tell(PlaybackProgress(response_id, samples, samples))
+        raise AssertionError(f"{open_ids} never end")
+
+
+EVENT = st.tuples(
+    st.sampled_from(["engine", "engine", "engine", "playout", "transcripts", "ear", "ear", "client"]),
+    st.integers(0, 11),
+    st.integers(0, 99),
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.sampled_from(SETTINGS), st.lists(EVENT, max_size=60), st.booleans())
+def test_any_order_of_events(checked: Callable, dialogue_of: type, begun: SessionSettings, events: list, dies: bool) -> None:
+    world = World(dialogue_of(begun))
+    for who, kind, number in events:
+        match who:
+            case "engine":
+                world.engine(kind % 4, number)
+            case "playout":
+                world.playout(number)
+            case "transcripts":
+                world.transcripts(number)
+            case "ear":
+                world.ear(kind % 4, number)
+            case "client":
+                world.client(kind, number)
+    if dies:
+        world.talk.tell(EngineFailed("it died"))
+    world.end()
+    checked(world.talk)
+    believed_is_what_was_said(world.talk)
+
+
+def believed_is_what_was_said(talk) -> None:
+    """Of every reply the model is told a prefix, and of one that was cut short only whole words."""
+    said = {c.part.item_id: c.transcript for c in talk.all(OutputTranscriptDone)}
+    for told in talk.all(SetHistory):
+        for message in told.messages:
+            if message.role == "assistant" and message.item_id in said and message.text is not None:
+                assert said[message.item_id].startswith(message.text)
+                assert message.complete or len(message.text) % 5 in (0, 4)
+
+
+@pytest.mark.parametrize("settings_", SETTINGS)
+def test_deleted_items_are_gone(dialogue_of: type, settings_: SessionSettings) -> None:
+    """Of what was deleted the model is told nothing."""
+    talk = dialogue_of(replace(settings_, transcription=None))
+    for number in range(50):
+        message = Message(f"m{number}", "user", (ContentPart(PartKind.INPUT_TEXT, "Hello"),))
+        talk.tell(CreateItem(None, message, None))
+        if settings_.kind is SessionKind.REALTIME:
+            talk.tell(CreateResponse(None))
+            if settings_.output_audio:
+                talk.answer("One two")
+                talk.tell(DeleteItem(None, talk.message_id()))
+            else:
+                talk.decode("One two")
+                talk.finish()
+                talk.tell(DeleteItem(None, talk.message_id()))
+        talk.tell(DeleteItem(None, f"m{number}"))
+    assert talk.believed() == []
