@@ -14,6 +14,7 @@ from agent.commands import (
     ErrorRaised,
     InputCleared,
     InputCommitted,
+    InputSpeechStarted,
     InputTimeoutTriggered,
     ItemAdded,
     ItemDeleted,
@@ -72,6 +73,7 @@ from streaming.events import (
     SetHistory,
     SpeechStarted,
     SpeechStopped,
+    StartTurn,
     TextDelta,
     ToolCallReady,
     TranscriptDelta,
@@ -114,6 +116,8 @@ class Conversation:
         self._queued: CreateResponse | None = None
         # Audio items without their transcript yet, and how long each is in seconds.
         self._untranscribed: dict[str, float] = {}
+        # Settled words of an overlap of which the client has not been told; it lasts 250 ms.
+        self._withheld = ""
         self._heard = HeardReplies()
         # Responses whose sound is lowered.
         self._ducked: list[str] = []
@@ -141,7 +145,8 @@ class Conversation:
             commands = [ErrorRaised(refused.code, refused.message, refused.param, getattr(event, "event_id", None))]
         if self._queued is not None and self._current is None:
             commands += self._start_queued(self._queued)
-        commands += self._believe()
+        if commands or not isinstance(event, Listened):  # which comes every 32 ms, and alone changes no item
+            commands += self._believe()
         commands += self._duck(now)
         self._watch_idle(now)
         return commands
@@ -242,6 +247,13 @@ class Conversation:
                     commands += self._interrupt(now)
                 case TurnEnded():
                     commands += self._end_turn(step)
+                case InputSpeechStarted(_, item_id):
+                    commands.append(step)
+                    commands += [TranscriptionDelta(item_id, self._withheld)] if self._withheld else []
+                    self._withheld = ""
+                case StartTurn():
+                    commands.append(step)
+                    self._withheld = ""
                 case _:
                     commands.append(step)
         return commands
@@ -308,9 +320,13 @@ class Conversation:
 
     def _transcript_event(self, event: TranscriptDelta | TranscriptDone | TranscriptFailed) -> list[Command]:
         if isinstance(event, TranscriptDelta):
-            # Words of a turn that was cleared, or that perhaps is none, are not the client's.
-            known = event.item_id in self._untranscribed or event.item_id == self._turns.open_item_id
-            return [TranscriptionDelta(event.item_id, event.text)] if known and self._transcribes else []
+            is_open = event.item_id == self._turns.open_item_id
+            if not self._transcribes or not (is_open or event.item_id in self._untranscribed):
+                return []  # the turn was cleared
+            if is_open and self._turns.floor is Floor.OVERLAP:
+                self._withheld += event.text
+                return []
+            return [TranscriptionDelta(event.item_id, event.text)]
         seconds = self._untranscribed.pop(event.item_id, None)
         if seconds is None:
             return []  # the item has been deleted

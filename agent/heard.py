@@ -30,6 +30,8 @@ class SpokenText:
         self.sent = 0
         self._played = 0
         self._reported_at = 0
+        # Whether no more of it will be made.
+        self.ended = False
         # Where the client says it stopped; it knows better than any estimate.
         self._truncated_at: int | None = None
 
@@ -62,8 +64,10 @@ class SpokenText:
         return min(self.sent, self._played + (now - self._reported_at) * self.rate // SAMPLE_RATE)
 
     def audible(self, now: int) -> bool:
-        """Whether the caller is hearing it, or about to."""
-        return self._truncated_at is None and self.played(now) < self.samples
+        """Whether the caller is hearing it, or about to: from its first sound on, across gaps, to the end of playback."""
+        if self._truncated_at is not None or not self.samples:
+            return False
+        return not self.ended or self.played(now) < self.samples
 
     def text_end(self, samples: int) -> int:
         """How many characters of the text `samples` hold: up to the end of their last whole word."""
@@ -112,7 +116,10 @@ class HeardReplies:
     def settle(self, response_id: str, now: int) -> None:
         """No more of this reply is made: it is forgotten here as soon as it has been played."""
         item_id = self._sounding.get(response_id)
-        if item_id is not None and not self._spoken[item_id].audible(now):
+        if item_id is None:
+            return
+        self._spoken[item_id].ended = True
+        if not self._spoken[item_id].audible(now):
             del self._sounding[response_id]
 
     def audible(self, now: int) -> list[str]:

@@ -74,17 +74,19 @@ class TurnTaker:
         self._item_id = ""
         self._start = 0
         self._onset = 0
+        # Where the present pause began; None while there is speech.
+        self._paused_at: int | None = None
         # Whether the client has been told that the open turn began.
         self._told = False
 
     @property
     def open_item_id(self) -> str | None:
-        """The item of the turn that is being spoken; None where nobody speaks, or perhaps not to us."""
-        return self._item_id if self.floor is Floor.CALLER else None
+        """The item of the turn, or the overlap, that is being spoken."""
+        return None if self.floor is Floor.OPEN else self._item_id
 
     def configure(self, detection: TurnDetection | None) -> Outcome:
         """Take turns like this from now on."""
-        before, self._detection = self._detection, detection
+        self._detection = detection
         if detection is None:
             self._endpointer = None
             return self._tell_stopped(self.listened)  # the turn stays open, but its end is the client's to say
@@ -92,14 +94,15 @@ class TurnTaker:
             self._endpointer.configure(detection)
             return []
         self._endpointer = Endpointer(detection)
-        if before is None and self.floor is not Floor.OPEN:
-            return self.clear(self.listened)  # the client was not told of this turn; speech that goes on is reported anew
-        return []
+        if self._paused_at is not None:
+            self._endpointer.speech_stopped(self._paused_at)
+        return self._tell_started() if self.floor is Floor.CALLER else []
 
     def speech_started(self, at: int, *, audible: bool) -> Outcome:
         """Speech began at `at`; `audible` says whether sound of ours is playing."""
         if at < self.committed:
             return []
+        self._paused_at = None
         if self._endpointer is not None:
             self._endpointer.speech_started(at)
         if self.floor is not Floor.OPEN:
@@ -118,6 +121,7 @@ class TurnTaker:
         """A pause began at `at`."""
         if at < self.committed:
             return []
+        self._paused_at = at
         if self._endpointer is not None:
             self._endpointer.speech_stopped(at)
         if self.floor is not Floor.OVERLAP:
@@ -160,9 +164,12 @@ class TurnTaker:
 
     def _take_floor(self) -> Outcome:
         self._move(Floor.CALLER)
-        self._told = self._endpointer is not None and self.announced
-        started: Outcome = [InputSpeechStarted(milliseconds(self._start), self._item_id)] if self._told else []
+        started = self._tell_started()
         return [*started, Interrupted()] if self._interrupts else started
+
+    def _tell_started(self) -> Outcome:
+        self._told = self._endpointer is not None and self.announced
+        return [InputSpeechStarted(milliseconds(self._start), self._item_id)] if self._told else []
 
     def _end_turn(self, end: int, *, detected: bool) -> Outcome:
         stopped = self._tell_stopped(end)
@@ -176,6 +183,7 @@ class TurnTaker:
 
     def _give_up_floor(self, at: int) -> None:
         self.committed = max(self.committed, at)
+        self._paused_at = None
         if self._endpointer is not None:
             self._endpointer.reset()
         if self.floor is not Floor.OPEN:

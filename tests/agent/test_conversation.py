@@ -169,14 +169,14 @@ def test_switching_to_push_to_talk_in_a_turn_leaves_its_end_to_the_client(play, 
     assert talk.last(CommitTurn).item_id == talk.last(InputSpeechStarted).item_id
 
 
-def test_switching_to_vad_in_a_turn_the_client_does_not_know_begins_anew(play) -> None:
+def test_switching_to_vad_in_a_turn_tells_of_it_and_takes_it(play, shown) -> None:
     talk = play(turn_detection=None)
-    talk.tell(SpeechStarted(talk.now, 0.9))
-    talk.wait(300)
-    talk.tell(UpdateSession(None, SessionSettings()))
-    assert talk.all(DiscardTurn)
-    talk.turn()
-    assert len(talk.all(InputSpeechStarted)) == len(talk.all(InputSpeechStopped)) == 1
+    talk.speech(600)
+    switch = talk.tell(UpdateSession(None, SessionSettings()))
+    assert shown(switch, SessionUpdated, *SPEECH_EVENTS) == ["SessionUpdated", "InputSpeechStarted"]
+    assert shown(talk.wait(500), *SPEECH_EVENTS, InputCommitted, ResponseCreated) == [
+        "InputSpeechStopped", "InputCommitted", "ResponseCreated",
+    ]  # fmt: skip
 
 
 # ------------------------------------------------------------------------------------------------------ transcripts
@@ -491,7 +491,7 @@ def test_an_overlap_that_outlives_the_sound_stops_a_reply_that_is_still_being_ma
     talk.clause("One")
     talk.played(0.5, 1)
     talk.tell(SpeechStarted(talk.now, 0.9))
-    talk.wait(160)
+    talk.wait(320)
     assert talk.done().reason == "turn_detected"
     assert talk.believed()[-1] == ("assistant", "One")
 
