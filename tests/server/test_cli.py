@@ -162,11 +162,11 @@ def test_the_wiring_speaks_the_servers_terms(own_bundle: Path) -> None:
         server.wiring.engine_files(bundle, 2)
 
 
-def test_talk_to_nobody_is_one_line(tmp_path: Path, shared_data: Path) -> None:
+def test_talk_to_nobody_is_one_line() -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         url = f"ws://127.0.0.1:{free.getsockname()[1]}/v1/realtime"
-    question = next((shared_data / "dev" / "barista").glob("*.flac"))
+    question = Path(__file__).parent.parent / "golden" / "weather_question.flac"
     result = subprocess.run(
         [sys.executable, "-m", "server", "talk", str(question), "--url", url], capture_output=True, text=True, check=False
     )
