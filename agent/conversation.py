@@ -116,7 +116,7 @@ class Conversation:
         self._queued: CreateResponse | None = None
         # Audio items without their transcript yet, and how long each is in seconds.
         self._untranscribed: dict[str, float] = {}
-        # Settled words of an overlap of which the client has not been told; it lasts 250 ms.
+        # Settled words of the open turn, while the client does not know its item: as long as the turn.
         self._withheld = ""
         self._heard = HeardReplies()
         # Responses whose sound is lowered.
@@ -248,10 +248,8 @@ class Conversation:
                 case TurnEnded():
                     commands += self._end_turn(step)
                 case InputSpeechStarted(_, item_id):
-                    commands.append(step)
-                    commands += [TranscriptionDelta(item_id, self._withheld)] if self._withheld else []
-                    self._withheld = ""
-                case StartTurn():
+                    commands += [step, *self._tell_withheld(item_id)]
+                case StartTurn() | DiscardTurn():
                     commands.append(step)
                     self._withheld = ""
                 case _:
@@ -287,6 +285,7 @@ class Conversation:
         """The caller's turn becomes an item. It is answered if it was detected and the session says so: now, or after a reply that is not
         to be interrupted."""
         commands = [CommitTurn(turn.item_id, turn.start, turn.end), *self._add_audio_item(turn.item_id, None)]
+        commands += self._tell_withheld(turn.item_id)
         self._untranscribed[turn.item_id] = (turn.end - turn.start) / SAMPLE_RATE
         detection = self._settings.turn_detection
         if not turn.detected or self._settings.kind is not SessionKind.REALTIME or detection is None or not detection.create_response:
@@ -323,7 +322,7 @@ class Conversation:
             is_open = event.item_id == self._turns.open_item_id
             if not self._transcribes or not (is_open or event.item_id in self._untranscribed):
                 return []  # the turn was cleared
-            if is_open and self._turns.floor is Floor.OVERLAP:
+            if is_open and not self._turns.told:
                 self._withheld += event.text
                 return []
             return [TranscriptionDelta(event.item_id, event.text)]
@@ -338,6 +337,11 @@ class Conversation:
             commands.append(TranscriptionCompleted(event.item_id, text, seconds))
         self._history.replace(Message(event.item_id, "user", (ContentPart(PartKind.INPUT_AUDIO, text),)))
         return [*commands, *self._go_on_without(event.item_id)]
+
+    def _tell_withheld(self, item_id: str) -> list[Command]:
+        """The client has been told of the item: now it may have the words."""
+        words, self._withheld = self._withheld, ""
+        return [TranscriptionDelta(item_id, words)] if words else []
 
     def _go_on_without(self, item_id: str) -> list[Command]:
         """The transcript of this item is awaited no more: it is there, or the item is gone."""

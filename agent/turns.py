@@ -76,8 +76,8 @@ class TurnTaker:
         self._onset = 0
         # Where the present pause began; None while there is speech.
         self._paused_at: int | None = None
-        # Whether the client has been told that the open turn began.
-        self._told = False
+        # Whether the client has been told that the open turn began, and so knows its item.
+        self.told = False
 
     @property
     def open_item_id(self) -> str | None:
@@ -168,8 +168,8 @@ class TurnTaker:
         return [*started, Interrupted()] if self._interrupts else started
 
     def _tell_started(self) -> Outcome:
-        self._told = self._endpointer is not None and self.announced
-        return [InputSpeechStarted(milliseconds(self._start), self._item_id)] if self._told else []
+        self.told = self._endpointer is not None and self.announced
+        return [InputSpeechStarted(milliseconds(self._start), self._item_id)] if self.told else []
 
     def _end_turn(self, end: int, *, detected: bool) -> Outcome:
         stopped = self._tell_stopped(end)
@@ -178,7 +178,7 @@ class TurnTaker:
         return [*stopped, turn]
 
     def _tell_stopped(self, at: int) -> Outcome:
-        told, self._told = self._told, False
+        told, self.told = self.told, False
         return [InputSpeechStopped(milliseconds(at), self._item_id)] if told else []
 
     def _give_up_floor(self, at: int) -> None:
