@@ -74,9 +74,11 @@ class _Session:
     sampler: Sampler
     language: str | None
     ring: InputRing = field(default_factory=InputRing)
-    # The Ear has heard this far, and where the present pause began (None: the caller is speaking, or has not yet).
+    # The Ear has heard this far; where the present pause began (None: the caller is speaking, or has not yet), and how far the Ear had
+    # heard when it said so.
     listened: int = 0
     pause: int | None = None
+    heard_before_pause: int = 0
     # The turn being spoken, and turns whose final transcript is due, oldest first.
     turn: Turn | None = None
     ending: deque[Turn] = field(default_factory=deque)
@@ -213,7 +215,7 @@ class SpeechEngine:
                 if session.turn is not None:
                     session.turn.resume(session.ring, session.listened)
             case SpeechStopped(at):
-                session.pause = at
+                session.pause, session.heard_before_pause = at, session.listened
                 if session.turn is not None:
                     session.turn.pause(at)
 
@@ -247,8 +249,10 @@ class SpeechEngine:
 
     def _start_turn(self, session: _Session, order: StartTurn) -> None:
         session.turn = turn = Turn(order.item_id, order.start, self._transcriber(session))
-        turn.listen(session.ring, session.listened)
-        if session.pause is not None:
+        if session.pause is None:
+            turn.listen(session.ring, session.listened)
+        else:  # the order came late: take what would have been taken had it come in time
+            turn.listen(session.ring, session.heard_before_pause)
             turn.pause(session.pause)
 
     def _commit_turn(self, session: _Session, order: CommitTurn) -> None:
