@@ -44,8 +44,8 @@ clients: $(VENV)/.dev
 
 # What is installed depends on these two files and nothing else.
 $(VENV)/.run: pyproject.toml constraints.txt | $(VENV)/.made
-	@echo 'Installing vivavoce and what it needs into $(VENV). The largest is PyTorch: about 200 MB to fetch as its CPU build, about 3 GB'
-	@echo 'as the CUDA build that pip takes on Linux by default (docs/operations.md says how to choose). The models are 300 MB more.'
+	@echo 'Installing vivavoce and what it needs into $(VENV). The largest is PyTorch: about 200 MB to fetch as its CPU build, 2 to 3 GB'
+	@echo '(5 GB on disk) as the CUDA build that pip takes on Linux by default (docs/operations.md says how to choose). The models are 300 MB more.'
 	$(BIN)/python -m pip install --disable-pip-version-check --constraint constraints.txt --editable .
 	@touch $@
 
