@@ -15,7 +15,7 @@ import torch
 from gguf import GGMLQuantizationType, GGUFReader, ReaderTensor, dequantize
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
 
-from streaming.models.linear import GROUP, FourBits
+from streaming.models.linear import GROUP, FourBits, Packing
 from streaming.models.llama import Llama, LlamaShape
 from streaming.models.weights import Matrix, assemble
 
@@ -57,13 +57,13 @@ _PRE_TOKENIZERS: Final[dict[str, Callable[[], pre_tokenizers.PreTokenizer]]] = {
 """How text is cut before byte-pair merges, by `tokenizer.ggml.pre`."""
 
 
-def load_gguf(path: Path, dtype: torch.dtype = torch.bfloat16) -> tuple[Llama, Tokenizer]:
+def load_gguf(path: Path, dtype: torch.dtype = torch.bfloat16, packing: Packing = Packing.SMALLEST) -> tuple[Llama, Tokenizer]:
     """The model, its weights in `dtype`, and its tokenizer. Raises ValueError, naming the file, for what is not a GGUF of a llama or
     qwen2 model with a byte-level BPE tokenizer, and OSError where it can't be read."""
     file = _File(path)
     shape = _shape(file)
     try:
-        weights = assemble(shape, lambda name: _matrix(file, shape, name), dtype)
+        weights = assemble(shape, lambda name: _matrix(file, shape, name), dtype, packing)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
     return Llama(shape, weights), _tokenizer(file)

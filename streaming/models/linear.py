@@ -10,19 +10,30 @@ has none, or the weights are not bf16 on a CPU, `Dense` is used.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from enum import Enum
 from typing import Final
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-__all__ = ["GROUP", "Dense", "FourBits", "Linear", "Packed", "can_pack", "packed_eight", "packed_four"]
+__all__ = ["GROUP", "Dense", "FourBits", "Linear", "Packed", "Packing", "can_pack", "packed_eight", "packed_four"]
 
 GROUP: Final = 32
 """Weights of a row that share a scale and a zero in `FourBits`: ggml's Q4_0 and Q4_1 blocks."""
 
 _FEW_ROWS: Final = 3
 """Up to here the packed weights are faster, measured on an AVX-512 machine with bf16 instructions; beyond it the bf16 product is."""
+
+
+class Packing(Enum):
+    """Which second copy of the weights few rows are multiplied with."""
+
+    NONE = "none"
+    EIGHT_BITS = "eight bits"
+    # Four bits where the file has them, else eight.
+    SMALLEST = "smallest"
+
 
 Linear = Callable[[Tensor], Tensor]
 """[rows, inputs] to [rows, outputs]."""
@@ -76,12 +87,12 @@ def packed_eight(dense: Dense) -> Linear:
     """`dense` with an 8-bit copy for few rows, where that is possible."""
     if not can_pack(dense.weight):
         return dense
-    scales = dense.weight.float().abs().amax(dim=1).clamp(min=1e-12) / 127  # [outputs]
-    levels = (dense.weight.float() / scales[:, None]).round().to(torch.int8)
-    rounded = scales.to(torch.bfloat16)
+    # The kernel's scales are bf16: rounded up by at most one step before the levels are, they add no error of their own.
+    scales = (dense.weight.float().abs().amax(dim=1).clamp(min=1e-12) / 127 * (1 + 2**-8)).to(torch.bfloat16)  # [outputs]
+    levels = (dense.weight.float() / scales[:, None].float()).round().to(torch.int8)
 
     def few(rows: Tensor) -> Tensor:
-        return torch.ops.aten._weight_int8pack_mm(rows, levels, rounded)  # type: ignore[no-any-return]
+        return torch.ops.aten._weight_int8pack_mm(rows, levels, scales)  # type: ignore[no-any-return]
 
     return Packed(dense, _biased(few, dense.bias))
 

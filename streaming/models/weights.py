@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from streaming.models.linear import Dense, FourBits, Linear, packed_eight, packed_four
+from streaming.models.linear import Dense, FourBits, Linear, Packing, packed_eight, packed_four
 from streaming.models.llama import LlamaLayer, LlamaShape, LlamaWeights
 
 __all__ = ["Matrix", "assemble"]
@@ -29,7 +29,9 @@ class Matrix:
         return Matrix(self.values[order], ordered)
 
 
-def assemble(shape: LlamaShape, find: Callable[[str], Matrix | None], dtype: torch.dtype) -> LlamaWeights:
+def assemble(
+    shape: LlamaShape, find: Callable[[str], Matrix | None], dtype: torch.dtype, packing: Packing = Packing.SMALLEST
+) -> LlamaWeights:
     """The weights in `dtype`. `find` gives a tensor by its Hugging Face name, None where the file has none. Raises ValueError, naming the
     tensor, for one that is missing or has the wrong shape."""
 
@@ -49,16 +51,20 @@ def assemble(shape: LlamaShape, find: Callable[[str], Matrix | None], dtype: tor
         layers.append(
             LlamaLayer(
                 attention_norm=vector(f"{at}.input_layernorm.weight"),
-                qkv=_linear(qkv, dtype, bias),
-                attention_out=_linear([_need(find, f"{at}.self_attn.o_proj.weight", (width, shape.heads * shape.head_width))], dtype),
+                qkv=_linear(qkv, dtype, packing, bias),
+                attention_out=_linear(
+                    [_need(find, f"{at}.self_attn.o_proj.weight", (width, shape.heads * shape.head_width))], dtype, packing
+                ),
                 feed_forward_norm=vector(f"{at}.post_attention_layernorm.weight"),
-                gate_up=_linear(gate_up, dtype),
-                down=_linear([_need(find, f"{at}.mlp.down_proj.weight", (width, shape.hidden))], dtype),
+                gate_up=_linear(gate_up, dtype, packing),
+                down=_linear([_need(find, f"{at}.mlp.down_proj.weight", (width, shape.hidden))], dtype, packing),
             )
         )
     head = find("lm_head.weight")
     dense_head = Dense(embedding if head is None else head.values.to(dtype))
-    return LlamaWeights(embedding, tuple(layers), vector("model.norm.weight"), packed_eight(dense_head))
+    return LlamaWeights(
+        embedding, tuple(layers), vector("model.norm.weight"), dense_head if packing is Packing.NONE else packed_eight(dense_head)
+    )
 
 
 def _need(find: Callable[[str], Matrix | None], name: str, size: tuple[int, ...]) -> Matrix:
@@ -70,11 +76,13 @@ def _need(find: Callable[[str], Matrix | None], name: str, size: tuple[int, ...]
     return matrix
 
 
-def _linear(parts: list[Matrix], dtype: torch.dtype, bias: Tensor | None = None) -> Linear:
+def _linear(parts: list[Matrix], dtype: torch.dtype, packing: Packing, bias: Tensor | None = None) -> Linear:
     """One product out of several with the same input."""
     dense = Dense(torch.cat([part.values for part in parts]).to(dtype), bias)
     bits = [part.bits for part in parts if part.bits is not None]
-    if len(bits) < len(parts):
+    if packing is Packing.NONE:
+        return dense
+    if packing is Packing.EIGHT_BITS or len(bits) < len(parts):
         return packed_eight(dense)
     levels, scales, zeros = (torch.cat([getattr(part, name) for part in bits]) for name in ("levels", "scales", "zeros"))
     return packed_four(dense, FourBits(levels, scales, zeros))
