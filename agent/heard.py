@@ -90,6 +90,8 @@ class HeardReplies:
         # Items by response, of the replies whose sound may still be playing; several, where one began before another was played out.
         self._sounding: dict[str, str] = {}
         self._cut: dict[str, str] = {}
+        # Rises with every change of `cut`.
+        self.version = 0
 
     @property
     def cut(self) -> Mapping[str, str]:
@@ -141,6 +143,7 @@ class HeardReplies:
         """The item has been deleted."""
         self._spoken.pop(item_id, None)
         self._cut.pop(item_id, None)
+        self.version += 1
         self._sounding = {response_id: sounding for response_id, sounding in self._sounding.items() if sounding != item_id}
 
     def as_heard(self, item: Item) -> Item:
@@ -152,3 +155,4 @@ class HeardReplies:
     def _keep(self, item_id: str, samples: int) -> None:
         spoken = self._spoken[item_id]
         self._cut[item_id] = spoken.text[: spoken.text_end(samples)]
+        self.version += 1

@@ -1,8 +1,13 @@
 """The items of a conversation, in order; clients insert, delete, retrieve."""
 
+from typing import Final
+
 from agent.items import FunctionCall, FunctionCallOutput, Item
 
-__all__ = ["History", "RefusedError"]
+__all__ = ["MAX_ITEMS", "History", "RefusedError"]
+
+MAX_ITEMS: Final = 2_000
+"""Hours of dialogue, far more than any model here is told. The server may refuse clients earlier."""
 
 
 class RefusedError(Exception):
@@ -16,11 +21,14 @@ class RefusedError(Exception):
 
 
 class History:
-    """Items by id, in the order of the conversation. The server bounds their number."""
+    """Items by id, in the order of the conversation."""
 
-    def __init__(self) -> None:
+    def __init__(self, max_items: int = MAX_ITEMS) -> None:
+        self._max_items = max_items
         self._items: dict[str, Item] = {}
         self._order: list[str] = []
+        # Rises with every change.
+        self.version = 0
 
     @property
     def items(self) -> tuple[Item, ...]:
@@ -31,6 +39,11 @@ class History:
     def last(self) -> Item | None:
         """The last item."""
         return self._items[self._order[-1]] if self._order else None
+
+    @property
+    def is_full(self) -> bool:
+        """Whether clients may insert no more. What is said still gets in: `trim` makes room for it."""
+        return len(self._order) >= self._max_items
 
     def __contains__(self, item_id: str) -> bool:
         return item_id in self._items
@@ -64,18 +77,31 @@ class History:
             raise RefusedError("item_create_invalid_previous_item_id", message, "previous_item_id")
         self._order.insert(index, item.id)
         self._items[item.id] = item
+        self.version += 1
         return self._order[index - 1] if index else None
 
     def replace(self, item: Item) -> None:
         """The same item, changed. Nothing where it has been deleted."""
         if item.id in self._items:
             self._items[item.id] = item
+            self.version += 1
 
     def delete(self, item_id: str) -> None:
         """Remove an item; raises RefusedError where there is none."""
         self.find(item_id, "item_delete_invalid_item_id")
+        self._remove(item_id)
+
+    def trim(self) -> list[str]:
+        """Remove the oldest items of a conversation that has grown too long; returns their ids."""
+        oldest = self._order[: max(0, len(self._order) - self._max_items)]
+        for item_id in oldest:
+            self._remove(item_id)
+        return oldest
+
+    def _remove(self, item_id: str) -> None:
         del self._items[item_id]
         self._order.remove(item_id)
+        self.version += 1
 
     def _called(self, call_id: str) -> bool:
         return any(isinstance(item, FunctionCall) and item.call_id == call_id for item in self._items.values())

@@ -3,9 +3,10 @@
 It turns what the engine and playout report into notices for the client; what that means for turns and history is the conversation's affair.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
+from typing import Final
 
 from agent.commands import (
     ArgumentsDelta,
@@ -45,6 +46,13 @@ class Phase(Enum):
     GENERATING = "the engine is making it"
     SENDING = "made; its audio has not all left"
     DONE = "the client has its response.done"
+
+
+_MOVES: Final[Mapping[Phase, tuple[Phase, ...]]] = {
+    Phase.GENERATING: (Phase.SENDING, Phase.DONE),
+    Phase.SENDING: (Phase.DONE,),
+    Phase.DONE: (),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +99,8 @@ class Response:
 
     def text(self, delta: TextDelta) -> list[Command]:
         """Words were decoded."""
+        if not delta.text:
+            return []
         commands = self._open_message()
         self.spoken.text += delta.text
         if not self.plan.output_audio and self._part is not None:
@@ -131,19 +141,19 @@ class Response:
     def finished(self, finish: ResponseFinished) -> list[Command]:
         """The engine has made all of it."""
         self._finish = finish
-        self.phase = Phase.SENDING
+        self._move(Phase.SENDING)
         return self._complete()
 
     def cancel(self, reason: str) -> list[Command]:
         """It ends here: `reason` is turn_detected or client_cancelled."""
+        self._move(Phase.DONE)
         commands = self._close_message(ItemStatus.INCOMPLETE)
-        self.phase = Phase.DONE
         return [*commands, ResponseDone(self._snapshot(ResponseStatus.CANCELLED, reason, None, Usage()))]
 
     def fail(self, error: str) -> list[Command]:
         """It ends here, through no fault of the client."""
+        self._move(Phase.DONE)
         commands = self._close_message(ItemStatus.INCOMPLETE)
-        self.phase = Phase.DONE
         return [*commands, ResponseDone(self._snapshot(ResponseStatus.FAILED, None, error, Usage()))]
 
     def _complete(self) -> list[Command]:
@@ -159,9 +169,13 @@ class Response:
             *self._give(len(self.spoken.text)),
             *self._close_message(ItemStatus.INCOMPLETE if cut else ItemStatus.COMPLETED),
         ]
-        self.phase = Phase.DONE
+        self._move(Phase.DONE)
         status = ResponseStatus.INCOMPLETE if cut else ResponseStatus.COMPLETED
         return [*commands, ResponseDone(self._snapshot(status, "max_output_tokens" if cut else None, None, finish.usage))]
+
+    def _move(self, phase: Phase) -> None:
+        assert phase in _MOVES[self.phase], f"{self.id}: from {self.phase.name} to {phase.name}"
+        self.phase = phase
 
     def _give(self, text_end: int) -> list[Command]:
         """Transcript up to character `text_end`."""

@@ -41,6 +41,7 @@ from agent.events import (
 )
 from agent.items import ContentPart, FunctionCallOutput, ItemStatus, Message, PartKind
 from agent.settings import SemanticVad, ServerVad, SessionKind, SessionSettings, Transcription
+from agent.state import IllegalEventError
 from streaming.events import (
     Abort,
     CommitTurn,
@@ -789,7 +790,7 @@ def test_a_reply_deleted_while_it_is_made_leaves_no_trace(play) -> None:
 
 
 def test_what_is_no_event_is_our_fault(play) -> None:
-    with pytest.raises(TypeError, match="str"):
+    with pytest.raises(IllegalEventError, match="str while LISTENING"):
         play().conversation.handle("hello", 0)
 
 

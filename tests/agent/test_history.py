@@ -55,3 +55,24 @@ def test_delete_and_replace(history) -> None:
         history.delete("a")
     history.delete("b")
     assert history.last is None
+
+
+def test_a_full_history_makes_room_for_what_is_said() -> None:
+    history = History(max_items=2)
+    assert not history.is_full
+    for item_id in "abcd":
+        history.add(message(item_id))
+    assert history.is_full
+    assert history.trim() == ["a", "b"]
+    assert [item.id for item in history.items] == ["c", "d"]
+    assert history.trim() == []
+
+
+def test_the_version_rises_with_every_change(history) -> None:
+    versions = [history.version]
+    for change in (lambda: history.add(message("c")), lambda: history.replace(message("c")), lambda: history.delete("c")):
+        change()
+        versions.append(history.version)
+    assert versions == sorted(set(versions))
+    history.replace(message("gone"))
+    assert history.version == versions[-1]

@@ -236,6 +236,21 @@ def answer_a_call(call, number: int) -> None:
         call.tell(CreateItem(None, FunctionCallOutput("", done.call_id, "Rain"), None))
 
 
+def tell_a_story(call, number: int) -> None:
+    """A question, and the beginning of a long answer."""
+    call.speak(640)
+    call.hush(640)
+    on_turn(call, -1, lambda item: call.tell(TranscriptDone(item, "Tell me a story.", 0.9, "en")))
+    call.create_response()
+    on_response(call, -1, lambda response: call.say("One two three four five six seven eight nine ten ", response))
+    call.listen(number % 10 * 32)
+
+
+def truncate_the_reply(call, number: int) -> None:
+    added = call.ordered(OutputItemAdded)
+    call.tell(TruncateItem("truncate", added[-1].item.id if added else "item_none", 0, number % 3_000))
+
+
 ACTIONS: list[Callable[[object, int], object]] = [
     lambda call, n: call.speak(n % 20 * 32),
     lambda call, _: call.speak(320),
@@ -272,6 +287,13 @@ ACTIONS: list[Callable[[object, int], object]] = [
     lambda call, _: on_response(call, -1, lambda response: call.finish(response_id=response)),
     lambda call, n: on_response(call, n, lambda response: call.finish(list(FinishReason)[n % 5], "it failed", response)),
     answer_a_call,
+    tell_a_story,
+    tell_a_story,
+    tell_a_story,
+    truncate_the_reply,
+    lambda call, n: call.speak(n % 4 * 96),
+    lambda call, n: call.speak(n % 4 * 96) + call.hush(160),
+    lambda call, n: call.update(turn_detection=ServerVad(interrupt_response=bool(n % 3))),
     lambda call, n: call.send(n % 1_000),
     lambda call, n: setattr(call, "sends", bool(n % 2)),
     lambda call, n: call.tell(EngineFailed("exited with -9")) if n % 10 == 0 else None,

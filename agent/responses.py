@@ -1,0 +1,213 @@
+"""The responses of a session: the conversation's own, one after another, and those out of band beside it.
+
+A response begins at a client's request or a turn's end, waits for the transcript it answers, is made, is sent, and ends once. One request
+may wait until the sound of the conversation's response has left (design.md section 6, "Who owns playback").
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Final
+
+from agent.commands import Command, Cut, ErrorRaised
+from agent.events import CreateResponse, PlaybackProgress
+from agent.heard import HeardReplies
+from agent.history import History, RefusedError
+from agent.plans import context_for, plan_response
+from agent.prompt import asks_back
+from agent.response import Phase, Response
+from agent.settings import SessionKind, SessionSettings
+from agent.transcripts import Transcripts
+from streaming.events import Abort, AudioReady, Respond, ResponseFinished, Say, TextDelta, ToolCallReady
+
+__all__ = ["ResponseEvent", "Responses"]
+
+_NOT_HEARD: Final = "Sorry, I did not catch that."
+"""Said where the caller's turn holds no words: asking back beats inventing an answer."""
+
+_MAX_AT_ONCE: Final = 16
+"""Responses not yet done, those out of band included; the server may allow fewer. Each keeps a context and a share of the engine."""
+
+ResponseEvent = TextDelta | AudioReady | ToolCallReady | ResponseFinished | PlaybackProgress
+
+
+class Responses:
+    """`settings` are handed in where a response takes them: a later change does not touch it."""
+
+    def __init__(
+        self, conversation_id: str, history: History, heard: HeardReplies, transcripts: Transcripts, make_id: Callable[[str], str]
+    ) -> None:
+        # The conversation's own response, while its `response.done` is due.
+        self.current: Response | None = None
+        # Whether a voice of ours has been heard in this session.
+        self.spoke = False
+        self._conversation_id = conversation_id
+        self._history = history
+        self._heard = heard
+        self._transcripts = transcripts
+        self._make_id = make_id
+        # All responses whose `response.done` is due, by id.
+        self._running: dict[str, Response] = {}
+        # The audio item whose transcript the current response waits for; it has not been ordered yet.
+        self._awaited: str | None = None
+        # A request for a response of the conversation that waits until the current one's audio has left.
+        self._queued: CreateResponse | None = None
+
+    # ---------------------------------------------------------------------------------------------------- beginning
+
+    def create(self, request: CreateResponse, settings: SessionSettings) -> list[Command]:
+        """A client asks for a response. Raises RefusedError."""
+        if settings.kind is SessionKind.TRANSCRIPTION:
+            raise RefusedError("invalid_event", "A transcription session makes no responses.")
+        if not request.in_conversation:
+            if len(self._running) >= _MAX_AT_ONCE:
+                raise RefusedError("inference_rate_limit_exceeded", f"At most {_MAX_AT_ONCE} responses at once.")
+            return self._start(request, settings)
+        current = self.current
+        if current is None:
+            return self._start(request, settings)
+        if current.phase is not Phase.SENDING or self._queued is not None:
+            message = f"Conversation already has an active response in progress: {current.id}. Wait until the response is finished."
+            raise RefusedError("conversation_already_has_active_response", message)
+        context_for(request, settings, self._history, self._heard.cut)  # refuses what it can refuse now
+        self._queued = request
+        return []
+
+    def answer(self, settings: SessionSettings) -> list[Command]:
+        """Answer the turn that has just ended: now, or after a reply that is not to be interrupted. What waits already answers it too."""
+        if self.current is None:
+            return self._start(CreateResponse(None), settings)
+        self._queued = self._queued or CreateResponse(None)
+        return []
+
+    def say(self, words: str, settings: SessionSettings) -> list[Command]:
+        """Fixed words as the conversation's response; only while it has none."""
+        assert self.current is None
+        return self._start(CreateResponse(None), settings, words)
+
+    def start_queued(self, settings: SessionSettings) -> list[Command]:
+        """Begin the response that waits, if its time has come."""
+        if self._queued is None or self.current is not None:
+            return []
+        request, self._queued = self._queued, None
+        try:
+            return self._start(request, settings)
+        except RefusedError as refused:  # an item that it names has been deleted since
+            return [ErrorRaised(refused.code, refused.message, refused.param, request.event_id)]
+
+    def go_on_without(self, item_id: str) -> list[Command]:
+        """The transcript of this item is awaited no more: it is there, or the item is gone."""
+        if self._awaited != item_id or self.current is None:
+            return []
+        self._awaited = None
+        return [self._order(self.current)]
+
+    def _new(self, request: CreateResponse, settings: SessionSettings) -> Response:
+        context = context_for(request, settings, self._history, self._heard.cut)
+        plan = plan_response(request, settings, context)
+        return Response(self._make_id("resp"), self._conversation_id, plan, self._history, self._make_id)
+
+    def _start(self, request: CreateResponse, settings: SessionSettings, words: str | None = None) -> list[Command]:
+        """Begin a response; `words` are to be said where given, else the model's are."""
+        response = self._new(request, settings)
+        self._running[response.id] = response
+        if request.in_conversation:
+            self.current = response
+        last = self._history.last
+        if words is None and response.plan.options.context is None and last is not None and self._transcripts.is_due(last.id):
+            self._awaited = last.id
+            return response.created()
+        return [*response.created(), self._order(response, words)]
+
+    def _order(self, response: Response, words: str | None = None) -> Command:
+        """Ask the engine for the reply; a turn without words is asked back, not answered."""
+        options = response.plan.options
+        if words is None and options.context is None and asks_back(self._history.items, self._heard.cut):
+            words = _NOT_HEARD
+        return Respond(response.id, options) if words is None else Say(response.id, words, options)
+
+    # -------------------------------------------------------------------------------------------------------- going on
+
+    def handle(self, event: ResponseEvent, now: int) -> list[Command]:
+        """What the engine and playout report of a response."""
+        response = self._running.get(event.response_id)
+        if response is None:
+            if isinstance(event, PlaybackProgress):  # made and sent, but perhaps still playing
+                self._heard.report(event.response_id, event.sent, event.played, now)
+            return []  # stale: the response is over
+        commands = self._advance(response, event, now)
+        item_id = response.message_id
+        if response.plan.in_conversation and response.plan.output_audio and item_id is not None and item_id in self._history:
+            self._heard.begin(response.id, item_id, response.spoken)
+        if response.phase is Phase.DONE:
+            self._forget(response)
+            self._heard.settle(response.id, now)
+        return commands
+
+    def _advance(self, response: Response, event: ResponseEvent, now: int) -> list[Command]:
+        match event:
+            case PlaybackProgress(_, sent, played):
+                return response.progress(sent, played, now)
+            case _ if response.phase is not Phase.GENERATING:
+                return []
+            case TextDelta():
+                return response.text(event)
+            case AudioReady():
+                self.spoke = True
+                return response.audio(event)
+            case ToolCallReady():
+                return response.tool_call(event)
+            case ResponseFinished():
+                return response.finished(event)
+
+    # ---------------------------------------------------------------------------------------------------------- ending
+
+    def interrupt(self, settings: SessionSettings, now: int) -> list[Command]:
+        """The caller has the floor: whatever of the conversation sounds, is being made or waits ends, and counts as said only as far as
+        it was heard."""
+        commands: list[Command] = []
+        for response_id in self._heard.audible(now):
+            if response_id not in self._running:
+                self._heard.stop(response_id, now)
+                commands.append(Cut(response_id))
+        if self.current is not None:
+            commands += self._cancel(self.current, "turn_detected", now)
+        if (waiting := self._take_queued(settings)) is not None:
+            # Begun and cancelled, so that its client is not left waiting.
+            commands += [*waiting.created(), *waiting.cancel("turn_detected")]
+        return commands
+
+    def cancel(self, response_id: str | None, now: int) -> list[Command]:
+        """The client cancels a response, the conversation's with None; what waits for that one begins. Raises RefusedError."""
+        response = self.current if response_id is None else self._running.get(response_id)
+        if response is None:
+            raise RefusedError("response_cancel_not_active", "Cancellation failed: no active response found")
+        return self._cancel(response, "client_cancelled", now)
+
+    def fail(self, error: str, settings: SessionSettings, now: int) -> list[Command]:
+        """The engine is gone: everything that waits for it ends."""
+        commands: list[Command] = []
+        for response in tuple(self._running.values()):
+            self._heard.stop(response.id, now, flushed=False)
+            self._forget(response)
+            commands += [Cut(response.id), *response.fail(error)]
+        if (waiting := self._take_queued(settings)) is not None:
+            commands += [*waiting.created(), *waiting.fail(error)]
+        return commands
+
+    def _cancel(self, response: Response, reason: str, now: int) -> list[Command]:
+        """End a response that is being made or sent."""
+        ordered = response is not self.current or self._awaited is None
+        self._heard.stop(response.id, now)
+        self._forget(response)
+        return [*([Abort(response.id)] if ordered else []), Cut(response.id), *response.cancel(reason)]
+
+    def _take_queued(self, settings: SessionSettings) -> Response | None:
+        """The response that waits, never to run: its input is looked at no more."""
+        request, self._queued = self._queued, None
+        return None if request is None else self._new(replace(request, input=()), settings)
+
+    def _forget(self, response: Response) -> None:
+        """Its `response.done` is out. What sounds on is known to `_heard`."""
+        del self._running[response.id]
+        if response is self.current:
+            self.current = self._awaited = None

@@ -1,0 +1,75 @@
+"""What the caller said, on its way into the conversation: which final texts are due, and what the client may be told of the words before.
+
+A delta never precedes the event that first names its item to the client (speech_started, or committed where there are no speech events);
+until then its words are withheld. What belongs to no turn is stale.
+"""
+
+from agent.commands import Command, TranscriptionCompleted, TranscriptionDelta, TranscriptionFailed
+from agent.history import History
+from agent.items import ContentPart, Message, PartKind
+from agent.turns import TurnTaker
+from streaming.events import TranscriptDelta, TranscriptDone, TranscriptFailed
+
+__all__ = ["Transcripts"]
+
+
+class Transcripts:
+    """One session's. Final texts go into the history's items, whatever the client wants to know."""
+
+    def __init__(self, history: History, turns: TurnTaker) -> None:
+        # Whether the client wants transcription events.
+        self.wanted = False
+        self._history = history
+        self._turns = turns
+        # Audio items whose final text is still to come, and how long each is in seconds.
+        self._due: dict[str, float] = {}
+        # Settled words of the open turn, while the client does not know its item: as long as the turn.
+        self._withheld = ""
+
+    def is_due(self, item_id: str) -> bool:
+        """Whether the final text of this item is still to come."""
+        return item_id in self._due
+
+    def turn_changed(self) -> None:
+        """Another turn begins, or the open one was none."""
+        self._withheld = ""
+
+    def turn_named(self, item_id: str) -> list[Command]:
+        """The client has been told of the turn's item: now it may have the words."""
+        words, self._withheld = self._withheld, ""
+        return [TranscriptionDelta(item_id, words)] if words else []
+
+    def expect(self, item_id: str, seconds: float) -> None:
+        """The turn has ended; its final text will come."""
+        self._due[item_id] = seconds
+
+    def forget(self, item_id: str) -> None:
+        """The item has been deleted."""
+        self._due.pop(item_id, None)
+
+    def settle(self, event: TranscriptDelta) -> list[Command]:
+        """More words of a turn."""
+        is_open = event.item_id == self._turns.open_item_id
+        if not self.wanted or not (is_open or event.item_id in self._due):
+            return []
+        if is_open and not self._turns.told:
+            self._withheld += event.text
+            return []
+        return [TranscriptionDelta(event.item_id, event.text)]
+
+    def finish(self, event: TranscriptDone | TranscriptFailed) -> list[Command]:
+        """The final text of a turn, or that there is none."""
+        seconds = self._due.pop(event.item_id, None)
+        if seconds is None:
+            return []
+        text = event.text if isinstance(event, TranscriptDone) else ""
+        self._history.replace(Message(event.item_id, "user", (ContentPart(PartKind.INPUT_AUDIO, text),)))
+        if not self.wanted:
+            return []
+        if isinstance(event, TranscriptFailed):
+            return [TranscriptionFailed(event.item_id, event.error)]
+        return [TranscriptionCompleted(event.item_id, text, seconds)]
+
+    def fail(self, error: str) -> list[Command]:
+        """The engine is gone: nothing of what is due will come."""
+        return [command for item_id in tuple(self._due) for command in self.finish(TranscriptFailed(item_id, error))]
