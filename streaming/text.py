@@ -37,8 +37,8 @@ _PHRASE_WORD: Final = re.compile(
     "who|with|without"
 )
 _LEANING_WORD: Final = re.compile(
-    "a|an|and|are|as|at|be|been|by|can|for|from|has|have|i|in|into|is|it|its|my|of|on|or|our|that|the|their|this|to|was|we|were|will|"
-    "with|would|you|your"
+    "[^ ]+['’]s|a|an|and|are|as|at|be|been|by|can|for|from|has|have|i|in|into|is|it|its|my|of|on|or|our|that|the|their|this|to|was|we|"
+    "were|will|with|would|you|your"
 )
 """A clause that ends in one of these sounds broken off."""
 

@@ -4,8 +4,8 @@ A decode step reads every weight once for a single row: its time is the bytes re
 the fastest arithmetic of a CPU. So `Packed` keeps both: bf16 for many rows, and for a few rows 8 bits a weight with one scale a row, or the
 4 bits a quantised file came with, which lose nothing. Weights only; activations and sums are never quantised.
 
-The kernels are PyTorch's own (`aten::_weight_int8pack_mm`, `aten::_weight_int4pack_mm_for_cpu`). Where this PyTorch or this processor
-has none, or the weights are not bf16 on a CPU, `Dense` is used.
+The kernels are PyTorch's own, those its compiler would choose (`aten::_weight_int8pack_mm`, `aten::_weight_int4pack_mm_for_cpu`, and
+oneDNN's for bf16). Where this PyTorch or this processor has none, or the weights are not bf16 on a CPU, `Dense` is used.
 """
 
 from collections.abc import Callable
@@ -24,6 +24,10 @@ GROUP: Final = 32
 
 _FEW_ROWS: Final = 3
 """Up to here the packed weights are faster, measured on an AVX-512 machine with bf16 instructions; beyond it the bf16 product is."""
+
+
+_MANY_ROWS: Final = 64
+"""What the order of weights is chosen for: a piece of a prefill."""
 
 
 class Packing(Enum):
@@ -64,7 +68,7 @@ class FourBits:
 class Packed:
     """A product that reads `few` for up to three rows and `many` for more."""
 
-    many: Dense
+    many: Linear
     few: Linear
 
     def __call__(self, rows: Tensor) -> Tensor:
@@ -83,8 +87,9 @@ def can_pack(weight: Tensor) -> bool:
     )
 
 
-def packed_eight(dense: Dense) -> Linear:
-    """`dense` with an 8-bit copy for few rows, where that is possible."""
+def packed_eight(dense: Dense, *, shared: bool = False) -> Linear:
+    """`dense` with an 8-bit copy for few rows, where that is possible. Weights that are `shared` with an embedding are not reordered for
+    many rows, which would be a third copy of them."""
     if not can_pack(dense.weight):
         return dense
     # The kernel's scales are bf16: rounded up by at most one step before the levels are, they add no error of their own.
@@ -94,7 +99,7 @@ def packed_eight(dense: Dense) -> Linear:
     def few(rows: Tensor) -> Tensor:
         return torch.ops.aten._weight_int8pack_mm(rows, levels, scales)  # type: ignore[no-any-return]
 
-    return Packed(dense, _biased(few, dense.bias))
+    return Packed(dense if shared else _reordered(dense), _biased(few, dense.bias))
 
 
 def packed_four(dense: Dense, bits: FourBits) -> Linear:
@@ -108,7 +113,19 @@ def packed_four(dense: Dense, bits: FourBits) -> Linear:
     def few(rows: Tensor) -> Tensor:
         return torch.ops.aten._weight_int4pack_mm_for_cpu(rows, levels, GROUP, factors)  # type: ignore[no-any-return]
 
-    return Packed(dense, _biased(few, dense.bias))
+    return Packed(_reordered(dense), _biased(few, dense.bias))
+
+
+def _reordered(dense: Dense) -> Linear:
+    """The same product with the weights in the order oneDNN computes in, which it would otherwise bring them into at every call."""
+    if not (torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_reorder_linear_weight")):
+        return dense
+    weight, bias = torch.ops.mkldnn._reorder_linear_weight(dense.weight, _MANY_ROWS), dense.bias
+
+    def many(rows: Tensor) -> Tensor:
+        return torch.ops.mkldnn._linear_pointwise(rows, weight, bias, "none", [], "")  # type: ignore[no-any-return]
+
+    return many
 
 
 def _biased(product: Linear, bias: Tensor | None) -> Linear:

@@ -63,7 +63,10 @@ def assemble(
     head = find("lm_head.weight")
     dense_head = Dense(embedding if head is None else head.values.to(dtype))
     return LlamaWeights(
-        embedding, tuple(layers), vector("model.norm.weight"), dense_head if packing is Packing.NONE else packed_eight(dense_head)
+        embedding,
+        tuple(layers),
+        vector("model.norm.weight"),
+        dense_head if packing is Packing.NONE else packed_eight(dense_head, shared=head is None),
     )
 
 

@@ -27,6 +27,7 @@ def _cut(text: str, size: int = 4) -> list[str]:
             ["Dogs sleep about twelve hours every single", " day of their lives"],
         ),
         ("It will be the largest of the really big ones", ["It will be the largest of the really", " big ones"]),
+        ("Blue is the colour of the Earth's own sky", ["Blue is the colour of the Earth's own", " sky"]),
         ("Paris.", ["Paris."]),
         # Later ones end with the sentence, or at a comma once they are long enough.
         (
