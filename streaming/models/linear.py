@@ -118,7 +118,7 @@ def packed_four(dense: Dense, bits: FourBits) -> Linear:
 
 def _reordered(dense: Dense) -> Linear:
     """The same product with the weights in the order oneDNN computes in, which it would otherwise bring them into at every call."""
-    if not (torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_reorder_linear_weight")):
+    if not (torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_reorder_linear_weight")):  # type: ignore[no-untyped-call]
         return dense
     weight, bias = torch.ops.mkldnn._reorder_linear_weight(dense.weight, _MANY_ROWS), dense.bias
 
