@@ -200,6 +200,8 @@ def _child_main(sock: socket.socket, factory: EngineFactory) -> None:
             for output in engine.step():
                 outputs.put(output)
         wake.wait()
+    # Nothing here needs an orderly end, and the lanes may be inside a library that would abort the process over one.
+    os._exit(0)
 
 
 def _read_requests(sock: socket.socket, engine: SpeechEngine, wake: threading.Event, gone: threading.Event) -> None:
