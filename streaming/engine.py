@@ -25,6 +25,7 @@ from streaming.events import (
     DiscardTurn,
     EarEvent,
     EngineEvent,
+    EngineFailed,
     EngineOrder,
     Listened,
     Respond,
@@ -103,7 +104,7 @@ class SpeechEngine:
         self._outputs: queue.SimpleQueue[EngineOutput] = queue.SimpleQueue()
         self._emit = early or self._outputs.put
         # What was knocked at the doors, and what the Ear found, in order; bounded by what the server lets a session send.
-        self._inbox: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._inbox: queue.SimpleQueue[tuple[str, Callable[[], None]]] = queue.SimpleQueue()
         self._ears = Lane("ear", threaded=threaded)
         self._voices = Lane("voice", threaded=threaded)
         # Ears belong to their lane, everything else of a session to the engine's thread.
@@ -120,14 +121,14 @@ class SpeechEngine:
 
     def open(self, session_id: str, spec: SessionSpec) -> None:
         self._ears.put(partial(self._open_ear, session_id))
-        self._note(partial(self._open, session_id, spec))
+        self._note(session_id, partial(self._open, session_id, spec))
 
     def close(self, session_id: str) -> None:
         self._ears.put(partial(self._close_ear, session_id))
-        self._note(partial(self._close, session_id))
+        self._note(session_id, partial(self._close, session_id))
 
     def feed(self, session_id: str, frame: AudioFrame) -> None:
-        self._note(partial(self._keep, session_id, frame))
+        self._note(session_id, partial(self._keep, session_id, frame))
         self._ears.put(partial(self._listen, session_id, frame))
 
     def order(self, session_id: str, order: EngineOrder) -> None:
@@ -136,7 +137,7 @@ class SpeechEngine:
                 self._ears.put(partial(self._configure_ear, session_id, order))
             case CommitTurn(end=end) | DiscardTurn(end=end):
                 self._ears.put(partial(self._forget, session_id, end))
-        self._note(partial(self._obey, session_id, order))
+        self._note(session_id, partial(self._obey, session_id, order))
 
     def busy(self) -> bool:
         return not self._inbox.empty() or not self._outputs.empty() or self._most_urgent() is not None
@@ -151,13 +152,20 @@ class SpeechEngine:
             outputs.append(self._outputs.get())
         return outputs
 
-    def _note(self, job: Callable[[], None]) -> None:
-        self._inbox.put(job)
+    def _note(self, session_id: str, job: Callable[[], None]) -> None:
+        self._inbox.put((session_id, job))
         self._wake()
 
     def _take_inbox(self) -> None:
+        """Do what was noted. What fails ends its session, with a word, and no other."""
         while not self._inbox.empty():
-            self._inbox.get()()
+            session_id, job = self._inbox.get()
+            try:
+                job()
+            except Exception as error:
+                log.exception("session %s failed", session_id)
+                self._tell(session_id, EngineFailed(f"{type(error).__name__}: {error}"))
+                self._close(session_id)
 
     def _tell(self, session_id: str, event: EngineEvent) -> None:
         self._emit(SessionEvent(session_id, event))
@@ -182,7 +190,7 @@ class SpeechEngine:
         if (ear := self._ear_of.get(session_id)) is None:
             return
         for event in ear.push(frame):
-            self._note(partial(self._heard, session_id, event))
+            self._note(session_id, partial(self._heard, session_id, event))
             self._tell(session_id, event)
 
     # -------------------------------------------------------------------------------------- the engine's thread
@@ -380,10 +388,13 @@ class SpeechEngine:
         """Bring the sequence in line with the history and the words that have settled."""
         session.unfilled = False
         settled = session.turn.settled if session.turn is not None else ""
-        prompt = self._writer.template.listening_prompt(session.history, session.transcripts, settled, self._writer.budget)
         try:
+            prompt = self._writer.template.listening_prompt(session.history, session.transcripts, settled, self._writer.budget)
             for _ in self._writer.model.sync(session.sequence, prompt):
                 yield
         except ContextFullError:
             log.warning("session %s: the turn being spoken does not fit the context", session.id)
-        session.prefill = None
+        except Exception:
+            log.exception("session %s: prefill failed", session.id)  # the reply will say so
+        finally:
+            session.prefill = None

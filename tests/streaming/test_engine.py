@@ -20,6 +20,7 @@ from streaming.events import (
     ContextMessage,
     DiscardTurn,
     EngineEvent,
+    EngineFailed,
     FinishReason,
     Respond,
     RespondOptions,
@@ -246,6 +247,21 @@ def test_a_turn_that_is_discarded_is_not_transcribed(call: Call, question: Sampl
     call.order(CommitTurn("item_2", 0, 3_200)).steps()
     (done,) = call.of(TranscriptDone)
     assert done == TranscriptDone("item_2", "", 0.0, "en")
+
+
+def test_a_session_that_fails_is_told_and_takes_no_other_with_it(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise BufferError("24 windows of sound wait for a pass")
+
+    call.engine.open("other", SessionSpec())
+    with monkeypatch.context() as patch:
+        patch.setattr("streaming.hearing.Turn.commit", fail)
+        call.order(CommitTurn("item_1", 0, 16_000)).steps()
+    assert call.events == [EngineFailed("BufferError: 24 windows of sound wait for a pass")]
+    call.engine.order("other", Say("r", "Hello.", RespondOptions()))
+    call.steps()
+    assert call.events[-1] == ResponseFinished("r", FinishReason.STOP)
+    call.engine.close("other")
 
 
 def test_a_session_that_has_closed_is_forgotten(models: Parts) -> None:
