@@ -72,7 +72,7 @@ class Reply:
             reason = yield from self._reply()
             self._speaker.finish(reason, None, self._usage)
         except ContextFullError as error:
-            self._speaker.finish(FinishReason.LENGTH, str(error), self._usage)
+            self._speaker.finish(FinishReason.ERROR, str(error), self._usage)
         except Exception as error:
             log.exception("response %s failed", self._response_id)
             self._speaker.finish(FinishReason.ERROR, f"{type(error).__name__}: {error}", self._usage)

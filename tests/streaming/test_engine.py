@@ -237,7 +237,8 @@ def test_a_prompt_beyond_the_context_ends_the_reply_not_the_session(call: Call) 
     endless = "word " * 6_000
     call.order(SetHistory((ContextMessage("system", "", endless),)), Respond("r", RespondOptions(audio=False))).steps()
     assert isinstance(call.events[-1], ResponseFinished)
-    assert call.events[-1].reason in (FinishReason.LENGTH, FinishReason.ERROR)
+    assert call.events[-1].reason is FinishReason.ERROR
+    assert "positions of a session" in (call.events[-1].error or "")
     call.order(SetHistory(()), Say("s2", "Hello.", RespondOptions())).steps()
     assert call.events[-1] == ResponseFinished("s2", FinishReason.STOP)
 
