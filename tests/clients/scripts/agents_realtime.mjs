@@ -8,7 +8,7 @@ import { pathToFileURL } from 'node:url';
 import { setTimeout as sleep } from 'node:timers/promises';
 
 const [modules, url, recording] = process.argv.slice(2);
-const resolve = createRequire(`${modules}/package.json`).resolve;
+const { resolve } = createRequire(pathToFileURL(`${modules}/package.json`));
 const { RealtimeAgent, RealtimeSession, tool } = await import(pathToFileURL(resolve('@openai/agents-realtime')).href);
 
 const CHUNK = 1920; // 40 ms of 24 kHz PCM16
@@ -23,14 +23,15 @@ const weather = tool({
 
 const agent = new RealtimeAgent({ name: 'Weather', instructions: 'Answer briefly.', tools: [weather] });
 const session = new RealtimeSession(agent, { transport: 'websocket', config: { audio: { input: { turnDetection: { type: 'server_vad', silence_duration_ms: 300 } } } } });
-const types = {}, errors = [], sent = [], dones = [];
-let audioBytes = 0, interruptions = 0;
+const types = {}, errors = [], sent = [], dones = [], transcripts = [], audio = {};
+let interruptions = 0;
 session.on('error', ({ error }) => errors.push(String(error?.message ?? JSON.stringify(error))));
-session.on('audio', ({ data }) => { audioBytes += data.byteLength; });
+session.on('audio', ({ data, responseId }) => { audio[responseId] = (audio[responseId] ?? 0) + data.byteLength; });
 session.on('audio_interrupted', () => { interruptions += 1; });
 session.transport.on('*', (event) => {
   types[event.type] = (types[event.type] ?? 0) + 1;
   if (event.type === 'response.done') dones.push(event.response);
+  if (event.type === 'conversation.item.input_audio_transcription.completed') transcripts.push(event.transcript);
 });
 const send = session.transport.sendEvent.bind(session.transport);
 session.transport.sendEvent = (event) => { if (event.type !== 'input_audio_buffer.append') sent.push(event); send(event); };
@@ -56,9 +57,8 @@ await session.connect({ apiKey: 'unused', url });
 const speaking = microphone();
 await say();
 await until(() => dones.length === 1, 'the first answer');
-const before = audioBytes;
 await say();
-await until(() => audioBytes > before, 'the long answer');
+await until(() => Object.keys(audio).length === 2, 'the long answer');
 await sleep(500); // half a second of it has been played
 await say();
 await until(() => interruptions >= 1 && dones.length === 3, 'the answer to the interruption');
@@ -69,9 +69,11 @@ await speaking;
 const history = session.history;
 session.close();
 console.log(JSON.stringify({
-  types, errors, interruptions, cities, audioBytes,
+  types, errors, interruptions, cities, transcripts,
+  audioBytes: dones.map((response) => audio[response.id] ?? 0),
   truncatedMs: sent.filter((event) => event.type === 'conversation.item.truncate').map((event) => event.audio_end_ms),
   statuses: dones.map((response) => response.status),
+  reasons: dones.map((response) => response.status_details?.reason ?? null),
   texts: dones.map((response) => response.output.flatMap((item) => item.content ?? []).map((part) => part.transcript ?? '').join('')),
   history: history.map((item) => item.type),
 }));

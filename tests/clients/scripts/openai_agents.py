@@ -31,7 +31,7 @@ class Listener:
         self.session = session
         self.types: Counter[str] = Counter()
         self.errors: list[str] = []
-        self.audio_bytes = 0
+        self.audio: Counter[str] = Counter()
         self.raw: list[str] = []
         self.queue: asyncio.Queue[Any] = asyncio.Queue()
 
@@ -41,7 +41,7 @@ class Listener:
             if event.type == "error":
                 self.errors.append(str(event.error))
             elif event.type == "audio":
-                self.audio_bytes += len(event.audio.data)
+                self.audio[event.audio.response_id] += len(event.audio.data)
             elif event.type == "raw_model_event":
                 self.raw.append(event.data.type)
             self.queue.put_nowait(event)
@@ -63,7 +63,6 @@ async def main(url: str, recording: Path) -> dict[str, Any]:
         async with Microphone(session.send_audio) as microphone:
             await microphone.say(recording)
             await listener.until("agent_end")
-            first = listener.audio_bytes
             await microphone.say(recording)
             await listener.until("audio")
             await asyncio.sleep(0.5)  # half a second of the long answer has been played
@@ -81,7 +80,7 @@ async def main(url: str, recording: Path) -> dict[str, Any]:
         "types": listener.types,
         "errors": listener.errors,
         "raw_types": Counter(listener.raw),
-        "first_audio_bytes": first,
+        "audio_bytes": list(listener.audio.values()),
         "cities": CITIES,
         "tool_output": called.output,
         "history": history,

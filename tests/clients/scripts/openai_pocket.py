@@ -21,7 +21,8 @@ async def main(url: str, recording: Path) -> dict[str, Any]:
         listener = Listener(connection)
         listening = asyncio.create_task(listener.listen())
         await listener.until("session.created")
-        await connection.session.update(session={**GA, "tools": []})  # type: ignore[arg-type]
+        # A small model may talk for a minute, and no reply is done before all but its last 10 s have been spoken.
+        await connection.session.update(session={**GA, "tools": [], "max_output_tokens": 40})  # type: ignore[arg-type]
         async with Microphone(lambda pcm: connection.input_audio_buffer.append(audio=base64.b64encode(pcm).decode())) as microphone:
             await microphone.say(recording)
             heard = await listener.until("conversation.item.input_audio_transcription.completed")
@@ -33,7 +34,8 @@ async def main(url: str, recording: Path) -> dict[str, Any]:
     return {
         "transcript": heard.transcript,
         "answer": spoken(listener, answer),
-        "call": {"name": call.name, "arguments": json.loads(call.arguments)},
+        "reason": answer.status_details and answer.status_details.reason,
+        "call": {"name": call.name, "arguments": call.arguments, "status": call.status},
     }
 
 

@@ -15,7 +15,17 @@ from loguru import logger
 from microphone import Microphone
 from pipecat.adapters.llm.schemas.function_schema import FunctionSchema
 from pipecat.adapters.llm.schemas.tools_schema import ToolsSchema
-from pipecat.frames.frames import EndFrame, ErrorFrame, Frame, InputAudioRawFrame, LLMRunFrame, TranscriptionFrame, TTSAudioRawFrame
+from pipecat.frames.frames import (
+    EndFrame,
+    ErrorFrame,
+    Frame,
+    InputAudioRawFrame,
+    LLMFullResponseStartFrame,
+    LLMRunFrame,
+    LLMTextFrame,
+    TTSAudioRawFrame,
+    TTSStartedFrame,
+)
 from pipecat.pipeline.pipeline import Pipeline
 from pipecat.pipeline.worker import PipelineParams, PipelineWorker
 from pipecat.processors.aggregators.llm_context import LLMContext
@@ -29,7 +39,7 @@ CITIES: list[str] = []
 
 
 class Wire:
-    """What the service sent and received, and a way to wait for an event."""
+    """What the service sent, audio left out."""
 
     def __init__(self, service: OpenAIRealtimeLLMService) -> None:
         self.sent: list[dict[str, Any]] = []
@@ -48,23 +58,24 @@ class Ears(FrameProcessor):
     def __init__(self) -> None:
         super().__init__()
         self.frames: Counter[str] = Counter()
-        self.transcripts: list[str] = []
         self.texts: list[str] = []
         self.errors: list[str] = []
-        self.audio_bytes = 0
+        self.audio_bytes: list[int] = []
         self.changed = asyncio.Event()
 
     async def process_frame(self, frame: Frame, direction: FrameDirection) -> None:
         await super().process_frame(frame, direction)
         self.frames[type(frame).__name__] += 1
         if isinstance(frame, TTSAudioRawFrame):
-            self.audio_bytes += len(frame.audio)
+            self.audio_bytes[-1] += len(frame.audio)
+        elif isinstance(frame, TTSStartedFrame):
+            self.audio_bytes.append(0)
         elif isinstance(frame, ErrorFrame):
             self.errors.append(frame.error)
-        elif type(frame).__name__ == "LLMFullResponseStartFrame":
+        elif isinstance(frame, LLMFullResponseStartFrame):
             self.texts.append("")
-        elif type(frame).__name__ == "LLMTextFrame" and self.texts:
-            self.texts[-1] += frame.text  # type: ignore[attr-defined]
+        elif isinstance(frame, LLMTextFrame):
+            self.texts[-1] += frame.text
         self.changed.set()
         await self.push_frame(frame, direction)
 
@@ -82,23 +93,9 @@ class Ears(FrameProcessor):
     async def silence(self) -> None:
         """Wait until no sound has come for a second: an interrupted reply is closed with fewer frames than a whole one."""
         heard = -1
-        while heard != self.audio_bytes:
-            heard = self.audio_bytes
+        while heard != sum(self.audio_bytes):
+            heard = sum(self.audio_bytes)
             await asyncio.sleep(1)
-
-
-class Mouth(FrameProcessor):
-    """In front of the service: transcripts travel upstream."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.transcripts: list[str] = []
-
-    async def process_frame(self, frame: Frame, direction: FrameDirection) -> None:
-        await super().process_frame(frame, direction)
-        if isinstance(frame, TranscriptionFrame):
-            self.transcripts.append(frame.text)
-        await self.push_frame(frame, direction)
 
 
 async def get_weather(params: Any) -> None:
@@ -120,11 +117,11 @@ async def main(url: str, recording: Path) -> dict[str, Any]:
         api_key="unused", base_url=url, settings=OpenAIRealtimeLLMService.Settings(model="pocket", session_properties=properties)
     )
     service.register_function("get_weather", get_weather)
-    wire, mouth, ears = Wire(service), Mouth(), Ears()
+    wire, ears = Wire(service), Ears()
     context = LLMContext([{"role": "user", "content": "Say hello."}], ToolsSchema(standard_tools=[weather]))
     aggregators = LLMContextAggregatorPair(context)
     worker = PipelineWorker(
-        Pipeline([mouth, aggregators.user(), service, ears, aggregators.assistant()]),
+        Pipeline([aggregators.user(), service, ears, aggregators.assistant()]),
         params=PipelineParams(audio_in_sample_rate=24_000, audio_out_sample_rate=24_000),
         enable_rtvi=False,
     )
@@ -153,12 +150,10 @@ async def main(url: str, recording: Path) -> dict[str, Any]:
         "frames": ears.frames,
         "audio_bytes": ears.audio_bytes,
         "texts": ears.texts,
-        "transcripts": mouth.transcripts,
         "cities": CITIES,
         "errors": ears.errors,
         "truncated_ms": [message["audio_end_ms"] for message in wire.sent if message["type"] == "conversation.item.truncate"],
-        "sent": [message["type"] for message in wire.sent],
-        "messages": [str(message) for message in context.messages],
+        "messages": [(message["role"], message.get("content")) for message in context.messages],
     }
 
 
