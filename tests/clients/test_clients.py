@@ -81,7 +81,9 @@ class Server:
 
 @pytest.fixture
 def server() -> Iterator[Server]:
-    server = Server([sys.executable, str(HERE / "scripted_server.py"), json.dumps({"transcripts": TURNS, "replies": REPLIES})])
+    # As a module, so that it serves the packages beside these tests and not others that are installed.
+    script = json.dumps({"transcripts": TURNS, "replies": REPLIES})
+    server = Server([sys.executable, "-m", "tests.clients.scripted_server", script])
     yield server
     server.stop()
 
