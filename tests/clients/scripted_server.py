@@ -1,4 +1,4 @@
-"""A server whose model is a script, for third-party clients: `python -m tests.clients.scripted_server SCRIPT` prints its address, then contexts.
+"""A server whose model is a script, for third-party clients: `python scripted_server.py SCRIPT` prints its address, then what it was told.
 
 SCRIPT is a JSON object: `transcripts`, what the caller's turns are heard as, and `replies`, each an object with `text` and `tool_calls`
 ([name, arguments] pairs). Each line of standard output but the first is one reply's context: a JSON list of [role, text].

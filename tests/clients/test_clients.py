@@ -5,6 +5,7 @@ test has the real models. What the model was told after the interruption is asse
 """
 
 import json
+import os
 import queue
 import subprocess
 import sys
@@ -52,7 +53,10 @@ class Server:
     """A server in a process of its own; its first line has its address, further ones what its model was told."""
 
     def __init__(self, command: list[str]) -> None:
-        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=HERE.parents[1])
+        root = HERE.parents[1]
+        # It serves the packages beside these tests, not others that may be installed.
+        environment = os.environ | {"PYTHONPATH": str(root)}
+        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=root, env=environment)
         self._lines: queue.Queue[str] = queue.Queue()
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
@@ -64,7 +68,9 @@ class Server:
         """What the model was told since the last call, reply by reply."""
         told = []
         while not self._lines.empty():
-            told.append(json.loads(self._lines.get()))
+            line = self._lines.get()
+            assert line, "the server has ended"
+            told.append(json.loads(line))
         return told
 
     def stop(self) -> None:
@@ -76,14 +82,13 @@ class Server:
         assert self._process.stdout is not None
         for line in self._process.stdout:
             self._lines.put(line.strip())
+        self._lines.put("")  # the server has ended: whoever waits for its address need wait no longer
         self._process.stdout.close()
 
 
 @pytest.fixture
 def server() -> Iterator[Server]:
-    # As a module, so that it serves the packages beside these tests and not others that are installed.
-    script = json.dumps({"transcripts": TURNS, "replies": REPLIES})
-    server = Server([sys.executable, "-m", "tests.clients.scripted_server", script])
+    server = Server([sys.executable, str(HERE / "scripted_server.py"), json.dumps({"transcripts": TURNS, "replies": REPLIES})])
     yield server
     server.stop()
 
