@@ -67,11 +67,6 @@ class AccessPolicy:
         self._origins = frozenset(origin.rstrip("/").lower() for origin in origins)
         self._ephemeral = ephemeral
 
-    @property
-    def has_keys(self) -> bool:
-        """Whether a key is needed."""
-        return bool(self._keys)
-
     def refuses(self, request: HTTPConnection, *, ephemeral: bool = True) -> Refusal | None:
         """Why the request may not pass, None if it may. `ephemeral` False wants a lasting key."""
         if not self._keys:

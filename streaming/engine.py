@@ -305,7 +305,13 @@ class SpeechEngine:
 
     def _most_urgent(self) -> Callable[[], None] | None:
         """The next piece of work, or None. Sessions take turns within a class of urgency."""
-        for kind in (self._reply_work, self._final_work, self._pause_work, self._speech_work, self._prefill_work):
+        for kind in (
+            self._reply_work,
+            self._final_work,
+            partial(self._turn_work, True),
+            partial(self._turn_work, False),
+            self._prefill_work,
+        ):
             for session in self._sessions.values():
                 if (work := kind(session)) is not None:
                     return partial(self._do, session, work)
@@ -331,15 +337,11 @@ class SpeechEngine:
             session.final = self._conclude(session, session.ending[0])
         return session.final
 
-    def _pause_work(self, session: _Session) -> Iterator[None] | None:
-        """The transcript of a turn that may end here."""
-        return self._pass(session, session.turn) if session.turn is not None and session.turn.paused else None
-
-    def _speech_work(self, session: _Session) -> Iterator[None] | None:
-        """The transcript of a turn that goes on."""
-        return self._pass(session, session.turn) if session.turn is not None and not session.turn.paused else None
-
-    def _pass(self, session: _Session, turn: Turn) -> Iterator[None] | None:
+    def _turn_work(self, paused: bool, session: _Session) -> Iterator[None] | None:
+        """The transcript of the open turn: of one that may end here (`paused`), or of one that goes on."""
+        turn = session.turn
+        if turn is None or turn.paused is not paused:
+            return None
         if turn.work is None and turn.due:
             turn.work = self._hear(session, turn)
         return turn.work

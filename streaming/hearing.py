@@ -28,11 +28,6 @@ class InputRing:
         self._frames: deque[AudioFrame] = deque()
         self._held = 0
 
-    @property
-    def end(self) -> int:
-        """The position after the last sample held."""
-        return self._frames[-1].at + len(self._frames[-1].pcm) if self._frames else 0
-
     def append(self, frame: AudioFrame) -> None:
         """Keep a frame; the oldest fall out beyond the limit."""
         self._frames.append(frame)
@@ -52,8 +47,6 @@ class Turn:
     def __init__(self, item_id: str, start: int, transcriber: Transcriber) -> None:
         self.item_id = item_id
         self.start = start
-        # The final pass's result.
-        self.transcript: Transcript | None = None
         # Settled text, which only grows: what may be prefilled while the caller goes on.
         self.settled = ""
         # The pass under way, if there is one: a transcriber makes one at a time.
@@ -112,8 +105,7 @@ class Turn:
 
     def conclude(self) -> Generator[None, None, Transcript]:
         """The final pass, in pieces; costs nothing where the last one heard everything."""
-        self.transcript = yield from self._transcriber.finish()
-        return self.transcript
+        return (yield from self._transcriber.finish())
 
     def _push(self, ring: InputRing, until: int) -> None:
         pcm = ring.between(self._fed, until)

@@ -20,7 +20,7 @@ class Lane:
 
     def __init__(self, name: str, *, threaded: bool = True) -> None:
         # Unbounded here, because what is put is bounded by its sources: a session's input buffer, a reply's clauses.
-        self._jobs: queue.SimpleQueue[Callable[[], None] | None] | None = None
+        self._jobs: queue.SimpleQueue[Callable[[], None]] | None = None
         if threaded:
             self._jobs = queue.SimpleQueue()
             threading.Thread(target=self._work, args=(self._jobs,), name=name, daemon=True).start()
@@ -32,14 +32,10 @@ class Lane:
         else:
             self._jobs.put(job)
 
-    def close(self) -> None:
-        """Let the thread end after the jobs already put."""
-        if self._jobs is not None:
-            self._jobs.put(None)
-
     @staticmethod
-    def _work(jobs: "queue.SimpleQueue[Callable[[], None] | None]") -> None:
-        while (job := jobs.get()) is not None:
+    def _work(jobs: "queue.SimpleQueue[Callable[[], None]]") -> None:
+        while True:
+            job = jobs.get()
             try:
                 job()
             except Exception:

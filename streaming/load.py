@@ -55,13 +55,13 @@ def load_engine(files: EngineFiles, early: Callable[[EngineOutput], None]) -> Sp
 
 
 def _warm_up(parts: Parts) -> None:
-    """Run every model once on what it will see, so that the first caller pays for no lazy initialisation."""
+    """Run every model once on what it will see, so that the first caller pays for no lazy initialisation. The voice has been, as it was
+    loaded."""
     sound = np.zeros(SAMPLE_RATE * 2, np.float32)
     transcriber = Transcriber(parts.recogniser)
     transcriber.push(sound)
     completed(transcriber.finish())
     parts.end_of_turn.score(sound)
-    parts.voice.speak("Hello, I am ready.", 24_000)
     model = parts.writer.model
     sequence = model.sequence()
     for _ in model.sync(sequence, parts.writer.template.reply_prompt((), {}, parts.writer.budget)):

@@ -3,6 +3,7 @@
 import json
 import logging
 from collections.abc import Callable, Container, Generator, Mapping
+from dataclasses import replace
 
 from streaming.chat import ChatTemplate
 from streaming.constrained import SchemaWriter
@@ -87,7 +88,7 @@ class Reply:
         for count in self._writer.model.sync(self._sequence, prompt):
             computed += count
             yield
-        self._usage = Usage(len(prompt), max(0, len(prompt) - computed), 0, 0)
+        self._usage = Usage(len(prompt), max(0, len(prompt) - computed))
         if tool is not None:
             yield from self._call(tool)
             return FinishReason.TOOL_CALLS
@@ -107,7 +108,7 @@ class Reply:
                 reason = FinishReason.STOP
                 break
             said.append(token)
-            self._usage = Usage(self._usage.input_tokens, self._usage.cached_tokens, len(said), 0)
+            self._usage = replace(self._usage, output_tokens=len(said))
             self._write(cutter, decoder.push(token))
             if len(self._sequence.tokens) + 1 >= self._writer.model.context:
                 break
@@ -127,14 +128,13 @@ class Reply:
         schema = json.loads(tool.parameters)
         before = len(self._sequence.tokens)
         arguments = yield from self._writer.schemas.write(self._sequence, schema)
-        self._usage = Usage(self._usage.input_tokens, self._usage.cached_tokens, len(self._sequence.tokens) - before, 0)
+        self._usage = replace(self._usage, output_tokens=len(self._sequence.tokens) - before)
         self._tell(ToolCallReady(self._response_id, 0, tool.name, arguments))
 
     def _sampling(self) -> Sampling:
-        default = self._writer.sampling
         if self._options.temperature is None:
-            return default
-        return Sampling(min(2.0, max(0.0, self._options.temperature)), default.top_p, default.repetition_penalty)
+            return self._writer.sampling
+        return replace(self._writer.sampling, temperature=min(2.0, max(0.0, self._options.temperature)))
 
 
 def say(speaker: Speaker, tell: Callable[[EngineEvent], None], response_id: str, text: str) -> None:

@@ -1,7 +1,7 @@
 """What every test may use: real weights, shared recordings, a scaled time limit, and the guard against leaks.
 
 Tests that need something a machine may lack carry a marker (`models`, `clients`, `browser`) and are skipped with the reason where it is
-missing. `make test` installs all of it and sets `VIVAVOCE_REQUIRE_<MARKER>=1`, which makes its absence an error instead.
+missing. With `VIVAVOCE_REQUIRE_<MARKER>=1` its absence is an error instead: `make test` sets it for the models, `.ci/run` for all.
 """
 
 import asyncio
@@ -12,11 +12,15 @@ import shutil
 import threading
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from streaming.bundle import Places, default_places, is_present
 from streaming.manifest import load_manifest
+
+if TYPE_CHECKING:
+    from streaming.load import EngineFiles
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 CLIENT_GROUPS = ("openai", "livekit", "pipecat", "node")
@@ -58,6 +62,20 @@ def parts() -> Path:
     if reason := missing_models():
         pytest.skip(reason)
     return default_places().cache / "parts"
+
+
+@pytest.fixture(scope="session")
+def pocket(parts: Path) -> "EngineFiles":
+    """The pocket bundle's files, as the engine wants them, on one thread."""
+    from streaming.load import EngineFiles  # brings torch, which most tests do without
+
+    return EngineFiles(
+        recogniser=parts / "whisper-base",
+        language_model=next((parts / "smollm2-135m-instruct").glob("*.gguf")),
+        voice=parts / "piper-en-us-joe",
+        end_of_turn=next((parts / "smart-turn-v3.2").glob("*.onnx")),
+        threads=1,
+    )
 
 
 @pytest.fixture(scope="session")

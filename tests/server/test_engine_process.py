@@ -16,16 +16,6 @@ from streaming.load import EngineFiles, load_engine
 Fact = EngineEvent | SynthesisedAudio
 
 
-def files_in(parts: Path) -> EngineFiles:
-    return EngineFiles(
-        recogniser=parts / "whisper-base",
-        language_model=next((parts / "smollm2-135m-instruct").glob("*.gguf")),
-        voice=parts / "piper-en-us-joe",
-        end_of_turn=next((parts / "smart-turn-v3.2").glob("*.onnx")),
-        threads=1,
-    )
-
-
 async def facts_until(kind: type[EngineEvent], facts: "asyncio.Queue[Fact]") -> list[Fact]:
     seen: list[Fact] = []
     while not seen or not isinstance(seen[-1], kind):
@@ -35,8 +25,8 @@ async def facts_until(kind: type[EngineEvent], facts: "asyncio.Queue[Fact]") -> 
 
 @pytest.mark.models
 @pytest.mark.timeout(300)
-async def test_it_speaks_dies_and_is_replaced(parts: Path) -> None:
-    link = ProcessEngineLink(partial(load_engine, files_in(parts)))
+async def test_it_speaks_dies_and_is_replaced(pocket: EngineFiles) -> None:
+    link = ProcessEngineLink(partial(load_engine, pocket))
     await link.start()
     try:
         for _ in range(2):

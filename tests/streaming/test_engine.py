@@ -48,15 +48,8 @@ TOOL = ToolSpec(
 
 
 @pytest.fixture(scope="module")
-def models(parts: Path) -> Parts:
-    return load_parts(
-        EngineFiles(
-            recogniser=parts / "whisper-base",
-            language_model=next((parts / "smollm2-135m-instruct").glob("*.gguf")),
-            voice=parts / "piper-en-us-joe",
-            end_of_turn=next((parts / "smart-turn-v3.2").glob("*.onnx")),
-        )
-    )
+def models(pocket: EngineFiles) -> Parts:
+    return load_parts(pocket)
 
 
 @dataclass
