@@ -122,3 +122,5 @@ class SessionSettings:
     """Extension `vivavoce.playback`: the client reports what it has played, every 100 ms."""
     wants_ledger: bool = False
     """Extension `vivavoce.ledger`: the client is told the latency ledger of each turn."""
+    speculation: bool = True
+    """Extension `vivavoce.speculation`: a reply is prepared at every pause that may end the turn. Off to compare."""

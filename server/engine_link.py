@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from streaming.audio import AudioFrame
-from streaming.doors import Engine, EngineOutput, SessionEvent, SynthesisedAudio
+from streaming.doors import Engine, EngineLoad, EngineOutput, SessionEvent, SynthesisedAudio
 from streaming.events import EngineEvent, EngineFailed, EngineOrder, SessionSpec
 
 __all__ = ["CloseSession", "EngineLink", "FeedFrame", "LocalEngineLink", "OpenSession", "Request", "Sink", "TakeOrder", "apply", "deliver"]
@@ -71,6 +71,8 @@ def apply(engine: Engine, request: Request) -> None:
 def deliver(sinks: dict[str, Sink], outputs: list[EngineOutput]) -> None:
     """Hand each output to its session's sink; a session that has closed gets nothing."""
     for output in outputs:
+        if isinstance(output, EngineLoad):
+            continue
         sink = sinks.get(output.session_id)
         if sink is not None:
             sink(output.event if isinstance(output, SessionEvent) else output)

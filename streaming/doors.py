@@ -12,7 +12,7 @@ import numpy.typing as npt
 from streaming.audio import AudioFrame
 from streaming.events import EngineEvent, EngineOrder, SessionSpec
 
-__all__ = ["Engine", "EngineOutput", "SessionEvent", "SynthesisedAudio"]
+__all__ = ["Engine", "EngineLoad", "EngineOutput", "SessionEvent", "SynthesisedAudio"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,16 @@ class SynthesisedAudio:
     pcm: npt.NDArray[np.int16]
 
 
-EngineOutput = SessionEvent | SynthesisedAudio
+@dataclass(frozen=True, slots=True)
+class EngineLoad:
+    """How hard the engine works, told about twice a second while that changes. `busy` is the share of the last seconds in which its busiest
+    thread worked, 0.0 to 1.0, speculations not counted: they are what is left out first. `sessions` is how many it holds."""
+
+    busy: float
+    sessions: int
+
+
+EngineOutput = SessionEvent | SynthesisedAudio | EngineLoad
 
 
 class Engine(Protocol):

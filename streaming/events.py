@@ -52,6 +52,7 @@ __all__ = [
     "TranscriptDelta",
     "TranscriptDone",
     "TranscriptFailed",
+    "TranscriptProvisional",
     "Usage",
     "WordMark",
 ]
@@ -92,9 +93,11 @@ class EndOfTurnScore:
 @dataclass(frozen=True, slots=True)
 class Listened:
     """The Ear has heard everything up to `at`. Sent for every VAD window (32 ms), so that silence and speech durations are counted
-    in audio, not in wall clock. Example: `Listened(at=45568)`."""
+    in audio, not in wall clock. `silence` is how many of the last samples held no speech, 0 while there is some: it grows for three windows
+    before `SpeechStopped` says that this is a pause. Example: `Listened(at=45568, silence=512)`."""
 
     at: int
+    silence: int = 0
 
 
 class OverlapKind(Enum):
@@ -127,6 +130,18 @@ class TranscriptDelta:
     text: str
     confidence: float
     language: str
+
+
+@dataclass(frozen=True, slots=True)
+class TranscriptProvisional:
+    """What the open turn `item_id` says if it ends in the pause that began at `at` (the `SpeechStopped` of that position): all of its
+    words, settled or not; "" where there are none. Told to nobody: it serves the decision and a speculation, and is void as soon as the
+    caller goes on. Example: `TranscriptProvisional("item_1", 41984, "What is a tortoise?", 0.92)`."""
+
+    item_id: str
+    at: int
+    text: str
+    confidence: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,6 +250,7 @@ EarEvent = SpeechStarted | SpeechStopped | EndOfTurnScore | OverlapScore | Liste
 EngineEvent = (
     EarEvent
     | TranscriptDelta
+    | TranscriptProvisional
     | TranscriptDone
     | TranscriptFailed
     | TextDelta
@@ -321,11 +337,13 @@ class StartTurn:
 @dataclass(frozen=True, slots=True)
 class CommitTurn:
     """The caller's turn is the input from `start` to `end`; its final transcript is wanted. Works without a `StartTurn` too (a manual
-    commit). Example: `CommitTurn("item_1", start=0, end=48000)`."""
+    commit). With `transcript` (a `TranscriptProvisional` of the pause it ended in) its words are known: no other pass is made, and no
+    `TranscriptDone` follows. Example: `CommitTurn("item_1", start=0, end=48000)`."""
 
     item_id: str
     start: int
     end: int
+    transcript: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -369,22 +387,27 @@ class Abort:
 
 @dataclass(frozen=True, slots=True)
 class Speculate:
-    """Prepare a reply that may be dropped: nothing of it is released, no tool is called."""
+    """Prepare the reply to the open turn `item_id` as if it had ended with the words `text`, on the history as last set, up to its first
+    clause and that clause's sound. What comes of it (`TextDelta`, `AudioReady`, ...) is told as of any reply, and is the agent's to
+    withhold; no tool is called. At most one a session: another replaces it. The engine may put it off for as long as it likes.
+    Example: `Speculate("resp_1", "item_1", "What is a tortoise?", RespondOptions())`."""
 
     response_id: str
+    item_id: str
+    text: str
     options: RespondOptions
 
 
 @dataclass(frozen=True, slots=True)
 class Adopt:
-    """The speculation was right: it becomes the response."""
+    """The speculation was right: it becomes the response, and nothing of it is made again. Follows the `CommitTurn` with its words."""
 
     response_id: str
 
 
 @dataclass(frozen=True, slots=True)
 class Drop:
-    """The speculation was wrong: rewind, without trace."""
+    """The speculation was wrong: it is forgotten without trace. Ends in `ResponseFinished(ABORTED)`, whose usage says what was wasted."""
 
     response_id: str
 

@@ -100,10 +100,10 @@ def _extras_json(settings: SessionSettings) -> dict[str, object]:
 
 
 def _extensions_json(settings: SessionSettings) -> dict[str, object]:
-    """Ours are echoed only to clients that turned one on: others need not know."""
-    if not settings.acks_playback and not settings.wants_ledger:
+    """Ours are echoed only to clients that changed one: others need not know."""
+    if not settings.acks_playback and not settings.wants_ledger and settings.speculation:
         return {}
-    return {"vivavoce": {"playback": settings.acks_playback, "ledger": settings.wants_ledger}}
+    return {"vivavoce": {"playback": settings.acks_playback, "ledger": settings.wants_ledger, "speculation": settings.speculation}}
 
 
 def format_json(wire: AudioFormat, dialect: Dialect) -> object:

@@ -129,7 +129,7 @@ def _read_extensions(session: Fields) -> dict[str, object]:
     ours = session.child("vivavoce")
     if ours is None:
         return {}
-    wanted = {"acks_playback": ours.flag("playback"), "wants_ledger": ours.flag("ledger")}
+    wanted = {"acks_playback": ours.flag("playback"), "wants_ledger": ours.flag("ledger"), "speculation": ours.flag("speculation")}
     return {name: value for name, value in wanted.items() if value is not None}
 
 
