@@ -12,7 +12,7 @@ from typing import Final
 from agent.settings import Eagerness, SemanticVad, ServerVad, TurnDetection
 from streaming.events import SAMPLE_RATE
 
-__all__ = ["Endpointer", "semantic_wait_ms"]
+__all__ = ["Endpointer", "semantic_wait_ms", "words_belief"]
 
 
 _Points = tuple[tuple[float, int], ...]
@@ -42,6 +42,11 @@ def semantic_wait_ms(eagerness: Eagerness, probability: float) -> float:
     return float(points[-1][1])
 
 
+def words_belief(text: str) -> float | None:  # noqa: ARG001 - not yet measured
+    """Probability that a turn with these words so far is finished; None where they tell nothing."""
+    return None
+
+
 def _points(eagerness: Eagerness) -> _Points:
     match eagerness:
         case Eagerness.LOW:
@@ -59,9 +64,12 @@ class Endpointer:
         self._detection = detection
         # The last speech sample of the present pause; None while there is speech, or nothing to end.
         self._stopped: int | None = None
-        # Scores of the present pause, at most one a mark of the Ear, and the position of the newest.
+        # Scores of the present pause, at most one a mark of the Ear; what the turn says if it ends in it, where that is known.
         self._scores: list[float] = []
-        self._scored_at = 0
+        self._words: str | None = None
+        # The position of the newest evidence, and how far the input has been heard.
+        self._told_at = 0
+        self._listened = 0
 
     def configure(self, detection: TurnDetection) -> None:
         """Decide like this from now on, the present pause included."""
@@ -74,18 +82,26 @@ class Endpointer:
     def speech_stopped(self, at: int) -> None:
         """A pause: speech ended at `at`."""
         self._stopped = at
-        self._scores = []
-        self._scored_at = at
+        self._scores, self._words = [], None
+        self._told_at = at
 
     def scored(self, at: int, probability: float) -> None:
         """The end-of-turn model heard the input up to `at`. Ignored outside a pause (it came late)."""
         if self._stopped is not None and at >= self._stopped:
             self._scores.append(probability)
-            self._scored_at = at
+            self._told_at = max(self._told_at, at)
+
+    def worded(self, at: int, text: str) -> None:
+        """What the turn says if it ends in the pause that began at `at`. Ignored outside that pause (it came late)."""
+        if at == self._stopped:
+            self._words = text
+            if words_belief(text) is not None:
+                self._told_at = max(self._told_at, self._listened)
 
     def decide(self, listened_at: int) -> int | None:
         """Where the turn ends, trailing silence included, once the input heard up to `listened_at` tells; None before. Each turn is
         decided once: after an answer nothing is decided until the next `speech_stopped`."""
+        self._listened = listened_at
         if self._stopped is None:
             return None
         end = self._end(self._stopped)
@@ -97,16 +113,22 @@ class Endpointer:
     def reset(self) -> None:
         """There is no turn to end: it was committed by hand, or cleared."""
         self._stopped = None
-        self._scores = []
+        self._scores, self._words = [], None
 
     def _end(self, stopped: int) -> int:
         match self._detection:
             case ServerVad(silence_duration_ms=silence):
                 return stopped + _samples(silence)
             case SemanticVad(eagerness=eagerness):
-                # The mean of the pause's scores: one alone jumps by 0.3 from mark to mark. A rising belief can't end the turn in the past.
-                belief = sum(self._scores) / len(self._scores) if self._scores else _UNSCORED
-                return max(stopped + _samples(semantic_wait_ms(eagerness, belief)), self._scored_at)
+                # A rising belief can't end the turn in the past.
+                return max(stopped + _samples(semantic_wait_ms(eagerness, self._belief())), self._told_at)
+
+    def _belief(self) -> float:
+        """The mean of the pause's scores, as one alone jumps by 0.3 from mark to mark; with what the words tell, the mean of both."""
+        beliefs = [sum(self._scores) / len(self._scores)] if self._scores else []
+        if self._words is not None and (worded := words_belief(self._words)) is not None:
+            beliefs.append(worded)
+        return sum(beliefs) / len(beliefs) if beliefs else _UNSCORED
 
 
 def _samples(milliseconds: float) -> int:

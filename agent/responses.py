@@ -79,6 +79,16 @@ class Responses:
         self._queued = self._queued or CreateResponse(None)
         return []
 
+    def make_id(self) -> str:
+        """An id for a response that may come to be."""
+        return self._make_id("resp")
+
+    def adopt(self, response_id: str, settings: SessionSettings) -> list[Command]:
+        """What was prepared under this id becomes the conversation's response, as `answer` would begin it; only while it has none.
+        `Adopt` is to follow."""
+        assert self.current is None
+        return self._begin(self._new(CreateResponse(None), settings, response_id))
+
     def say(self, words: str, settings: SessionSettings) -> list[Command]:
         """Fixed words as the conversation's response; only while it has none."""
         assert self.current is None
@@ -101,22 +111,26 @@ class Responses:
         self._awaited = None
         return [self._order(self.current)]
 
-    def _new(self, request: CreateResponse, settings: SessionSettings) -> Response:
+    def _new(self, request: CreateResponse, settings: SessionSettings, response_id: str | None = None) -> Response:
         context = context_for(request, settings, self._history, self._heard.cut)
         plan = plan_response(request, settings, context)
-        return Response(self._make_id("resp"), self._conversation_id, plan, self._history, self._make_id)
+        return Response(response_id or self.make_id(), self._conversation_id, plan, self._history, self._make_id)
 
     def _start(self, request: CreateResponse, settings: SessionSettings, words: str | None = None) -> list[Command]:
         """Begin a response; `words` are to be said where given, else the model's are."""
         response = self._new(request, settings)
-        self._running[response.id] = response
-        if request.in_conversation:
-            self.current = response
+        created = self._begin(response)
         last = self._history.last
         if words is None and response.plan.options.context is None and last is not None and self._transcripts.is_due(last.id):
             self._awaited = last.id
-            return response.created()
-        return [*response.created(), self._order(response, words)]
+            return created
+        return [*created, self._order(response, words)]
+
+    def _begin(self, response: Response) -> list[Command]:
+        self._running[response.id] = response
+        if response.plan.in_conversation:
+            self.current = response
+        return response.created()
 
     def _order(self, response: Response, words: str | None = None) -> Command:
         """Ask the engine for the reply; a turn without words is asked back, not answered."""

@@ -124,3 +124,8 @@ class SessionSettings:
     """Extension `vivavoce.ledger`: the client is told the latency ledger of each turn."""
     speculation: bool = True
     """Extension `vivavoce.speculation`: a reply is prepared at every pause that may end the turn. Off to compare."""
+
+    @property
+    def answers_turns(self) -> bool:
+        """Whether a turn that is detected is answered without being asked."""
+        return self.kind is SessionKind.REALTIME and self.turn_detection is not None and self.turn_detection.create_response

@@ -30,6 +30,11 @@ class Transcripts:
         """Whether the final text of this item is still to come."""
         return item_id in self._due
 
+    @property
+    def any_due(self) -> bool:
+        """Whether any final text is still to come."""
+        return bool(self._due)
+
     def turn_changed(self) -> None:
         """Another turn begins, or the open one was none."""
         self._withheld = ""

@@ -84,6 +84,10 @@ class TurnTaker:
         """The item of the turn, or the overlap, that is being spoken."""
         return None if self.floor is Floor.OPEN else self._item_id
 
+    def pauses(self, item_id: str, at: int) -> bool:
+        """Whether the caller's open turn is this item, and in the pause that began at `at`."""
+        return self.floor is Floor.CALLER and self._item_id == item_id and self._paused_at == at
+
     def configure(self, detection: TurnDetection | None) -> Outcome:
         """Take turns like this from now on."""
         self._detection = detection
@@ -132,6 +136,11 @@ class TurnTaker:
         """The end-of-turn model's belief."""
         if self._endpointer is not None:
             self._endpointer.scored(at, probability)
+
+    def worded(self, item_id: str, at: int, text: str) -> None:
+        """What the open turn says if it ends in the pause that began at `at`. Ignored where it is in no such pause (it came late)."""
+        if self._endpointer is not None and self.pauses(item_id, at):
+            self._endpointer.worded(at, text)
 
     def listened_to(self, at: int, *, audible: bool) -> Outcome:
         """The Ear has heard everything up to `at`."""
