@@ -1,5 +1,6 @@
 """A dialogue as a script: who says what when, and what the conversation orders. Its checker holds what is always true of any script."""
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
@@ -19,6 +20,7 @@ from agent.commands import (
     InputSpeechStopped,
     ItemAdded,
     ItemDone,
+    Notify,
     OpenPlayout,
     OutputAudioDone,
     OutputItemAdded,
@@ -39,18 +41,23 @@ from agent.events import CancelResponse, CommitInput, CreateItem, CreateResponse
 from agent.items import ContentPart, Message, PartKind
 from agent.settings import ServerVad, SessionSettings, Transcription
 from streaming.events import (
+    Adopt,
     AudioReady,
     CommitTurn,
+    Drop,
     FinishReason,
     Listened,
     Respond,
     ResponseFinished,
     Say,
     SetHistory,
+    Speculate,
     SpeechStarted,
     SpeechStopped,
+    StartTurn,
     TextDelta,
     TranscriptDone,
+    TranscriptProvisional,
     Usage,
     WordMark,
 )
@@ -104,6 +111,11 @@ class Dialogue:
 
     def transcript(self, text: str) -> list[Command]:
         return self.tell(TranscriptDone(self.last(CommitTurn).item_id, text, 0.9, "en"))
+
+    def provisional(self, text: str = "What is a tortoise?") -> list[Command]:
+        """The words of the open turn, if it ends in the newest pause."""
+        at = next(event.at for _, event in reversed(self.log) if isinstance(event, SpeechStopped))
+        return self.tell(TranscriptProvisional(self.last(StartTurn).item_id, at, text, 0.9))
 
     def write(self, text: str, item_id: str = "") -> list[Command]:
         message = Message(item_id, "user", (ContentPart(PartKind.INPUT_TEXT, text),))
@@ -165,7 +177,7 @@ class Dialogue:
 
     def ordered(self) -> str:
         """The response asked of the engine last."""
-        return self.last(Respond | Say).response_id
+        return self.last(Respond | Say | Speculate).response_id
 
     def done(self) -> ResponseSnapshot:
         return self.last(ResponseDone).response
@@ -178,6 +190,15 @@ class Dialogue:
         """The context the model was told last."""
         told = self.all(SetHistory)
         return [(message.role, message.text) for message in told[-1].messages] if told else []
+
+    def told(self) -> list[str]:
+        """What the client has seen, with ids by the order in which they came up."""
+        ids: dict[str, str] = {}
+
+        def name(found: re.Match[str]) -> str:
+            return ids.setdefault(found[0], f"{found[1]}{len(ids)}")
+
+        return [re.sub(r"(item|resp|call)_\w{21}", name, repr(command)) for command in self.all(Notify)]
 
     def error(self) -> tuple[str | None, str | None]:
         error = self.last(ErrorRaised)
@@ -255,10 +276,42 @@ def check(dialogue: Dialogue) -> None:
     assert len(set(created)) == len(created)
     assert len(set(added)) == len(added)
     assert len(set(ended)) == len(ended)
+    check_speculations(commands)
     told = [command.messages for command in commands if isinstance(command, SetHistory)]
     assert all(before != after for before, after in pairwise(told))
     again = Conversation("sess_1", 7)
     assert [command for now, event in dialogue.log for command in again.handle(event, now)] == commands
+
+
+def check_speculations(commands: list[Command]) -> None:
+    """At most one at a time, each adopted or dropped once; nothing of it is seen before it is adopted, or ever if it is not."""
+    prepared: str | None = None
+    dropped: set[str] = set()
+    for index, command in enumerate(commands):
+        if isinstance(command, ResponseCreated):
+            assert command.response.id not in dropped
+        elif prepared is not None:
+            assert response_of(command) != prepared or any(Adopt(prepared) == later for later in commands[index:])
+        match command:
+            case Speculate(response_id):
+                assert prepared is None
+                prepared = response_id
+            case Drop(response_id):
+                assert response_id == prepared
+                prepared = None
+                dropped.add(response_id)
+            case Adopt(response_id):
+                assert response_id == prepared
+                prepared = None
+                assert isinstance(commands[index - 1], SetHistory)
+                before = [c for c in commands[:index] if isinstance(c, CommitTurn | ResponseCreated)]
+                assert [type(c) for c in before[-2:]] == [CommitTurn, ResponseCreated]
+                assert before[-2].transcript is not None
+                assert before[-1].response.id == response_id
+                assert not any(isinstance(c, Release | ArgumentsDone) and response_of(c) == response_id for c in commands[:index])
+            case CommitTurn(transcript=str() as text):
+                assert prepared is not None
+                assert text.strip()
 
 
 @pytest.fixture
