@@ -1,7 +1,10 @@
-"""Whatever happens in whatever order: what `tests/agent/conftest.py` holds always true stays true, and no event raises."""
+"""Whatever happens in whatever order: what `tests/agent/conftest.py` holds always true stays true, no event raises, and no client can tell
+whether its replies were prepared ahead."""
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import chain
 
 import pytest
 from hypothesis import given, settings
@@ -22,13 +25,18 @@ from agent.events import (
 from agent.items import ContentPart, FunctionCallOutput, Message, PartKind
 from agent.settings import SemanticVad, ServerVad, SessionKind, SessionSettings, Transcription
 from streaming.events import (
+    Adopt,
     AudioReady,
     CommitTurn,
+    Drop,
     EndOfTurnScore,
     EngineFailed,
     FinishReason,
+    Respond,
     ResponseFinished,
+    Say,
     SetHistory,
+    Speculate,
     SpeechStarted,
     SpeechStopped,
     StartTurn,
@@ -37,6 +45,7 @@ from streaming.events import (
     TranscriptDelta,
     TranscriptDone,
     TranscriptFailed,
+    TranscriptProvisional,
     WordMark,
 )
 
@@ -59,7 +68,8 @@ class World:
         # Text written, samples made, samples sent and played, by response; what `ResponseFinished` has ended.
         self.made: dict[str, list[int]] = {}
         self.finished: set[str] = set()
-        self.transcribed: set[str] = set()
+        # Where the newest pause began.
+        self.paused: int | None = None
 
     def responses(self) -> list[str]:
         return [command.response.id for command in self.talk.all(ResponseCreated)]
@@ -68,11 +78,14 @@ class World:
         return ["none", *(message.item_id for c in self.talk.all(SetHistory)[-1:] for message in c.messages)]
 
     def engine(self, kind: int, number: int) -> None:
-        """Something about one of the responses, also those that have long been cut."""
-        ids = [i for i in self.responses() if i not in self.finished]
-        if not ids:
-            return
-        response_id = ids[number % len(ids)]
+        """Something about one of the responses and speculations, also those that have long been cut or dropped."""
+        speculated = [command.response_id for command in self.talk.all(Speculate)]
+        ids = [i for i in dict.fromkeys([*self.responses(), *speculated]) if i not in self.finished]
+        if ids:
+            self.make(ids[number % len(ids)], kind, number)
+
+    def make(self, response_id: str, kind: int, number: int) -> None:
+        """Words, a clause's sound, a call, or the end of a reply."""
         made = self.made.setdefault(response_id, [0, 0, 0, 0])
         if kind == 0:
             self.talk.tell(TextDelta(response_id, "wörd "))
@@ -106,19 +119,29 @@ class World:
             self.talk.tell(TranscriptDelta(started[number % len(started)], "so", 0.5, "en"))
         elif commits and number % 4 == 1:
             self.talk.tell(TranscriptFailed(commits[number % len(commits)], "broken"))
+        elif number % 4 == 2 and self.paused is not None and started:
+            self.suppose(started[-1], self.paused, ("So far.", "So far, so good.", "")[number // 4 % 3])
         elif commits:
-            self.talk.tell(TranscriptDone(commits[number % len(commits)], "so far" if number % 4 == 2 else "", 0.5, "en"))
+            self.talk.tell(TranscriptDone(commits[number % len(commits)], "so far" if number % 8 == 3 else "", 0.5, "en"))
+
+    def suppose(self, item_id: str, at: int, words: str) -> None:
+        """The words of a turn if it ends in the newest pause."""
+        self.talk.tell(TranscriptProvisional(item_id, at, words, 0.5))
 
     def ear(self, kind: int, number: int) -> None:
         now = self.talk.now
         if kind == 0:
             self.talk.tell(SpeechStarted(max(0, now - number * 16), 0.9))
         elif kind == 1:
-            self.talk.tell(SpeechStopped(max(0, now - number * 16), 0.1))
+            self.paused = max(0, now - number * 16)
+            self.talk.tell(SpeechStopped(self.paused, 0.1))
         elif kind == 2:
             self.talk.tell(EndOfTurnScore(now, number / 100))
         else:
-            self.talk.wait(number * 10)
+            self.wait(number * 10)
+
+    def wait(self, milliseconds: int) -> None:
+        self.talk.wait(milliseconds)
 
     def client(self, kind: int, number: int) -> None:
         talk, items = self.talk, self.items()
@@ -146,9 +169,13 @@ class World:
                 ids = [None, "none", *self.responses()]
                 talk.cancel(ids[number % len(ids)])
             case 10:
-                talk.tell(UpdateSession("c", replace(SETTINGS[number % 5], kind=talk.conversation.settings.kind)))
+                talk.tell(UpdateSession("c", self.other_settings(SETTINGS[number % 5])))
             case _:
                 talk.tell(Tick())
+
+    def other_settings(self, others: SessionSettings) -> SessionSettings:
+        ours = self.talk.conversation.settings
+        return replace(others, kind=ours.kind, speculation=ours.speculation)
 
     def end(self) -> None:
         """The engine finishes, playout sends and plays everything: no response may be left without its end."""
@@ -158,7 +185,7 @@ class World:
                 return
             for commit in self.talk.all(CommitTurn):
                 self.talk.tell(TranscriptDone(commit.item_id, "so far", 0.5, "en"))
-            for response_id in sorted(open_ids):
+            for response_id in [response_id for response_id in self.responses() if response_id in open_ids]:
                 self.talk.tell(ResponseFinished(response_id, FinishReason.STOP))
                 samples = self.made.get(response_id, [0, 0, 0, 0])[1]
                 self.talk.tell(PlaybackProgress(response_id, samples, samples))
@@ -172,10 +199,27 @@ EVENT = st.tuples(
 )
 
 
+PAUSE = st.tuples(st.integers(0, 99), st.integers(0, 99)).map(
+    lambda drawn: [("ear", 0, 0), ("ear", 3, 40), ("ear", 1, 10), ("transcripts", 0, drawn[0] // 4 * 4 + 2), ("ear", 3, drawn[1])]
+)
+"""A turn of the caller up to the words of its pause, and some of that pause."""
+
+SCRIPT = st.lists(st.one_of(PAUSE, st.lists(EVENT, max_size=4)), max_size=20).map(lambda parts: list(chain.from_iterable(parts)))
+
+
 @settings(max_examples=300, deadline=None)
-@given(st.sampled_from(SETTINGS), st.lists(EVENT, max_size=60), st.booleans())
+@given(st.sampled_from(SETTINGS), SCRIPT, st.booleans())
 def test_any_order_of_events(checked: Callable, dialogue_of: type, begun: SessionSettings, events: list, dies: bool) -> None:
     world = World(dialogue_of(begun))
+    play(world, events)
+    if dies:
+        world.talk.tell(EngineFailed("it died"))
+    world.end()
+    checked(world.talk)
+    believed_is_what_was_said(world.talk)
+
+
+def play(world: World, events: list) -> None:
     for who, kind, number in events:
         match who:
             case "engine":
@@ -188,11 +232,95 @@ def test_any_order_of_events(checked: Callable, dialogue_of: type, begun: Sessio
                 world.ear(kind % 4, number)
             case "client":
                 world.client(kind, number)
-    if dies:
-        world.talk.tell(EngineFailed("it died"))
-    world.end()
-    checked(world.talk)
-    believed_is_what_was_said(world.talk)
+
+
+class PromptWorld(World):
+    """Its engine obeys at once: the transcript follows the commit, and a first piece of the reply the order for it, or where it is `late`
+    with a speculation, its adoption. What the reply says depends on nothing but how many the client knows of."""
+
+    def __init__(self, talk, *, late: bool = False) -> None:
+        super().__init__(talk)
+        self.late = late
+        self.words = ""
+        self.obeyed = 0
+
+    def obey(self) -> None:
+        while self.obeyed < len(self.talk.commands):
+            command = self.talk.commands[self.obeyed]
+            self.obeyed += 1
+            match command:
+                case StartTurn():
+                    self.words = "so far"
+                case CommitTurn(item_id, transcript=None):
+                    self.talk.tell(TranscriptDone(item_id, self.words, 0.5, "en"))
+                case Speculate(response_id) if not self.late:
+                    self.begin(response_id)
+                case Adopt(response_id) if self.late:
+                    self.begin(response_id)
+                case Respond(response_id) | Say(response_id):
+                    self.begin(response_id)
+                case Drop(response_id):
+                    self.talk.tell(ResponseFinished(response_id, FinishReason.ABORTED))
+
+    def begin(self, response_id: str) -> None:
+        self.make(response_id, 0, 0)
+        self.make(response_id, 1, 0)
+        if len(self.words) % 2:
+            self.make(response_id, 3, 0)
+
+    def engine(self, kind: int, number: int) -> None:
+        ids = [response_id for response_id in self.responses() if response_id not in self.finished]
+        if ids:
+            self.make(ids[number % len(ids)], kind, number)
+            self.obey()
+
+    def playout(self, number: int) -> None:
+        super().playout(number)
+        self.obey()
+
+    def transcripts(self, number: int) -> None:
+        super().transcripts(number)
+        self.obey()
+
+    def suppose(self, item_id: str, at: int, words: str) -> None:
+        if self.talk.conversation._turns.pauses(item_id, at):
+            self.words = words
+        super().suppose(item_id, at, words)
+
+    def ear(self, kind: int, number: int) -> None:
+        super().ear(kind, number)
+        self.obey()
+
+    def wait(self, milliseconds: int) -> None:
+        for _ in range(0, milliseconds, 32):
+            self.talk.wait(32)
+            self.obey()
+
+    def client(self, kind: int, number: int) -> None:
+        super().client(kind, number)
+        self.obey()
+
+
+CALL = st.tuples(
+    st.sampled_from(["engine", "playout", "transcripts", "ear", "ear", "client"]),
+    st.integers(0, 11),
+    st.integers(0, 99),
+)
+CALLS = st.lists(st.one_of(PAUSE, PAUSE, st.lists(CALL, max_size=3)), max_size=15).map(lambda parts: list(chain.from_iterable(parts)))
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.sampled_from(SETTINGS), CALLS)
+def test_the_client_cannot_tell_what_was_prepared(checked: Callable, dialogue_of: type, begun: SessionSettings, events: list) -> None:
+    """The same script with the speculation's events before its adoption, after it, and without a speculation."""
+    seen = []
+    for speculation, late in ((True, False), (True, True), (False, False)):
+        world = PromptWorld(dialogue_of(replace(begun, speculation=speculation)), late=late)
+        play(world, events)
+        world.end()
+        checked(world.talk)
+        seen.append([re.sub("speculation=(True|False)", "", notice) for notice in world.talk.told()])
+    assert seen[0] == seen[1] == seen[2]
 
 
 def believed_is_what_was_said(talk) -> None:
