@@ -14,6 +14,7 @@ from streaming.events import (
     Adopt,
     AudioReady,
     CommitTurn,
+    Drop,
     EngineEvent,
     EngineOrder,
     Respond,
@@ -36,11 +37,13 @@ _OPEN_TURNS: Final = 8
 
 @dataclass(frozen=True, slots=True)
 class TurnLedger:
-    """One turn. `stages` are in the order of STAGES, in 1/16000 s; they add up to `total`."""
+    """One turn. `stages` are in the order of STAGES, in 1/16000 s; they add up to `total`. `speculated` says that the reply was begun
+    before the turn was decided."""
 
     item_id: str
     response_id: str
     stages: tuple[int, ...]
+    speculated: bool = False
 
     @property
     def total(self) -> int:
@@ -54,6 +57,7 @@ class TurnLedger:
             "type": "vivavoce.ledger",
             "item_id": self.item_id,
             "response_id": self.response_id,
+            "speculated": self.speculated,
             "stages_ms": stages,
             "total_ms": _ms(self.total),
         }
@@ -73,6 +77,7 @@ class _Turn:
     stopped: int | None
     decided: int
     response_id: str = ""
+    speculated: bool = False
     transcript: int | None = None
 
 
@@ -125,7 +130,10 @@ class Ledger:
                 waiting = [turn for turn in self._turns.values() if not turn.response_id]
                 if waiting:
                     waiting[-1].response_id = response_id
+                    waiting[-1].speculated = isinstance(order, Adopt)
                     self._reply(response_id)
+            case Drop(response_id):
+                self._replies.pop(response_id, None)
 
     def sent(self, response_id: str, now: int) -> TurnLedger | None:
         """The first audio of a response has left; its turn's ledger, if a turn asked for it."""
@@ -140,7 +148,7 @@ class Ledger:
             stage = 0 if mark is None else max(0, mark - reached)
             stages.append(stage)
             reached += stage
-        return TurnLedger(turn.item_id, response_id, tuple(stages))
+        return TurnLedger(turn.item_id, response_id, tuple(stages), turn.speculated)
 
     def _commit(self, item_id: str, end: int, now: int) -> None:
         """Where the Ear saw the turn end, its last speech sample counts; a manual commit counts from its last sample."""

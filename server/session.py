@@ -23,26 +23,24 @@ from server.playout import Playout, PlayoutOverflowError
 from server.realtime.codec import Codec
 from server.realtime.requests import AppendAudio
 from server.recording import Recorder
+from server.replies import Replies, SpeculationObserver
 from streaming.audio import AudioFrame
 from streaming.doors import SynthesisedAudio
 from streaming.events import (
     SAMPLE_RATE,
     Abort,
-    Adopt,
     Drop,
     EngineEvent,
     EngineFailed,
     EngineOrder,
     Listened,
     OverlapScore,
-    Respond,
     ResponseFinished,
-    Say,
     SessionSpec,
     SpeechStarted,
 )
 
-__all__ = ["Channel", "ChannelClosedError", "Dialogue", "Session", "SessionEnd", "SessionParts"]
+__all__ = ["Channel", "ChannelClosedError", "Dialogue", "Session", "SessionEnd", "SessionObserver", "SessionParts"]
 
 log = logging.getLogger(__name__)
 
@@ -88,6 +86,13 @@ class Channel(Protocol):
         """Hand an event to the transport; returns when the transport can take the next one. Raises ChannelClosedError."""
 
 
+class SessionObserver(SpeculationObserver, Protocol):
+    """Who wants to know how sessions fare."""
+
+    def turn(self, turn: TurnLedger) -> None:
+        """A turn's first audio has left."""
+
+
 @dataclass(frozen=True, slots=True)
 class SessionEnd:
     """How a session ended: the close code and reason for the client (RFC 6455 7.4), `code` None where the client has gone."""
@@ -109,7 +114,7 @@ class SessionParts:
     limits: Limits
     # Seconds, monotonic; the only clock.
     clock: Callable[[], float]
-    on_turn: Callable[[TurnLedger], None]
+    observer: SessionObserver
     recorder: Recorder | None = None
 
 
@@ -137,8 +142,7 @@ class Session:
         self._ingress = Ingress(parts.settings.input_format, parts.limits.max_input_lead, self._hear)
         # Items of the conversation and their bytes on the wire, from its notices.
         self._item_sizes: dict[str, int] = {}
-        # Replies ordered of the engine and not finished.
-        self._replies: set[str] = set()
+        self._replies = Replies(parts.observer)
         # Whether the session ends as soon as it is quiet.
         self._draining = False
         # The engine has died and this session with it: the client is told, and comes back to a new one.
@@ -221,7 +225,7 @@ class Session:
             if self._engine_failed:
                 await self._leave(SessionEnd(_CLOSE_RESTART, "engine_failed"))
             now = self.now()
-            if now >= self._expires or (self._draining and not self._replies and self._playout.silent):
+            if now >= self._expires or (self._draining and not self._replies.count and self._playout.silent):
                 await self._say_farewell()
             deadline = self._conversation.deadline()
             if deadline is not None and now >= deadline:
@@ -274,7 +278,7 @@ class Session:
             self._ingress.heard(fact.at)
         if isinstance(fact, ResponseFinished):
             self._playout.finish(fact.response_id)
-            self._replies.discard(fact.response_id)
+            self._replies.finished(fact)
         if isinstance(fact, SpeechStarted | OverlapScore):
             self._report_playback()
         self._ledger.fact(fact, self.now())
@@ -295,7 +299,7 @@ class Session:
                 request = RefuseRequest(
                     event_id, "invalid_value", "The conversation is full; delete items, or open another session.", "item"
                 )
-            case CreateResponse(event_id, in_conversation=False) if len(self._replies) >= self._parts.limits.max_replies:
+            case CreateResponse(event_id, in_conversation=False) if self._replies.count >= self._parts.limits.max_replies:
                 message = f"At most {self._parts.limits.max_replies} responses at once."
                 request = RefuseRequest(event_id, "inference_rate_limit_exceeded", message)
         self._tell(request)
@@ -343,7 +347,7 @@ class Session:
             response_id = delta.part.response_id
             self._outbox.put(self._parts.codec.write_audio(delta.part, delta.payload), audio_of=response_id)
             if delta.start == 0 and (turn := self._ledger.sent(response_id, now)) is not None:
-                self._parts.on_turn(turn)
+                self._parts.observer.turn(turn)
                 if self._conversation.settings.wants_ledger:
                     self._outbox.put(self._parts.codec.write_extension(turn.to_json()))
 
@@ -351,9 +355,8 @@ class Session:
         if isinstance(command, EngineOrder):
             self._ledger.ordered(command, now)
             self._parts.link.order(self._parts.session_id, command)
-            if isinstance(command, Respond | Say | Adopt):
-                self._replies.add(command.response_id)
-            elif isinstance(command, Drop | Abort):
+            self._replies.ordered(command)
+            if isinstance(command, Drop | Abort):
                 self._playout.forget(command.response_id)
         elif isinstance(command, PlayoutOrder):
             self._playout.order(command, now)

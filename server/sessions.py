@@ -118,7 +118,7 @@ class Sessions:
                 link=self._link,
                 limits=limits,
                 clock=time.monotonic,
-                on_turn=self._metrics.turn,
+                observer=self._metrics,
                 recorder=Recorder(record, session_id, seed) if record else None,
             )
         )
