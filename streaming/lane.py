@@ -21,6 +21,8 @@ class Lane:
     def __init__(self, name: str, *, threaded: bool = True) -> None:
         # Unbounded here, because what is put is bounded by its sources: a session's input buffer, a reply's clauses.
         self._jobs: queue.SimpleQueue[Callable[[], None]] | None = None
+        # A job that is only worth doing once nothing else waits.
+        self._last: Callable[[], None] | None = None
         if threaded:
             self._jobs = queue.SimpleQueue()
             threading.Thread(target=self._work, args=(self._jobs,), name=name, daemon=True).start()
@@ -31,6 +33,21 @@ class Lane:
             job()
         else:
             self._jobs.put(job)
+
+    def put_last(self, job: Callable[[], None]) -> None:
+        """Have `job` done once nothing else waits; put again before that it is done once."""
+        waits = self._last is not None
+        self._last = job
+        if not waits:
+            self.put(self._do_last)
+
+    def _do_last(self) -> None:
+        if self._jobs is not None and not self._jobs.empty():
+            self.put(self._do_last)
+            return
+        job, self._last = self._last, None
+        if job is not None:
+            job()
 
     @staticmethod
     def _work(jobs: "queue.SimpleQueue[Callable[[], None]]") -> None:

@@ -281,10 +281,10 @@ def test_replies_may_depend_on_what_the_model_is_told() -> None:
 
 def test_a_speculation_leaves_a_trace_only_when_adopted() -> None:
     engine = opened(ScriptedEngine([ScriptedReply("Kept.")]))
-    engine.order("s", Speculate("a", RespondOptions()))
+    engine.order("s", Speculate("a", "i", "Hello.", RespondOptions()))
     engine.order("s", Drop("a"))
     engine.order("s", Adopt("a"))
-    engine.order("s", Speculate("b", RespondOptions()))
+    engine.order("s", Speculate("b", "i", "Hello.", RespondOptions()))
     assert run(engine) == []
     assert engine.contexts == []
     engine.order("s", Adopt("b"))
