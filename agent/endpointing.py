@@ -62,6 +62,8 @@ class Endpointer:
         # Scores of the present pause, at most one a mark of the Ear, and the position of the newest.
         self._scores: list[float] = []
         self._scored_at = 0
+        # What the turn says if it ends in the present pause; None while that is not known.
+        self._words: str | None = None
 
     def configure(self, detection: TurnDetection) -> None:
         """Decide like this from now on, the present pause included."""
@@ -76,12 +78,17 @@ class Endpointer:
         self._stopped = at
         self._scores = []
         self._scored_at = at
+        self._words = None
 
     def scored(self, at: int, probability: float) -> None:
         """The end-of-turn model heard the input up to `at`. Ignored outside a pause (it came late)."""
         if self._stopped is not None and at >= self._stopped:
             self._scores.append(probability)
             self._scored_at = at
+
+    def worded(self, text: str) -> None:
+        """The words so far, known in the present pause."""
+        self._words = text
 
     def decide(self, listened_at: int) -> int | None:
         """Where the turn ends, trailing silence included, once the input heard up to `listened_at` tells; None before. Each turn is

@@ -84,6 +84,11 @@ class TurnTaker:
         """The item of the turn, or the overlap, that is being spoken."""
         return None if self.floor is Floor.OPEN else self._item_id
 
+    @property
+    def paused_at(self) -> int | None:
+        """Where the present pause of the caller's turn began; None while they speak, or have no turn."""
+        return self._paused_at if self.floor is Floor.CALLER else None
+
     def configure(self, detection: TurnDetection | None) -> Outcome:
         """Take turns like this from now on."""
         self._detection = detection
@@ -132,6 +137,11 @@ class TurnTaker:
         """The end-of-turn model's belief."""
         if self._endpointer is not None:
             self._endpointer.scored(at, probability)
+
+    def worded(self, at: int, text: str) -> None:
+        """What the turn says if it ends in the pause that began at `at`."""
+        if self._endpointer is not None and at == self._paused_at:
+            self._endpointer.worded(text)
 
     def listened_to(self, at: int, *, audible: bool) -> Outcome:
         """The Ear has heard everything up to `at`."""

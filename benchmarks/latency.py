@@ -35,6 +35,7 @@ from server.caller_wire import CallError, JsonObject
 
 _SETTINGS: Final[dict[str, JsonObject]] = {
     "semantic_vad auto": {"type": "semantic_vad"},
+    "without speculation": {"type": "semantic_vad"},
     "server_vad 500 ms": {"type": "server_vad", "silence_duration_ms": 500},
 }
 
@@ -55,7 +56,7 @@ class Answer:
 async def ask(url: str, recording: Recording, setting: str) -> Answer:
     """One call, left as soon as the answer is audible."""
     try:
-        async with call(url, turn_detection=_SETTINGS[setting]) as caller:
+        async with call(url, turn_detection=_SETTINGS[setting], speculation=setting != "without speculation") as caller:
             async with contextlib.aclosing(caller.speak(recording)) as arrivals:
                 async for _ in arrivals:
                     turn = caller.turns[-1]

@@ -87,13 +87,14 @@ class Turn:
 
 @contextlib.asynccontextmanager
 async def call(
-    url: str, api_key: str | None = None, *, turn_detection: JsonObject | None = None, acks_playback: bool = True
+    url: str, api_key: str | None = None, *, turn_detection: JsonObject | None = None, acks_playback: bool = True, speculation: bool = True
 ) -> AsyncIterator["Caller"]:
     """Connects to `ws://HOST:PORT/v1/realtime` (http works too), agrees on the session and opens the microphone. `turn_detection` is
-    the wire's object, semantic_vad by default; `acks_playback` turns on `vivavoce.playback`. Raises CallError."""
+    the wire's object, semantic_vad by default; `acks_playback` turns on `vivavoce.playback`, `speculation`
+    False turns off replies prepared at pauses. Raises CallError."""
     connection = await open_connection(url, api_key)
     try:
-        caller = Caller(connection, acks_playback=acks_playback)
+        caller = Caller(connection, acks_playback=acks_playback, speculation=speculation)
         await caller.agree(turn_detection or {"type": "semantic_vad"})
         caller.start()
         try:
@@ -144,9 +145,10 @@ class _Dialogue:
 class Caller:
     """A call in progress. `call` makes one: `agree`, `start`, any number of `speak`, `stop`."""
 
-    def __init__(self, connection: ClientConnection, *, acks_playback: bool) -> None:
+    def __init__(self, connection: ClientConnection, *, acks_playback: bool, speculation: bool) -> None:
         self._connection = connection
         self._acks_playback = acks_playback
+        self._speculation = speculation
         # What has been heard, and when.
         self.speaker = VirtualSpeaker()
         # One per `speak`, in order.
@@ -176,7 +178,7 @@ class Caller:
             "type": "realtime",
             "output_modalities": ["audio"],
             "audio": {"input": heard, "output": {"format": sound}},
-            "vivavoce": {"playback": self._acks_playback, "ledger": True},
+            "vivavoce": {"playback": self._acks_playback, "ledger": True, "speculation": self._speculation},
         }
         try:
             async with asyncio.timeout(HANDSHAKE_SECONDS):

@@ -41,6 +41,8 @@ class TurnLedger:
     item_id: str
     response_id: str
     stages: tuple[int, ...]
+    # Whether its reply had been prepared before the turn was over.
+    speculated: bool = False
 
     @property
     def total(self) -> int:
@@ -56,6 +58,7 @@ class TurnLedger:
             "response_id": self.response_id,
             "stages_ms": stages,
             "total_ms": _ms(self.total),
+            "speculated": self.speculated,
         }
 
 
@@ -73,6 +76,7 @@ class _Turn:
     stopped: int | None
     decided: int
     response_id: str = ""
+    speculated: bool = False
     transcript: int | None = None
 
 
@@ -125,6 +129,7 @@ class Ledger:
                 waiting = [turn for turn in self._turns.values() if not turn.response_id]
                 if waiting:
                     waiting[-1].response_id = response_id
+                    waiting[-1].speculated = isinstance(order, Adopt)
                     self._reply(response_id)
 
     def sent(self, response_id: str, now: int) -> TurnLedger | None:
@@ -140,7 +145,7 @@ class Ledger:
             stage = 0 if mark is None else max(0, mark - reached)
             stages.append(stage)
             reached += stage
-        return TurnLedger(turn.item_id, response_id, tuple(stages))
+        return TurnLedger(turn.item_id, response_id, tuple(stages), turn.speculated)
 
     def _commit(self, item_id: str, end: int, now: int) -> None:
         """Where the Ear saw the turn end, its last speech sample counts; a manual commit counts from its last sample."""

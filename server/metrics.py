@@ -22,6 +22,12 @@ class Metrics:
         self.sessions = Gauge("vivavoce_sessions", "Sessions open", registry=self._registry)
         self.sessions_ended = Counter("vivavoce_sessions_ended", "Sessions ended, by close code", ["code"], registry=self._registry)
         self.refused = Counter("vivavoce_refused", "Requests refused before a session, by reason", ["reason"], registry=self._registry)
+        self._speculations = Counter(
+            "vivavoce_speculations", "Replies prepared at a pause, by outcome", ["outcome"], registry=self._registry
+        )
+        self._wasted = Counter(
+            "vivavoce_speculation_wasted_tokens", "Tokens decoded for replies that were dropped", registry=self._registry
+        )
         self._turn = Histogram(
             "vivavoce_turn_seconds",
             "Last speech sample received to first audio sent",
@@ -37,6 +43,11 @@ class Metrics:
         self._turn.observe(turn.total / SAMPLE_RATE)
         for stage, ticks in zip(STAGES, turn.stages, strict=True):
             self._stage.labels(stage).observe(ticks / SAMPLE_RATE)
+
+    def speculation(self, adopted: bool, wasted: int) -> None:
+        """A reply that was prepared has been adopted, or dropped with `wasted` tokens decoded."""
+        self._speculations.labels("adopted" if adopted else "dropped").inc()
+        self._wasted.inc(wasted)
 
     def text(self) -> bytes:
         """The exposition format."""

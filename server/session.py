@@ -110,6 +110,8 @@ class SessionParts:
     # Seconds, monotonic; the only clock.
     clock: Callable[[], float]
     on_turn: Callable[[TurnLedger], None]
+    # A speculation is over: whether it was adopted, and how many tokens were decoded in vain.
+    on_speculation: Callable[[bool, int], None]
     recorder: Recorder | None = None
 
 
@@ -139,6 +141,8 @@ class Session:
         self._item_sizes: dict[str, int] = {}
         # Replies ordered of the engine and not finished.
         self._replies: set[str] = set()
+        # Speculations dropped whose end the engine has not told: as many as there are pauses in the time it takes.
+        self._dropped: set[str] = set()
         # Whether the session ends as soon as it is quiet.
         self._draining = False
         # The engine has died and this session with it: the client is told, and comes back to a new one.
@@ -275,6 +279,9 @@ class Session:
         if isinstance(fact, ResponseFinished):
             self._playout.finish(fact.response_id)
             self._replies.discard(fact.response_id)
+            if fact.response_id in self._dropped:
+                self._dropped.discard(fact.response_id)
+                self._parts.on_speculation(False, fact.usage.output_tokens)
         if isinstance(fact, SpeechStarted | OverlapScore):
             self._report_playback()
         self._ledger.fact(fact, self.now())
@@ -353,8 +360,12 @@ class Session:
             self._parts.link.order(self._parts.session_id, command)
             if isinstance(command, Respond | Say | Adopt):
                 self._replies.add(command.response_id)
+                if isinstance(command, Adopt):
+                    self._parts.on_speculation(True, 0)
             elif isinstance(command, Drop | Abort):
                 self._playout.forget(command.response_id)
+                if isinstance(command, Drop):
+                    self._dropped.add(command.response_id)
         elif isinstance(command, PlayoutOrder):
             self._playout.order(command, now)
             if isinstance(command, Cut):

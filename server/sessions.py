@@ -119,6 +119,7 @@ class Sessions:
                 limits=limits,
                 clock=time.monotonic,
                 on_turn=self._metrics.turn,
+                on_speculation=self._metrics.speculation,
                 recorder=Recorder(record, session_id, seed) if record else None,
             )
         )

@@ -328,6 +328,9 @@ class EngineSession:
 
     def _begin(self, response_id: str, options: RespondOptions, context: tuple[ContextMessage, ...], *, speculative: bool = False) -> None:
         self._stop_prefill()
+        if options.context is None:  # whatever was prepared on the conversation's sequence gives way
+            for other in [other for other, replying in self._replies.items() if replying.reply.speculative]:
+                self._replies.pop(other).reply.abort()
         # A reply with a context of its own runs beside the conversation's, so it may not rewind its sequence.
         sequence = self.sequence if options.context is None else self._tools.writer.model.sequence()
         reply = Reply(

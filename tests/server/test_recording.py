@@ -43,6 +43,7 @@ from streaming.events import (
     TranscriptDelta,
     TranscriptDone,
     TranscriptFailed,
+    TranscriptProvisional,
     Usage,
     WordMark,
 )
@@ -84,6 +85,7 @@ EVENTS: list[Event] = [
     Listened(4),
     OverlapScore(5, OverlapKind.ECHO, 0.5),
     TranscriptDelta("i", " yóu", 0.9, "en"),
+    TranscriptProvisional("i", 7, "you", 0.9),
     TranscriptDone("i", "you", 0.9, "en"),
     TranscriptFailed("i", "why"),
     TextDelta("r", "text"),

@@ -85,7 +85,18 @@ def make(plain, link):
         codec = Codec("sess_1", Dialect.GA, limits, 0)
         clock = asyncio.get_running_loop().time
         return Session(
-            SessionParts("sess_1", 1, SessionSettings(), conversation("sess_1", 1), codec, link, limits, clock, lambda _turn: None)
+            SessionParts(
+                "sess_1",
+                1,
+                SessionSettings(),
+                conversation("sess_1", 1),
+                codec,
+                link,
+                limits,
+                clock,
+                lambda _turn: None,
+                lambda _adopted, _tokens: None,
+            )
         )
 
     return make_session
