@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from streaming.models.ctranslate2 import WeightsError, WeightsFile, read_weights
+from streaming.models.linear import Dense, Linear, packed_eight
 
 __all__ = ["AttentionCache", "Silence", "Span", "Whisper", "WhisperDecoder", "WhisperEncoder", "WhisperShape", "load_whisper"]
 
@@ -140,6 +141,8 @@ class WhisperDecoder(nn.Module):
         self.embeddings = nn.Parameter(torch.empty(shape.vocabulary, shape.width))
         self.positions = nn.Parameter(torch.empty(shape.text_positions, shape.width))
         self.layers = nn.ModuleList(_DecoderLayer(shape.width, shape.heads) for _ in range(shape.decoder_layers))
+        # The product with `embeddings`, where it is packed.
+        self._head: Linear | None = None
         self.norm = nn.LayerNorm(shape.width)
 
     def new_cache(self) -> AttentionCache:
@@ -168,9 +171,20 @@ class WhisperDecoder(nn.Module):
         normed: Tensor = self.norm(hidden)
         return normed
 
+    def pack(self) -> None:
+        """Keep a second copy of the weights in 8 bits for runs of a few tokens, where that is possible: such a run is as long as reading
+        the weights takes. Once, after loading."""
+        for layer in self.layers:
+            for module in layer.modules():
+                for name, child in list(module.named_children()):
+                    if isinstance(child, nn.Linear):
+                        setattr(module, name, _Product(packed_eight(Dense(child.weight, child.bias))))
+        self._head = packed_eight(Dense(self.embeddings), shared=True)
+
     def scores(self, hidden: Tensor) -> Tensor:
         """Logits of the token that follows each hidden state: (n, width) to float32 (n, vocabulary)."""
-        return functional.linear(hidden, self.embeddings).float()
+        head = self._head or Dense(self.embeddings)
+        return head(hidden).float()
 
 
 class Whisper(nn.Module):
@@ -181,6 +195,17 @@ class Whisper(nn.Module):
         self.shape: Final = shape
         self.encoder = WhisperEncoder(shape)
         self.decoder = WhisperDecoder(shape)
+
+
+class _Product(nn.Module):
+    """A packed linear layer in the place of a plain one."""
+
+    def __init__(self, product: Linear) -> None:
+        super().__init__()
+        self._product = product
+
+    def forward(self, rows: Tensor) -> Tensor:
+        return self._product(rows)
 
 
 class _SelfAttention(nn.Module):
@@ -340,7 +365,9 @@ def load_whisper(path: Path, dtype: torch.dtype = torch.bfloat16, device: str = 
             raise WeightsError(f"{path}: {_ctranslate2_name(name)} is {tensor.dtype} {tuple(tensor.shape)}, expected {tuple(wanted.shape)}")
         state[name] = tensor.to(device=device, dtype=dtype, copy=True)
     model.load_state_dict(state, assign=True)
-    return model.eval().requires_grad_(False)
+    model.eval().requires_grad_(False)
+    model.decoder.pack()
+    return model
 
 
 def _ctranslate2_name(name: str) -> str:
