@@ -85,24 +85,24 @@ class SpeechEngine:
         self._wake = wake
 
     def open(self, session_id: str, spec: SessionSpec) -> None:
-        self._listening.put(partial(self._ears.open, session_id))
+        self._listening.put(partial(self._ears.open, session_id), urgent=True)
         self._note(session_id, partial(self._open, session_id, spec))
 
     def close(self, session_id: str) -> None:
-        self._listening.put(partial(self._ears.close, session_id))
+        self._listening.put(partial(self._ears.close, session_id), urgent=True)
         self._note(session_id, partial(self._close, session_id))
 
     def feed(self, session_id: str, frame: AudioFrame) -> None:
         self._note(session_id, partial(self._keep, session_id, frame))
-        self._listening.put(partial(self._ears.push, session_id, frame))
-        self._listening.put_last(self._listen)
+        self._listening.put(partial(self._ears.push, session_id, frame), urgent=True)
+        self._listening.put(self._listen)
 
     def order(self, session_id: str, order: EngineOrder) -> None:
         match order:
             case ConfigureEar():
-                self._listening.put(partial(self._configure_ear, session_id, order))
+                self._listening.put(partial(self._configure_ear, session_id, order), urgent=True)
             case CommitTurn(end=end) | DiscardTurn(end=end):
-                self._listening.put(partial(self._forget, session_id, end))
+                self._listening.put(partial(self._forget, session_id, end), urgent=True)
         self._note(session_id, partial(self._obey, session_id, order))
 
     def busy(self) -> bool:

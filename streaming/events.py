@@ -183,9 +183,11 @@ class WordMark:
 
 @dataclass(frozen=True, slots=True)
 class AudioReady:
-    """A clause has been synthesised and handed to playout: samples `start` to `start + samples` of the response, for the reply's
-    text up to character `text_end`. `words` are in order; the last one ends at `text_end`. `exact` says whether word
-    positions come from the voice's own durations or are interpolated within the clause.
+    """A chunk of sound, a clause or a part of one, has been synthesised and handed to playout: samples `start` to `start + samples` of the
+    response. `text_end` is how many characters of the reply have been said by its end. `words` are those whose sound ends in it, in order;
+    the last one ends at `text_end`. Where no word ends there are none and `text_end` is the chunk's before (0 at first). A voice that knows
+    no words gives none with a greater `text_end`; so does text that has no sound, with no samples. `exact` says whether word positions come
+    from the voice's own durations or are interpolated within the clause.
     Example: `AudioReady("resp_1", 0, 24000, 20, (WordMark(2, 4000), WordMark(20, 24000)), True)`."""
 
     response_id: str

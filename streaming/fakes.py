@@ -80,8 +80,8 @@ class ScriptedEngine:
     """`streaming.doors.Engine` from a script. Each session goes through the scripts on its own, from their beginning.
 
     Every `step` takes all waiting frames and orders, then makes one piece of one reply: at most `words_per_step` words and at most one
-    clause, as `TextDelta` and, where the clause is complete, `SynthesisedAudio` and its `AudioReady`. A last step gives the calls and
-    `ResponseFinished`. So an `Abort` between two steps always finds the reply in the middle.
+    clause, as `TextDelta` and, where the clause is complete, each chunk's `SynthesisedAudio` and `AudioReady`. A last step gives the calls
+    and `ResponseFinished`. So an `Abort` between two steps always finds the reply in the middle.
 
     A speculation makes nothing until it is adopted, then it is a reply to the history of that moment.
     """
@@ -93,16 +93,18 @@ class ScriptedEngine:
         *,
         words_per_step: int = CLAUSE_WORDS,
         word_ms: int = 60,
+        chunk_ms: int | None = None,
         heard_word_ms: int = 250,
         speech_rms: float = 0.01,
         end_of_turn_ms: int = 200,
         end_of_turn_probability: float = 0.95,
     ) -> None:
-        """`transcripts` are the turns' texts in order (then "turn N"); their words are given one per `heard_word_ms` of speech.
-        `word_ms` is the sound of a reply's word; `speech_rms` the loudness (0 to 1) that counts as speech; a pause is scored with
-        `end_of_turn_probability` once it has lasted `end_of_turn_ms`. Raises ValueError for a knob that is not positive."""
-        if min(words_per_step, word_ms, heard_word_ms, end_of_turn_ms) < 1 or speech_rms <= 0:
-            raise ValueError("words_per_step, word_ms, heard_word_ms, end_of_turn_ms and speech_rms must be positive")
+        """`transcripts` are the turns' texts in order (then "turn N"); their words are given one per `heard_word_ms` of speech. `word_ms`
+        is the sound of a reply's word; a clause's sound comes in chunks of `chunk_ms` (None: whole); `speech_rms` the loudness (0 to 1)
+        that counts as speech; a pause is scored with `end_of_turn_probability` once it has lasted `end_of_turn_ms`. Raises ValueError for a
+        knob that is not positive."""
+        if min(words_per_step, word_ms, heard_word_ms, end_of_turn_ms) < 1 or speech_rms <= 0 or (chunk_ms is not None and chunk_ms < 1):
+            raise ValueError("words_per_step, word_ms, chunk_ms, heard_word_ms, end_of_turn_ms and speech_rms must be positive")
         # The messages each reply saw, oldest first, audio items with their transcripts; the newest 1,000.
         self.contexts: list[tuple[ContextMessage, ...]] = []
         # Every order taken, as (session_id, order); the newest 1,000.
@@ -111,6 +113,7 @@ class ScriptedEngine:
         self._transcript_script = tuple(transcripts)
         self._words_per_step = words_per_step
         self._word_ms = word_ms
+        self._chunk_ms = chunk_ms
         self._heard_word = heard_word_ms * SAMPLE_RATE // 1000
         self._new_ear = partial(LoudnessEar, speech_rms, end_of_turn_ms, end_of_turn_probability)
         self._sessions: dict[str, _Session] = {}
@@ -231,7 +234,7 @@ class ScriptedEngine:
             context = tuple(replace(m, text=session.transcripts.get(m.item_id, "")) if m.text is None else m for m in told)
             _remember(self.contexts, context)
             reply = self._next_reply(session, context)
-        session.replies[order.response_id] = ReplyInProgress(session_id, order, reply, context, self._word_ms)
+        session.replies[order.response_id] = ReplyInProgress(session_id, order, reply, context, self._word_ms, self._chunk_ms)
 
     def _next_reply(self, session: _Session, context: tuple[ContextMessage, ...]) -> ScriptedReply:
         number = session.replies_begun

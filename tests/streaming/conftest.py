@@ -1,5 +1,7 @@
-"""Models small enough for every test, with random weights: a speech recogniser of 60 words, and a language model of 300 tokens."""
+"""Models small enough for every test, with random weights: a speech recogniser of 60 words, and a language model of 300 tokens; and a way
+to write ONNX models by hand."""
 
+import numpy as np
 import pytest
 import torch
 from tokenizers import Tokenizer, decoders, pre_tokenizers
@@ -68,3 +70,38 @@ def tiny_language_model() -> LlamaLanguageModel:
         return Matrix(torch.randn(sizes[kind], generator=generator) * 0.3 if kind in sizes else torch.ones(32))
 
     return LlamaLanguageModel(Llama(shape, assemble(shape, find, torch.float32)), tokenizer)
+
+
+class Onnx:
+    """Writes small ONNX models, byte by byte (onnx.proto3)."""
+
+    # IR version 8; operator set 15.
+    HEAD, TAIL = b"\x08\x08", b"\x42\x02\x10\x0f"
+
+    def field(self, number: int, payload: bytes) -> bytes:
+        """A length-delimited field of at most 16 kB."""
+        assert len(payload) < 1 << 14
+        size = bytes((len(payload),)) if len(payload) < 128 else bytes((len(payload) & 127 | 128, len(payload) >> 7))
+        return bytes((number << 3 | 2,)) + size + payload
+
+    def node(self, name: str, kind: str, inputs: str, outputs: str) -> bytes:
+        """A node; its tensors are separated by spaces."""
+        tensors = [(1, each) for each in inputs.split()] + [(2, each) for each in outputs.split()]
+        return self.field(1, b"".join(self.field(number, each.encode()) for number, each in (*tensors, (3, name), (4, kind))))
+
+    def weight(self, name: str, value: float) -> bytes:
+        """An initializer: a float scalar (data_type 1, raw_data)."""
+        return self.field(5, b"\x10\x01" + self.field(9, np.float32(value).tobytes()) + self.field(8, name.encode()))
+
+    def value(self, number: int, name: str) -> bytes:
+        """The declaration of a float tensor: an input (11), an output (12) or one between (13)."""
+        return self.field(number, self.field(1, name.encode()) + self.field(2, b"\x0a\x02\x08\x01"))
+
+    def model(self, *graph: bytes) -> bytes:
+        """A model of these nodes, weights and declarations."""
+        return self.HEAD + self.field(7, self.field(2, b"g") + b"".join(graph)) + self.TAIL
+
+
+@pytest.fixture(scope="session")
+def onnx() -> Onnx:
+    return Onnx()
