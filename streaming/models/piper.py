@@ -31,7 +31,7 @@ _HOP: Final = 256
 
 _BLANK, _BEGIN, _END = "_", "^", "$"
 
-Latent = npt.NDArray[np.float32]
+_Latent = npt.NDArray[np.float32]
 """What the decoder speaks from, shape (1, channels, frames)."""
 
 
@@ -152,7 +152,7 @@ class PiperModel:
         symbol_ends = ends[1 + 2 * np.cumsum(known, dtype=np.int64)]
         return Utterance(int(ends[-1]), symbol_ends, len(known) - len(usable), self._decode(latent, stretches))
 
-    def _run_front(self, symbol_ids: Sequence[int], length_scale: float) -> tuple[Latent, npt.NDArray[np.int64]]:
+    def _run_front(self, symbol_ids: Sequence[int], length_scale: float) -> tuple[_Latent, npt.NDArray[np.int64]]:
         """The latent, and the frames of each input id, shape (ids,)."""
         blank = self._ids[_BLANK]
         ids = [self._ids[_BEGIN], blank]
@@ -168,7 +168,7 @@ class PiperModel:
         # (1, 1, ids) -> (ids,)
         return latent, frames.reshape(-1).astype(np.int64)
 
-    def _decode(self, latent: Latent, stretches: Stretches) -> Iterator[Samples]:
+    def _decode(self, latent: _Latent, stretches: Stretches) -> Iterator[Samples]:
         """The samples of each stretch, decoded with the frames it depends on."""
         for start, end in stretches.cut(latent.shape[2]):
             # At the edges of the utterance the decoder's own padding is right: there the whole has nothing either.
@@ -176,7 +176,7 @@ class PiperModel:
             samples = self._run_decoder(latent[:, :, first : end + self.reach])
             yield samples[(start - first) * _HOP : (end - first) * _HOP]
 
-    def _run_decoder(self, latent: Latent) -> Samples:
+    def _run_decoder(self, latent: _Latent) -> Samples:
         (audio,) = self._decoder.run(None, {self._latent: np.ascontiguousarray(latent)})
         samples: Samples = audio.reshape(-1).astype(np.float32, copy=False)
         return samples
