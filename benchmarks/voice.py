@@ -6,8 +6,8 @@ Each round speaks other clauses, each of them both ways, so that a busy moment f
 and the 10th to 90th percentile. `first` is how long the first chunk takes, `all` the whole clause in chunks, `at once` the reference;
 `first/ref` and `all/ref` are medians of each clause's ratio. `slack` is the least time by which a chunk was ready before those before it
 had been played, in any clause. `onset` is the near silence (below -40 dBFS) the first chunk begins with. Then what the time of the first
-chunk is made of: pronunciation (gruut's lexicon, tagger and guesses), the network's front, its decoder, and the rest (normalisation,
-mastering).
+chunk is made of: pronunciation (gruut's lexicon, tagger and guesses), the network's front, its flow and decoder, and the rest
+(normalisation, mastering).
 
 Cold is the very first clause, which a server never speaks to a caller: `PiperVoice.load` ends with clauses of its own.
 """
@@ -44,7 +44,7 @@ _T = TypeVar("_T")
 
 @dataclass(slots=True)
 class Stopwatch:
-    """Adds up the seconds spent in pronunciation, the network's front and its decoder."""
+    """Adds up the seconds spent in pronunciation, the network's front, and its flow and decoder."""
 
     words: float = 0.0
     front: float = 0.0
