@@ -168,13 +168,15 @@ class PiperModel:
             raise ValueError(f"{model.name} has {config['num_speakers']} speakers; only voices of one speaker are supported")
         networks = split(model.read_bytes())
         front, flow, decoder = (_session(network, threads) for network in (networks.front, networks.flow, networks.decoder))
+        # Names only: what these functions mention lives as long as they do, and the serialised networks need not.
+        prior_name, mask_name, latent_name = networks.prior, networks.mask, networks.latent
 
         def run_flow(prior: Frames) -> Frames:
-            (latent,) = flow.run(None, {networks.prior: prior, networks.mask: np.ones((1, 1, prior.shape[2]), np.float32)})
+            (latent,) = flow.run(None, {prior_name: prior, mask_name: np.ones((1, 1, prior.shape[2]), np.float32)})
             return np.asarray(latent, np.float32)
 
         def run_decoder(latent: Frames) -> Frames:
-            (audio,) = decoder.run(None, {networks.latent: latent})
+            (audio,) = decoder.run(None, {latent_name: latent})
             return np.asarray(audio, np.float32).reshape(1, 1, -1)
 
         return cls(front, run_flow, run_decoder, ids, rate, noise or own)
