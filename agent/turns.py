@@ -142,7 +142,7 @@ class TurnTaker:
     def worded(self, at: int, text: str) -> None:
         """What the turn says if it ends in the pause that began at `at`: counts from the next evidence on."""
         if self._endpointer is not None and at == self._paused_at:
-            self._endpointer.worded(text)
+            self._endpointer.worded(text, self.listened)
 
     def listened_to(self, at: int, *, audible: bool) -> Outcome:
         """The Ear has heard everything up to `at`."""
