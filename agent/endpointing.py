@@ -30,8 +30,8 @@ _HIGH: Final[_Points] = ((0.0, 512), (0.5, 384), (0.9, 192), (0.97, 128))
 """For short commands: the first two scores decide."""
 
 _QUESTION: Final = 0.97
-"""Least belief where the recogniser has written a question mark: intonation alone is doubted for up to 0.8 s after questions that are plainly
-over. Of 79 pauses inside hesitant turns 3 are written so, and one more is cut; of 90 questions the 95th decides after 0.35 s, not 0.85."""
+"""Least belief where the recogniser has written a question mark: intonation alone is doubted for up to 0.8 s after questions that are
+plainly over. Of 79 pauses inside hesitant turns 3 are written so, and one more is cut; of 30 questions p95 is 354 ms, not 849."""
 
 _UNSCORED: Final = 0.5
 """Belief while no score has come (no model, or it is late)."""

@@ -14,7 +14,7 @@ from functools import partial
 from typing import Final
 
 from streaming.audio import AudioFrame
-from streaming.doors import EngineOutput, SessionEvent, SynthesisedAudio
+from streaming.doors import EngineLoad, EngineOutput, SessionEvent, SynthesisedAudio
 from streaming.ear import Ears
 from streaming.engine_session import EngineSession, SessionTools
 from streaming.events import CommitTurn, ConfigureEar, DiscardTurn, EarEvent, EngineFailed, EngineOrder, ResponseFinished, SessionSpec
