@@ -2,7 +2,8 @@
 
 Messages are length-prefixed pickles between our own two processes; nothing of a stranger is ever unpickled. In the child, a reader
 thread knocks at the engine's doors (which only note what is wanted, and wake the Ear's lane), a writer thread sends what
-comes out, and the main thread steps.
+comes out, and the main thread steps. If the process dies, its sessions go on: another is started and told what they need
+(`server.rebuilding`), and meanwhile they are told what can be told without one.
 """
 
 import asyncio
@@ -18,18 +19,20 @@ import struct
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
-from server.engine_link import CloseSession, FeedFrame, OpenSession, Request, Sink, TakeOrder, apply, deliver
+from server.apology import FixedSpeech, speak_fixed
+from server.engine_link import CloseSession, Fact, FeedFrame, OpenSession, Request, Sink, TakeOrder, apply
+from server.rebuilding import SessionRecord
+from server.restarts import RestartOptions, Restarts
 from streaming.audio import AudioFrame
-from streaming.doors import EngineOutput
-from streaming.engine import SpeechEngine
+from streaming.doors import Engine, EngineLoad, EngineOutput
 from streaming.events import EngineFailed, EngineOrder, SessionSpec
 
 if TYPE_CHECKING:
     from multiprocessing.process import BaseProcess
 
-__all__ = ["EngineFactory", "ProcessEngineLink"]
+__all__ = ["EngineFactory", "ProcessEngineLink", "WakingEngine"]
 
 log = logging.getLogger(__name__)
 
@@ -39,13 +42,23 @@ _WRITE_LIMIT: Final = 64 << 20
 _STOP_SECONDS: Final = 5.0
 """How long a stopping engine may take to leave before it is killed."""
 
-EngineFactory = Callable[[Callable[[EngineOutput], None]], SpeechEngine]
+
+class WakingEngine(Engine, Protocol):
+    """An engine that says when it has work, and whose doors may be knocked at on another thread than the one that steps."""
+
+    def on_work(self, wake: Callable[[], None]) -> None:
+        """Have `wake` called, on any thread, whenever `step` has something new to do."""
+
+
+EngineFactory = Callable[[Callable[[EngineOutput], None]], WakingEngine]
 """Loads and warms an engine in the child, given where its outputs go. Must be picklable (a module's function, or a `partial` of one)."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class _Ready:
-    """The models are loaded and warm."""
+    """The models are loaded and warm; `apology` is what they leave behind for when they are gone."""
+
+    apology: FixedSpeech
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,13 +68,28 @@ class _Unable:
     error: str
 
 
-class ProcessEngineLink:
-    """Owns the engine's process. If it dies, every session is told (`EngineFailed`) and a new process is started for
-    the sessions that come after."""
+@dataclass(slots=True)
+class _Served:
+    """A session: what rebuilds it, and where its facts go."""
 
-    def __init__(self, factory: EngineFactory) -> None:
+    record: SessionRecord
+    sink: Sink
+
+    def tell(self, facts: list[Fact]) -> None:
+        for fact in facts:
+            self.sink(fact)
+
+
+class ProcessEngineLink:
+    """Owns the engine's process. If it dies, another is started, and the sessions are rebuilt in it (`EngineLost`); where that cannot be
+    done within the bounds of `restarts` they are given up (`EngineFailed`)."""
+
+    def __init__(self, factory: EngineFactory, restarts: RestartOptions | None = None) -> None:
         self._factory = factory
-        self._sinks: dict[str, Sink] = {}
+        self._restarts = Restarts(restarts or RestartOptions())
+        self._sessions: dict[str, _Served] = {}
+        self._load: EngineLoad | None = None
+        self._apology: FixedSpeech | None = None
         self._process: BaseProcess | None = None
         self._writer: asyncio.StreamWriter | None = None
         self._supervisor: asyncio.Task[None] | None = None
@@ -71,13 +99,17 @@ class ProcessEngineLink:
     def running(self) -> bool:
         return self._writer is not None
 
+    @property
+    def load(self) -> EngineLoad | None:
+        return self._load
+
     async def start(self) -> None:
         reader = await self._spawn()
         self._supervisor = asyncio.create_task(self._supervise(reader), name="engine-supervisor")
 
     async def stop(self) -> None:
         self._stopping = True
-        self._sinks.clear()
+        self._sessions.clear()
         self._disconnect()
         if self._supervisor is not None:
             self._supervisor.cancel()
@@ -86,65 +118,116 @@ class ProcessEngineLink:
         await self._reap()
 
     def open(self, session_id: str, spec: SessionSpec, sink: Sink) -> None:
-        self._sinks[session_id] = sink
+        self._sessions[session_id] = _Served(SessionRecord(session_id, spec, dead=not self.running), sink)
         self._send(OpenSession(session_id, spec))
 
     def feed(self, session_id: str, frame: AudioFrame) -> None:
-        self._send(FeedFrame(session_id, frame))
+        if (served := self._sessions.get(session_id)) is not None:
+            served.record.feed(frame)
+            self._send(FeedFrame(session_id, frame))
 
     def order(self, session_id: str, order: EngineOrder) -> None:
-        self._send(TakeOrder(session_id, order))
+        if (served := self._sessions.get(session_id)) is not None:
+            served.tell(served.record.order(order, self._apology))
+            self._send(TakeOrder(session_id, order))
 
     def close(self, session_id: str) -> None:
-        if self._sinks.pop(session_id, None) is not None:
+        if self._sessions.pop(session_id, None) is not None:
             self._send(CloseSession(session_id))
 
+    # ------------------------------------------------------------------------------------------------------ the process
+
     async def _spawn(self) -> asyncio.StreamReader:
-        """Start a process and wait until it is warm."""
+        """Start a process and wait until it is warm. Raises RuntimeError with the reason if it does not get there."""
         # Inherited by the child, which has threads enough: numpy's small products gain nothing from a pool of their own.
         os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
         ours, theirs = socket.socketpair()
         process = multiprocessing.get_context("spawn").Process(
             target=_child_main, args=(theirs, self._factory), name="vivavoce-engine", daemon=True
         )
-        await asyncio.to_thread(process.start)
-        theirs.close()
-        self._process = process
+        starting = asyncio.ensure_future(asyncio.to_thread(process.start))
+        try:
+            await asyncio.shield(starting)
+            self._process = process
+        except asyncio.CancelledError:
+            await starting
+            self._process = process
+            process.kill()
+            ours.close()
+            raise
+        finally:
+            theirs.close()
         reader, writer = await asyncio.open_connection(sock=ours)
         try:
-            first = await _receive(reader)
-        except asyncio.IncompleteReadError as error:
+            ready = await _receive(reader)
+            if isinstance(ready, _Unable):
+                raise RuntimeError(ready.error)
+        except BaseException as error:
             writer.close()
+            if isinstance(error, asyncio.CancelledError):
+                process.kill()  # it holds nothing yet
+                raise
             await self._reap()
-            raise RuntimeError(f"the engine process exited with {process.exitcode} while it loaded the models") from error
-        if isinstance(first, _Unable):
-            writer.close()
-            await self._reap()
-            raise RuntimeError(first.error)
-        self._writer = writer
+            if isinstance(error, asyncio.IncompleteReadError | ConnectionError):
+                raise RuntimeError(f"the engine process exited with {process.exitcode} while it loaded the models") from error
+            raise
+        assert isinstance(ready, _Ready)
+        self._apology, self._load, self._writer = ready.apology, None, writer
+        self._restarts.started(asyncio.get_running_loop().time())
         return reader
 
     async def _supervise(self, reader: asyncio.StreamReader) -> None:
-        """Deliver what the engine says; when it dies, tell every session and start another."""
+        """Deliver what the engine says; when it dies, start another and rebuild every session in it."""
         while True:
             with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
                 while True:
                     outputs = await _receive(reader)
                     assert isinstance(outputs, list)
-                    deliver(self._sinks, outputs)
+                    self._deliver(outputs)
             self._disconnect()
             if self._stopping:
                 return
             await self._reap()
-            error = f"the engine process exited with {self._process.exitcode if self._process else None}"
-            log.error("%s; starting another", error)
-            sinks, self._sinks = self._sinks, {}
-            for sink in sinks.values():
-                sink(EngineFailed(error))
-            reader = await self._spawn()
+            self._mourn(f"the engine process exited with {self._process.exitcode if self._process else None}")
+            reader = await self._restart()
+            for served in self._sessions.values():
+                for request in served.record.rebuild():
+                    self._send(request)
+
+    def _deliver(self, outputs: list[EngineOutput]) -> None:
+        """Hand each output to its session; one that has closed gets nothing."""
+        for output in outputs:
+            if isinstance(output, EngineLoad):
+                self._load = output
+            elif (served := self._sessions.get(output.session_id)) is not None:
+                served.tell(served.record.tell(output))
+
+    def _mourn(self, error: str) -> None:
+        """Tell every session that its engine has died."""
+        log.error("%s; starting another", error)
+        if self._restarts.died(asyncio.get_running_loop().time()):
+            self._give_up(f"{error}, not for the first time")
+        for served in self._sessions.values():
+            served.tell(served.record.lose(error, self._apology))
+
+    async def _restart(self) -> asyncio.StreamReader:
+        """Start the process again and again, until it runs."""
+        while True:
+            await asyncio.sleep(self._restarts.wait())
+            try:
+                return await self._spawn()
+            except (RuntimeError, OSError) as error:
+                log.error("the engine could not be started again: %s", error)
+                if self._restarts.failed(asyncio.get_running_loop().time()):
+                    self._give_up(f"the engine could not be started again: {error}")
+
+    def _give_up(self, error: str) -> None:
+        sessions, self._sessions = self._sessions, {}
+        for served in sessions.values():
+            served.sink(EngineFailed(error))
 
     def _send(self, request: Request) -> None:
-        """Queue a message for the engine; dropped while there is none (its sessions have been told)."""
+        """Queue a message for the engine; dropped while there is none: its sessions' records keep what matters of it."""
         if self._writer is None:
             return
         self._writer.write(_pack(request))
@@ -186,10 +269,11 @@ def _child_main(sock: socket.socket, factory: EngineFactory) -> None:
     outputs: queue.SimpleQueue[EngineOutput] = queue.SimpleQueue()
     try:
         engine = factory(outputs.put)
+        apology = speak_fixed(engine, outputs)
     except Exception as error:  # noqa: BLE001 - whatever it was, the parent must hear why
         sock.sendall(_pack(_Unable(f"{type(error).__name__}: {error}")))
         return
-    sock.sendall(_pack(_Ready()))
+    sock.sendall(_pack(_Ready(apology)))
     wake, gone = threading.Event(), threading.Event()
     threading.Thread(target=_read_requests, args=(sock, engine, wake, gone), name="reader", daemon=True).start()
     threading.Thread(target=_write_outputs, args=(sock, outputs), name="writer", daemon=True).start()
@@ -204,7 +288,7 @@ def _child_main(sock: socket.socket, factory: EngineFactory) -> None:
     os._exit(0)
 
 
-def _read_requests(sock: socket.socket, engine: SpeechEngine, wake: threading.Event, gone: threading.Event) -> None:
+def _read_requests(sock: socket.socket, engine: WakingEngine, wake: threading.Event, gone: threading.Event) -> None:
     stream = sock.makefile("rb")
     while True:
         head = stream.read(_LENGTH.size)
