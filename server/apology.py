@@ -10,7 +10,7 @@ import numpy as np
 
 from streaming.audio import Pcm16, resample_clause, to_pcm16, to_samples
 from streaming.doors import Engine, EngineOutput, SessionEvent, SynthesisedAudio
-from streaming.events import AudioReady, EngineEvent, FinishReason, RespondOptions, ResponseFinished, Say, SessionSpec, TextDelta, WordMark
+from streaming.events import AudioReady, FinishReason, RespondOptions, ResponseFinished, Say, SessionSpec, TextDelta, WordMark
 
 __all__ = ["APOLOGY", "FixedSpeech", "speak_fixed"]
 
@@ -49,8 +49,8 @@ class FixedSpeech:
 
 
 def speak_fixed(engine: Engine, early: "queue.SimpleQueue[EngineOutput]", text: str = APOLOGY) -> FixedSpeech:
-    """Have a warm engine that serves nobody yet say `text`. Its outputs are what `step` returns and what comes into `early`; nothing is left
-    there. Raises RuntimeError if the voice does not say it."""
+    """Have a warm engine that serves nobody yet say `text`. Its outputs are what `step` returns and what comes into `early`; nothing is
+    left there. Raises RuntimeError if the voice does not say it."""
     engine.open(_SESSION, SessionSpec())
     engine.order(_SESSION, Say(_SESSION, text, RespondOptions(rate=_RATE)))
     sound: list[Pcm16] = []

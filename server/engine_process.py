@@ -1,9 +1,7 @@
 """The engine in a process of its own: spawned, joined by one socket pair, its models never on the event loop.
 
-Messages are length-prefixed pickles between our own two processes; nothing of a stranger is ever unpickled. In the child, a reader
-thread knocks at the engine's doors (which only note what is wanted, and wake the Ear's lane), a writer thread sends what
-comes out, and the main thread steps. If the process dies, its sessions go on: another is started and told what they need
-(`server.rebuilding`), and meanwhile they are told what can be told without one.
+If the process dies, its sessions go on: another is started and told what they need (`server.rebuilding`), and meanwhile they are told what
+can be told without one.
 """
 
 import asyncio
@@ -12,60 +10,31 @@ import logging
 import multiprocessing
 import os
 import pickle
-import queue
-import signal
 import socket
-import struct
-import threading
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final
 
-from server.apology import FixedSpeech, speak_fixed
-from server.engine_link import CloseSession, Fact, FeedFrame, OpenSession, Request, Sink, TakeOrder, apply
+from server.engine_child import LENGTH, EngineFactory, Ready, Unable, pack, run_engine
+from server.engine_link import CloseSession, Fact, FeedFrame, OpenSession, Request, Sink, TakeOrder
 from server.rebuilding import SessionRecord
 from server.restarts import RestartOptions, Restarts
 from streaming.audio import AudioFrame
-from streaming.doors import Engine, EngineLoad, EngineOutput
+from streaming.doors import EngineLoad, EngineOutput
 from streaming.events import EngineFailed, EngineOrder, SessionSpec
 
 if TYPE_CHECKING:
     from multiprocessing.process import BaseProcess
 
-__all__ = ["EngineFactory", "ProcessEngineLink", "WakingEngine"]
+    from server.apology import FixedSpeech
+
+__all__ = ["ProcessEngineLink"]
 
 log = logging.getLogger(__name__)
 
-_LENGTH: Final = struct.Struct("!I")
 _WRITE_LIMIT: Final = 64 << 20
 """Bytes waiting for the engine beyond which it counts as stuck: over half an hour of one session's audio."""
 _STOP_SECONDS: Final = 5.0
 """How long a stopping engine may take to leave before it is killed."""
-
-
-class WakingEngine(Engine, Protocol):
-    """An engine that says when it has work, and whose doors may be knocked at on another thread than the one that steps."""
-
-    def on_work(self, wake: Callable[[], None]) -> None:
-        """Have `wake` called, on any thread, whenever `step` has something new to do."""
-
-
-EngineFactory = Callable[[Callable[[EngineOutput], None]], WakingEngine]
-"""Loads and warms an engine in the child, given where its outputs go. Must be picklable (a module's function, or a `partial` of one)."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Ready:
-    """The models are loaded and warm; `apology` is what they leave behind for when they are gone."""
-
-    apology: FixedSpeech
-
-
-@dataclass(frozen=True, slots=True)
-class _Unable:
-    """The engine could not start."""
-
-    error: str
 
 
 @dataclass(slots=True)
@@ -143,27 +112,24 @@ class ProcessEngineLink:
         os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
         ours, theirs = socket.socketpair()
         process = multiprocessing.get_context("spawn").Process(
-            target=_child_main, args=(theirs, self._factory), name="vivavoce-engine", daemon=True
+            target=run_engine, args=(theirs, self._factory), name="vivavoce-engine", daemon=True
         )
         starting = asyncio.ensure_future(asyncio.to_thread(process.start))
+        writer: asyncio.StreamWriter | None = None
         try:
             await asyncio.shield(starting)
-            self._process = process
-        except asyncio.CancelledError:
-            await starting
-            self._process = process
-            process.kill()
-            ours.close()
-            raise
-        finally:
             theirs.close()
-        reader, writer = await asyncio.open_connection(sock=ours)
-        try:
+            reader, writer = await asyncio.open_connection(sock=ours)
             ready = await _receive(reader)
-            if isinstance(ready, _Unable):
+            if isinstance(ready, Unable):
                 raise RuntimeError(ready.error)
+            assert isinstance(ready, Ready)
         except BaseException as error:
-            writer.close()
+            await starting
+            for end in (writer, ours, theirs):
+                if end is not None:
+                    end.close()
+            self._process = process
             if isinstance(error, asyncio.CancelledError):
                 process.kill()  # it holds nothing yet
                 raise
@@ -171,8 +137,7 @@ class ProcessEngineLink:
             if isinstance(error, asyncio.IncompleteReadError | ConnectionError):
                 raise RuntimeError(f"the engine process exited with {process.exitcode} while it loaded the models") from error
             raise
-        assert isinstance(ready, _Ready)
-        self._apology, self._load, self._writer = ready.apology, None, writer
+        self._process, self._apology, self._load, self._writer = process, ready.apology, None, writer
         self._restarts.started(asyncio.get_running_loop().time())
         return reader
 
@@ -230,7 +195,7 @@ class ProcessEngineLink:
         """Queue a message for the engine; dropped while there is none: its sessions' records keep what matters of it."""
         if self._writer is None:
             return
-        self._writer.write(_pack(request))
+        self._writer.write(pack(request))
         if self._writer.transport.get_write_buffer_size() > _WRITE_LIMIT and self._process is not None:
             log.error("the engine has not read for too long; killing it")
             self._process.kill()
@@ -249,66 +214,7 @@ class ProcessEngineLink:
             await asyncio.to_thread(self._process.join)
 
 
-def _pack(message: object) -> bytes:
-    body = pickle.dumps(message, protocol=5)
-    return _LENGTH.pack(len(body)) + body
-
-
 async def _receive(reader: asyncio.StreamReader) -> object:
-    (length,) = _LENGTH.unpack(await reader.readexactly(_LENGTH.size))
+    (length,) = LENGTH.unpack(await reader.readexactly(LENGTH.size))
     message: object = pickle.loads(await reader.readexactly(length))
     return message
-
-
-# --------------------------------------------------------------------------------------------------- in the child
-
-
-def _child_main(sock: socket.socket, factory: EngineFactory) -> None:
-    """Load, say so, then step until the parent closes the socket."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides when we end
-    outputs: queue.SimpleQueue[EngineOutput] = queue.SimpleQueue()
-    try:
-        engine = factory(outputs.put)
-        apology = speak_fixed(engine, outputs)
-    except Exception as error:  # noqa: BLE001 - whatever it was, the parent must hear why
-        sock.sendall(_pack(_Unable(f"{type(error).__name__}: {error}")))
-        return
-    sock.sendall(_pack(_Ready(apology)))
-    wake, gone = threading.Event(), threading.Event()
-    threading.Thread(target=_read_requests, args=(sock, engine, wake, gone), name="reader", daemon=True).start()
-    threading.Thread(target=_write_outputs, args=(sock, outputs), name="writer", daemon=True).start()
-    engine.on_work(wake.set)
-    while not gone.is_set():
-        wake.clear()
-        while engine.busy():
-            for output in engine.step():
-                outputs.put(output)
-        wake.wait()
-    # Nothing here needs an orderly end, and the lanes may be inside a library that would abort the process over one.
-    os._exit(0)
-
-
-def _read_requests(sock: socket.socket, engine: WakingEngine, wake: threading.Event, gone: threading.Event) -> None:
-    stream = sock.makefile("rb")
-    while True:
-        head = stream.read(_LENGTH.size)
-        if len(head) < _LENGTH.size:
-            break
-        request: Request = pickle.loads(stream.read(_LENGTH.unpack(head)[0]))
-        apply(engine, request)
-        wake.set()
-    gone.set()
-    wake.set()
-
-
-def _write_outputs(sock: socket.socket, outputs: queue.SimpleQueue[EngineOutput]) -> None:
-    """Send outputs as they come, all that wait in one message."""
-    while True:
-        batch = [outputs.get()]
-        with contextlib.suppress(queue.Empty):
-            while True:
-                batch.append(outputs.get_nowait())
-        try:
-            sock.sendall(_pack(batch))
-        except OSError:
-            return  # the parent has gone; the reader thread ends the process

@@ -65,8 +65,8 @@ class HeardOnce:
                 self._again_speech = event
 
     def _agree(self) -> list[EarEvent]:
-        """A model that begins in the middle may see it differently: if the session believed in speech that has gone, or the other way round,
-        it would wait for an end that never comes."""
+        """A model that begins in the middle may see it differently: if the session believed in speech that has gone, or the other way
+        round, it would wait for an end that never comes."""
         told, again = isinstance(self._told_speech, SpeechStarted), isinstance(self._again_speech, SpeechStarted)
         if told == again:
             return []

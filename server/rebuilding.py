@@ -1,10 +1,10 @@
 """What rebuilds a session when the engine that served it has died (design.md sections 4 and 8.5). Pure: orders and frames in, what the
 session is told and what the next engine is told out.
 
-Kept of a session are its settings, its history, the last 30 s of its input, and what the engine owes it. A replacement is fed the input from
-the beginning of what is owed, and told the same orders again at the same places of it; of what it says, the session hears nothing twice.
-A turn is heard again, and told by its final transcript only. A reply of which no sound has been handed out is made again, after an apology
-that needs no engine; of any other the rest is given up. Nothing is repeated twice: what killed two engines is not shown to a third.
+Kept of a session are its settings, its history, the last 30 s of its input, and what the engine owes it. A replacement is fed the input
+from the beginning of what is owed, and told the same orders again at the same places of it; of what it says, the session hears nothing
+twice. A turn is heard again, and told by its final transcript only. A reply of which no sound has been handed out is made again, after an
+apology that needs no engine; of any other the rest is given up. Nothing is repeated twice: what killed two engines is not shown to a third.
 """
 
 from collections.abc import Iterator

@@ -9,8 +9,8 @@ __all__ = ["RestartOptions", "Restarts"]
 @dataclass(frozen=True, slots=True)
 class RestartOptions:
     """The first restart is at once, then `first_wait` seconds after the last attempt, twice as long each time, at most `longest_wait`; an
-    engine that has lived for `sound_after` seconds begins anew. Sessions are given up when it has died `deaths` times within `within` seconds
-    (one of them may be what kills it), or has not come back after `patience`: what the caller says is kept no longer than that."""
+    engine that has lived for `sound_after` seconds begins anew. Sessions are given up when it has died `deaths` times within `within`
+    seconds (one of them may be what kills it), or has not come back after `patience`: what the caller says is kept no longer than that."""
 
     first_wait: float = 1.0
     longest_wait: float = 30.0

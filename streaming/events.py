@@ -243,8 +243,8 @@ class ResponseFinished:
 
 @dataclass(frozen=True, slots=True)
 class EngineLost:
-    """The engine died; another is being started and told what this session needs. Orders may go on: they wait for it. The facts before this one
-    have ended what it will not get. Example: `EngineLost("the engine process exited with -9")`."""
+    """The engine died; another is being started and told what this session needs. Orders may go on: they wait for it. The facts before
+    this one have ended what it will not get. Example: `EngineLost("the engine process exited with -9")`."""
 
     error: str
 

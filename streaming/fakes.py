@@ -101,9 +101,9 @@ class ScriptedEngine:
         end_of_turn_probability: float = 0.95,
     ) -> None:
         """`transcripts` are the turns' texts in order (then "turn N"); their words are given one per `heard_word_ms` of speech; the text of
-        one that is None never comes. `word_ms` is the sound of a reply's word; a clause's sound comes in chunks of `chunk_ms` (None: whole); `speech_rms` the loudness (0 to 1)
-        that counts as speech; a pause is scored with `end_of_turn_probability` once it has lasted `end_of_turn_ms`. Raises ValueError for a
-        knob that is not positive."""
+        one that is None never comes. `word_ms` is the sound of a reply's word; a clause's sound comes in chunks of `chunk_ms` (None:
+        whole); `speech_rms` the loudness (0 to 1) that counts as speech; a pause is scored with `end_of_turn_probability` once it has
+        lasted `end_of_turn_ms`. Raises ValueError for a knob that is not positive."""
         if min(words_per_step, word_ms, heard_word_ms, end_of_turn_ms) < 1 or speech_rms <= 0 or (chunk_ms is not None and chunk_ms < 1):
             raise ValueError("words_per_step, word_ms, chunk_ms, heard_word_ms, end_of_turn_ms and speech_rms must be positive")
         # The messages each reply saw, oldest first, audio items with their transcripts; the newest 1,000.
