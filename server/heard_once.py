@@ -14,29 +14,33 @@ _WINDOW: Final = 512
 """Samples the Ear judges at once (`streaming.vad.WINDOW`; not imported, for it brings ONNX with it)."""
 
 
+_Speech = SpeechStarted | SpeechStopped
+
+
 class HeardOnce:
     """One session's evidence, over any number of Ears."""
 
     def __init__(self) -> None:
         # The session has been told everything up to here; None before its first window.
         self._told: int | None = None
+        # What it has been told of the window after that: of one that its Ear did not live to close.
+        self._told_beyond: list[type[EarEvent]] = []
         # Its newest onset or pause, None where none matters any more: whether the session believes that the caller speaks.
-        self._told_speech: SpeechStarted | SpeechStopped | None = None
-        # Of an Ear that hears told input again: how far it has come, and what it last said of speech. None once it has caught up.
-        self._again: int | None = None
-        self._again_speech: SpeechStarted | SpeechStopped | None = None
+        self._told_speech: _Speech | None = None
+        # An Ear hears told input again: what it last said of speech, and what it has said of the window that it is at.
+        self._again = False
+        self._again_speech: _Speech | None = None
+        self._window: list[EarEvent] = []
 
     def begin(self, wanted: int, held: int) -> int:
         """Another Ear is about to hear, `wanted` and what follows if that is still held (from `held` on). Returns the position to feed it
         from: at or before `wanted` where that can be, and such that windows fall where they fell before."""
-        self._again_speech = None
+        self._again, self._again_speech = self._told is not None, None
+        self._window.clear()
         if self._told is None:
-            self._again = None
             return held
         start = self._told - -(-(self._told - min(wanted, self._told)) // _WINDOW) * _WINDOW
-        start = start if start >= held else held + (self._told - held) % _WINDOW
-        self._again = start
-        return start
+        return start if start >= held else held + (self._told - held) % _WINDOW
 
     def forget(self, end: int) -> None:
         """The input before `end` is committed or discarded: speech that goes on across it will be reported as begun anew."""
@@ -45,37 +49,39 @@ class HeardOnce:
 
     def tell(self, event: EarEvent) -> list[EarEvent]:
         """What the session is told of `event`, the next one of the present Ear."""
-        caught_up: list[EarEvent] = []
-        if self._again is not None:
-            assert self._told is not None
-            if self._again < self._told:
-                self._hear_again(event)
-                return []
-            caught_up = self._agree()
-            self._again = None
-        for one in (*caught_up, event):
-            self._note(one)
-        return [*caught_up, event]
-
-    def _hear_again(self, event: EarEvent) -> None:
-        match event:
-            case Listened(at):
-                self._again = at
-            case SpeechStarted() | SpeechStopped():
-                self._again_speech = event
-
-    def _agree(self) -> list[EarEvent]:
-        """A model that begins in the middle may see it differently: if the session believed in speech that has gone, or the other way
-        round, it would wait for an end that never comes."""
-        told, again = isinstance(self._told_speech, SpeechStarted), isinstance(self._again_speech, SpeechStarted)
-        if told == again:
+        if not self._again:
+            self._note(event)
+            return [event]
+        self._window.append(event)
+        if isinstance(event, SpeechStarted | SpeechStopped):
+            self._again_speech = event
+        if not isinstance(event, Listened):
             return []
+        window = self._window.copy()
+        self._window.clear()
         assert self._told is not None
-        return [self._again_speech or SpeechStopped(self._told, 0.0)]
+        return self._catch_up(window, self._told) if event.at > self._told else []
+
+    def _catch_up(self, window: list[EarEvent], told: int) -> list[EarEvent]:
+        """The first window beyond what was told. A model that begins in the middle may see it differently: if the session were left to
+        believe in speech that has gone, or the other way round, it would wait for an end that never comes."""
+        self._again = False
+        news = [event for event in window if type(event) not in self._told_beyond]
+        for event in news:
+            self._note(event)
+        believed, seen = isinstance(self._told_speech, SpeechStarted), isinstance(self._again_speech, SpeechStarted)
+        if believed is not seen:
+            correction = self._again_speech or SpeechStopped(told, 0.0)
+            self._note(correction)
+            news.insert(0, correction)
+        return news
 
     def _note(self, event: EarEvent) -> None:
         match event:
             case Listened(at):
                 self._told = at
+                self._told_beyond.clear()
+                return
             case SpeechStarted() | SpeechStopped():
                 self._told_speech = event
+        self._told_beyond.append(type(event))
