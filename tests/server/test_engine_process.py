@@ -1,6 +1,7 @@
 """The engine's process: it loads, answers, is told apart when it can't load, and when it dies its sessions go on in another."""
 
 import asyncio
+import itertools
 import multiprocessing
 import os
 import signal
@@ -174,7 +175,7 @@ def check_evidence(call: Call) -> None:
     positions = [one.at for one in call.of(Listened)]
     assert positions == list(range(512, positions[-1] + 1, 512))
     speech = [type(fact) for fact in call.facts if isinstance(fact, SpeechStarted | SpeechStopped)]
-    assert all(one is not other for one, other in zip(speech, speech[1:], strict=False))
+    assert all(one is not other for one, other in itertools.pairwise(speech))
 
 
 async def test_a_quiet_session_goes_on(start) -> None:

@@ -247,7 +247,7 @@ def test_a_speculation_whose_sound_is_known_ends_where_it_was(record) -> None:
 def test_a_session_that_came_while_there_was_none() -> None:
     record = SessionRecord("s", SPEC, dead=True)
     order(record, Respond("t", TEXT_ONLY))
-    assert list(record.rebuild())[0] == OpenSession("s", SPEC)
+    assert next(record.rebuild()) == OpenSession("s", SPEC)
 
 
 def test_fixed_speech_is_whole_and_leaves_nothing_behind() -> None:
