@@ -65,6 +65,7 @@ from streaming.events import (
     Drop,
     EndOfTurnScore,
     EngineFailed,
+    EngineLost,
     Listened,
     OverlapScore,
     Respond,
@@ -183,6 +184,8 @@ class Conversation:
                 return self._transcripts.settle(event)
             case TranscriptDone(item_id) | TranscriptFailed(item_id):
                 return [*self._transcripts.finish(event), *self._responses.go_on_without(item_id)]
+            case EngineLost():
+                return self._responses.go_on_unheard()
             case EngineFailed(error):
                 return self._engine_failed(error, now)
             case Tick():

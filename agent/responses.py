@@ -112,6 +112,11 @@ class Responses:
         self._awaited = None
         return [self._order(self.current)]
 
+    def go_on_unheard(self) -> list[Command]:
+        """The transcript that is awaited will take its time, for the engine is being replaced: what is ordered now can be excused to the
+        caller at once, and waits for the words there."""
+        return [] if self._awaited is None else self.go_on_without(self._awaited)
+
     def _new(self, request: CreateResponse, settings: SessionSettings) -> Response:
         context = context_for(request, settings, self._history, self._heard.cut)
         plan = plan_response(request, settings, context)

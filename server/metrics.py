@@ -22,6 +22,7 @@ class Metrics:
         self.sessions = Gauge("vivavoce_sessions", "Sessions open", registry=self._registry)
         self.sessions_ended = Counter("vivavoce_sessions_ended", "Sessions ended, by close code", ["code"], registry=self._registry)
         self.refused = Counter("vivavoce_refused", "Requests refused before a session, by reason", ["reason"], registry=self._registry)
+        self.engine_busy = Gauge("vivavoce_engine_busy", "Share of the last seconds in which the engine worked", registry=self._registry)
         self._speculations = Counter(
             "vivavoce_speculations", "Replies prepared at a pause, by outcome", ["outcome"], registry=self._registry
         )

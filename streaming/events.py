@@ -30,6 +30,7 @@ __all__ = [
     "EndOfTurnScore",
     "EngineEvent",
     "EngineFailed",
+    "EngineLost",
     "EngineOrder",
     "FinishReason",
     "Listened",
@@ -241,9 +242,17 @@ class ResponseFinished:
 
 
 @dataclass(frozen=True, slots=True)
+class EngineLost:
+    """The engine died; another is being started and told what this session needs. Orders may go on: they wait for it. The facts before
+    this one have ended what it will not get. Example: `EngineLost("the engine process exited with -9")`."""
+
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
 class EngineFailed:
-    """The engine died or refused the session; `error` says what happened. The session goes on without a model until the server
-    has rebuilt it. Example: `EngineFailed("engine process exited with -9")`."""
+    """The engine refused the session, or none could be found to go on with it; `error` says what happened. Nothing more comes.
+    Example: `EngineFailed("BufferError: 24 windows of sound wait for a pass")`."""
 
     error: str
 
@@ -259,6 +268,7 @@ EngineEvent = (
     | AudioReady
     | ToolCallReady
     | ResponseFinished
+    | EngineLost
     | EngineFailed
 )
 

@@ -1,45 +1,15 @@
-"""The caller's turn inside the engine: input kept for a while, and one transcript per turn.
+"""The caller's turn inside the engine: one transcript per turn, from the input that is kept for a while (`streaming.input_ring`).
 
 What is pushed into a transcriber follows the Ear's events, not the arrival of frames, so that any split of the same audio gives the
 same sound at the same positions: audio up to each `Listened` while there is speech and up to the first of silence, then nothing until the
 caller goes on, and everything when they do.
 """
 
-from collections import deque
-from typing import Final
-
-import numpy as np
-
-from streaming.audio import AudioFrame, Samples
 from streaming.batching import Work
-from streaming.events import SAMPLE_RATE
+from streaming.input_ring import InputRing
 from streaming.transcriber import Hypothesis, Transcriber, Transcript
 
 __all__ = ["InputRing", "Turn"]
-
-_RING_SECONDS: Final = 30
-"""Input kept per session: the longest manual commit that can be transcribed without a started turn, and what rebuilds a session."""
-
-
-class InputRing:
-    """The last 30 s of a session's input, addressed by position."""
-
-    def __init__(self, seconds: int = _RING_SECONDS) -> None:
-        self._limit = seconds * SAMPLE_RATE
-        self._frames: deque[AudioFrame] = deque()
-        self._held = 0
-
-    def append(self, frame: AudioFrame) -> None:
-        """Keep a frame; the oldest fall out beyond the limit."""
-        self._frames.append(frame)
-        self._held += len(frame.pcm)
-        while self._held - len(self._frames[0].pcm) >= self._limit:
-            self._held -= len(self._frames.popleft().pcm)
-
-    def between(self, start: int, end: int) -> Samples:
-        """Samples `start` to `end`, shape (n,); shorter where the ring no longer, or not yet, holds them."""
-        parts = [f.pcm[max(0, start - f.at) : max(0, end - f.at)] for f in self._frames if f.at < end and f.at + len(f.pcm) > start]
-        return np.concatenate(parts) if parts else np.zeros(0, np.float32)
 
 
 class Turn:

@@ -30,6 +30,7 @@ from streaming.events import (
     AudioReady,
     EndOfTurnScore,
     EngineFailed,
+    EngineLost,
     FinishReason,
     Listened,
     OverlapKind,
@@ -93,6 +94,7 @@ EVENTS: list[Event] = [
     ToolCallReady("r", 0, "f", "{}"),
     ResponseFinished("r", FinishReason.LENGTH, None, Usage(1, 2, 3, 4)),
     EngineFailed("dead"),
+    EngineLost("dying"),
 ]
 
 
