@@ -50,7 +50,7 @@ from agent.items import ContentPart, Message, PartKind
 from agent.prompt import context_of
 from agent.responses import Responses
 from agent.settings import SemanticVad, ServerVad, SessionKind, SessionSettings
-from agent.speculation import Speculation, Withheld, speculates
+from agent.speculation import Speculation, Speculator
 from agent.state import IllegalEventError, State, StateMachine
 from agent.transcripts import Transcripts
 from agent.turns import Floor, Interrupted, Outcome, TurnEnded, TurnTaker, milliseconds
@@ -62,7 +62,6 @@ from streaming.events import (
     ConfigureEar,
     ContextMessage,
     DiscardTurn,
-    Drop,
     EndOfTurnScore,
     EngineFailed,
     EngineLost,
@@ -116,8 +115,7 @@ class Conversation:
         # The model's view as last ordered, and what it was made from: building it at every event would be work without end.
         self._believed: tuple[ContextMessage, ...] | None = None
         self._believed_from: tuple[object, ...] = ()
-        # The reply that is being prepared for the turn that is being spoken.
-        self._speculation: Speculation | None = None
+        self._prepared = Speculator(self._turns, self._responses)
         # Whether the client has sent a `session.update`, which fixes the session's kind.
         self._updated = False
 
@@ -144,7 +142,7 @@ class Conversation:
             commands = self._dispatch(event, now)
         except RefusedError as refused:
             commands = [ErrorRaised(refused.code, refused.message, refused.param, getattr(event, "event_id", None))]
-        commands += [*self._drop_speculation(), *self._responses.start_queued(self._settings)]
+        commands += [*self._prepared.drop_stale(self._basis()), *self._responses.start_queued(self._settings)]
         commands += [self._forget_item(item_id) for item_id in self._history.trim()]
         commands = [*self._with_belief(commands), *self._duck(now)]
         self._machine.move(self._observe(now))
@@ -174,7 +172,7 @@ class Conversation:
                 return self._apply(self._turns.scored(at, probability), now)
             case OverlapScore():
                 return []  # no Ear of ours reports any yet; `Listened` decides
-            case TextDelta() | AudioReady() | ToolCallReady() | ResponseFinished() if self._is_speculated(event):
+            case TextDelta() | AudioReady() | ToolCallReady() | ResponseFinished() if self._prepared.withhold(event):
                 return []
             case TextDelta() | AudioReady() | ToolCallReady() | ResponseFinished() | PlaybackProgress():
                 return self._responses.handle(event, now)
@@ -302,7 +300,7 @@ class Conversation:
     def _end_turn(self, turn: TurnEnded, now: int) -> list[Command]:
         """The caller's turn becomes an item. It is answered if it was detected and the session says so: now, or after a reply that is not
         to be interrupted."""
-        speculation = self._take_speculation(turn)
+        speculation = self._prepared.take(turn, self._basis())
         words = None if speculation is None else speculation.words.text
         commands = [CommitTurn(turn.item_id, turn.start, turn.end, words), *self._add_audio_item(turn.item_id, None)]
         commands += self._transcripts.turn_named(turn.item_id)
@@ -314,55 +312,14 @@ class Conversation:
             return [*commands, *self._responses.answer(self._settings)]
         return [*commands, *self._adopt(speculation, now)]
 
-    # ------------------------------------------------------------------------------------------------ speculation
-
     def _hear_out(self, words: TranscriptProvisional) -> list[Command]:
         """What the turn says if it ends in this pause: the reply to that is prepared."""
-        if words.item_id != self._turns.open_item_id or words.at != self._turns.paused_at:
-            return []  # late: the caller has gone on
         self._turns.worded(words.at, words.text)
-        if not words.text.strip() or not speculates(self._settings):
-            return []
-        if self._speculation is not None and self._speculation.words.text == words.text:
-            return []
-        dropped = self._drop_speculation(anyway=True)
-        prepared = self._responses.prepare(self._settings)
-        if prepared is None:
-            return dropped
-        response_id, options = prepared
-        self._speculation = Speculation(response_id, words, self._basis())
-        return [*dropped, Speculate(response_id, words.item_id, words.text, options)]
+        return self._prepared.hear_out(words, self._settings, self._basis())
 
     def _basis(self) -> tuple[object, ...]:
         """What a reply is made from besides the words."""
         return (self._settings, self._history.version, self._heard.version, self._responses.current)
-
-    def _is_speculated(self, event: Withheld) -> bool:
-        """Whether it tells of the reply that is being prepared, and is withheld."""
-        if self._speculation is None or event.response_id != self._speculation.response_id:
-            return False
-        self._speculation.withhold(event)
-        return True
-
-    def _drop_speculation(self, *, anyway: bool = False) -> list[Command]:
-        """Drop the reply that is being prepared if it would not be made any more."""
-        speculation = self._speculation
-        if speculation is None:
-            return []
-        words = speculation.words
-        good = words.item_id == self._turns.open_item_id and words.at == self._turns.paused_at and speculation.basis == self._basis()
-        if good and not anyway:
-            return []
-        self._speculation = None
-        return [Drop(speculation.response_id)]
-
-    def _take_speculation(self, turn: TurnEnded) -> Speculation | None:
-        """The reply that was prepared for this turn, if it is the one that is wanted. One that is not is dropped afterwards."""
-        speculation = self._speculation
-        if speculation is None or not turn.detected or speculation.words.item_id != turn.item_id or speculation.basis != self._basis():
-            return None
-        self._speculation = None
-        return speculation
 
     def _adopt(self, speculation: Speculation, now: int) -> list[Command]:
         """The turn has ended with the words that were expected: what was prepared is the reply, and what has been made of it may leave."""

@@ -7,12 +7,15 @@ good for one pause, one text and one belief of the conversation; as soon as any 
 from dataclasses import dataclass, field
 from typing import Final
 
+from agent.commands import Command
+from agent.responses import Responses
 from agent.settings import SessionKind, SessionSettings
-from streaming.events import AudioReady, ResponseFinished, TextDelta, ToolCallReady, TranscriptProvisional
+from agent.turns import TurnEnded, TurnTaker
+from streaming.events import AudioReady, Drop, ResponseFinished, Speculate, TextDelta, ToolCallReady, TranscriptProvisional
 
-__all__ = ["Speculation", "Withheld", "speculates"]
+__all__ = ["Speculation", "Speculator"]
 
-Withheld = TextDelta | AudioReady | ToolCallReady | ResponseFinished
+_Withheld = TextDelta | AudioReady | ToolCallReady | ResponseFinished
 """What an engine tells of a reply."""
 
 _FREE: Final = ("auto", "none")
@@ -27,15 +30,65 @@ class Speculation:
     words: TranscriptProvisional
     basis: tuple[object, ...]
     # What has been told of it, in order: at most what one clause and its sound give, or a short reply.
-    withheld: list[Withheld] = field(default_factory=list)
+    withheld: list[_Withheld] = field(default_factory=list)
 
-    def withhold(self, event: Withheld) -> None:
-        """The engine tells of it. A call of a tool would be a side effect, and is not kept."""
+
+class Speculator:
+    """One session's: at most one at a time, and each ends in one `Adopt` or `Drop`."""
+
+    def __init__(self, turns: TurnTaker, responses: Responses) -> None:
+        self._turns = turns
+        self._responses = responses
+        self._current: Speculation | None = None
+
+    def hear_out(self, words: TranscriptProvisional, settings: SessionSettings, basis: tuple[object, ...]) -> list[Command]:
+        """What the turn says if it ends in this pause: the reply to that is prepared, where there may be one."""
+        if words.item_id != self._turns.open_item_id or words.at != self._turns.paused_at:
+            return []  # late: the caller has gone on
+        if not words.text.strip() or not _speculates(settings):
+            return []
+        if self._current is not None and self._current.words.text == words.text:
+            return []
+        dropped = self._drop()
+        prepared = self._responses.prepare(settings)
+        if prepared is None:
+            return dropped
+        response_id, options = prepared
+        self._current = Speculation(response_id, words, basis)
+        return [*dropped, Speculate(response_id, words.item_id, words.text, options)]
+
+    def withhold(self, event: _Withheld) -> bool:
+        """Whether the engine tells of the reply that is being prepared: that is kept back. A call of a tool would be a side effect, and is
+        not kept at all."""
+        if self._current is None or event.response_id != self._current.response_id:
+            return False
         if not isinstance(event, ToolCallReady):
-            self.withheld.append(event)
+            self._current.withheld.append(event)
+        return True
+
+    def drop_stale(self, basis: tuple[object, ...]) -> list[Command]:
+        """Drop the reply that is being prepared if it would not be made any more."""
+        current = self._current
+        if current is None:
+            return []
+        words = current.words
+        good = words.item_id == self._turns.open_item_id and words.at == self._turns.paused_at and current.basis == basis
+        return [] if good else self._drop()
+
+    def take(self, turn: TurnEnded, basis: tuple[object, ...]) -> Speculation | None:
+        """The reply that was prepared for this turn, if it is the one that is wanted; one that is not is stale."""
+        current = self._current
+        if current is None or not turn.detected or current.words.item_id != turn.item_id or current.basis != basis:
+            return None
+        self._current = None
+        return current
+
+    def _drop(self) -> list[Command]:
+        current, self._current = self._current, None
+        return [] if current is None else [Drop(current.response_id)]
 
 
-def speculates(settings: SessionSettings) -> bool:
+def _speculates(settings: SessionSettings) -> bool:
     """Whether a session with these settings prepares replies: those it makes by itself, in words."""
     detection = settings.turn_detection
     return (
