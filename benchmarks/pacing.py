@@ -4,8 +4,8 @@
 
 One event loop with the real engine's process beside it, as in `vivavoce serve`. Every session has a metronome (`server.pacing`) that sends
 a frame to a UDP socket and feeds one to its Ear at each beat. In turns of the same run: `idle`, nobody speaks; `decoding`, every session is
-always being answered, at each given niceness of the engine. `late`: when a frame left after its deadline; `interval`: how far the time since
-the frame before was from 20 ms. Milliseconds. `replies` shows that work was done.
+always being answered, at each given niceness of the engine. `late`: when a frame left after its deadline; `interval`: how far the time
+since the frame before was from 20 ms. Milliseconds. `replies` shows that work was done.
 """
 
 import argparse
