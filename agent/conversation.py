@@ -171,8 +171,7 @@ class Conversation:
             case SpeechStopped(at):
                 return self._apply(self._turns.speech_stopped(at), now)
             case EndOfTurnScore(at, probability):
-                self._turns.scored(at, probability)
-                return []
+                return self._apply(self._turns.scored(at, probability), now)
             case OverlapScore():
                 return []  # no Ear of ours reports any yet; `Listened` decides
             case TextDelta() | AudioReady() | ToolCallReady() | ResponseFinished() if self._is_speculated(event):

@@ -29,6 +29,10 @@ _LOW: Final[_Points] = ((0.0, 4_000), (0.5, 2_000), (0.9, 800), (0.97, 500))
 _HIGH: Final[_Points] = ((0.0, 512), (0.5, 384), (0.9, 192), (0.97, 128))
 """For short commands: the first two scores decide."""
 
+_QUESTION: Final = 0.97
+"""Least belief where the recogniser has written a question mark: intonation alone is doubted for up to 0.8 s after questions that are
+plainly over. Of 79 pauses inside hesitant turns 3 are written so, and one more is cut; of 30 questions p95 is 354 ms, not 849."""
+
 _UNSCORED: Final = 0.5
 """Belief while no score has come (no model, or it is late)."""
 
@@ -62,8 +66,10 @@ class Endpointer:
         # Scores of the present pause, at most one a mark of the Ear, and the position of the newest.
         self._scores: list[float] = []
         self._scored_at = 0
-        # What the turn says if it ends in the present pause; None while that is not known.
-        self._words: str | None = None
+        # What the turn says if it ends in the present pause; "" while that is not known.
+        self._words = ""
+        # Input heard when that became known.
+        self._worded_at = 0
 
     def configure(self, detection: TurnDetection) -> None:
         """Decide like this from now on, the present pause included."""
@@ -78,7 +84,7 @@ class Endpointer:
         self._stopped = at
         self._scores = []
         self._scored_at = at
-        self._words = None
+        self._words, self._worded_at = "", at
 
     def scored(self, at: int, probability: float) -> None:
         """The end-of-turn model heard the input up to `at`. Ignored outside a pause (it came late)."""
@@ -86,9 +92,9 @@ class Endpointer:
             self._scores.append(probability)
             self._scored_at = at
 
-    def worded(self, text: str) -> None:
-        """The words so far, known in the present pause."""
-        self._words = text
+    def worded(self, text: str, listened_at: int) -> None:
+        """The words so far, known in the present pause when the input up to `listened_at` had been heard."""
+        self._words, self._worded_at = text, listened_at
 
     def decide(self, listened_at: int) -> int | None:
         """Where the turn ends, trailing silence included, once the input heard up to `listened_at` tells; None before. Each turn is
@@ -111,9 +117,12 @@ class Endpointer:
             case ServerVad(silence_duration_ms=silence):
                 return stopped + _samples(silence)
             case SemanticVad(eagerness=eagerness):
-                # The mean of the pause's scores: one alone jumps by 0.3 from mark to mark. A rising belief can't end the turn in the past.
+                # The mean of the pause's scores: one alone jumps by 0.3 from mark to mark.
                 belief = sum(self._scores) / len(self._scores) if self._scores else _UNSCORED
-                return max(stopped + _samples(semantic_wait_ms(eagerness, belief)), self._scored_at)
+                if self._words.rstrip().endswith(("?", "？")):
+                    belief = max(belief, _QUESTION)
+                # A rising belief can't end the turn in the past.
+                return max(stopped + _samples(semantic_wait_ms(eagerness, belief)), self._scored_at, self._worded_at)
 
 
 def _samples(milliseconds: float) -> int:

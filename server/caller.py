@@ -75,6 +75,8 @@ class Turn:
     reply: str = ""
     stages: tuple[Stage, ...] = ()
     ledger_ms: float | None = None
+    # Whether the server says that the answer had been prepared before the turn was known to be over; None where it says nothing.
+    prepared: bool | None = None
     # Responses begun before the caller had finished: false cut-offs.
     false_starts: int = 0
     arrivals: list[Arrival] = field(default_factory=list)
@@ -149,6 +151,8 @@ class Caller:
         self._connection = connection
         self._acks_playback = acks_playback
         self._speculation = speculation
+        # Whether the server knows our extension: it then sends a ledger.
+        self.extended = False
         # What has been heard, and when.
         self.speaker = VirtualSpeaker()
         # One per `speak`, in order.
@@ -188,6 +192,7 @@ class Caller:
                     if event.get("type") == "error":
                         raise CallError(f"the server refuses the session: {error_line(event)}")
                     if event.get("type") == "session.updated":
+                        self.extended = "vivavoce" in (event.get("session") or {})
                         return
         except TimeoutError:
             raise CallError(f"the server did not confirm the session within {HANDSHAKE_SECONDS:.0f} seconds") from None
@@ -263,6 +268,8 @@ class Caller:
             case "vivavoce.ledger" if text_of(event, "response_id") == turn.response_id:
                 turn.ledger_ms = number_of(event, "total_ms")
                 turn.stages = _stages(event.get("stages_ms"))
+                prepared = event.get("speculated")
+                turn.prepared = prepared if isinstance(prepared, bool) else None
             case "error" if not text_of(event, "error", "event_id").startswith(_TRUNCATE_ID):
                 self._failure = CallError(f"the server reports an error: {error_line(event)}")
 

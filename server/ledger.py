@@ -25,8 +25,8 @@ from streaming.events import (
 __all__ = ["STAGES", "Ledger", "TurnLedger"]
 
 STAGES: Final = ("silence", "decision", "transcript", "first_text", "first_clause", "first_audio", "first_sent")
-"""Each stage ends with: the Ear's evidence of silence; the turn committed; its final transcript; the reply's first text; its first
-clause's last word; its first audio made; its first audio sent."""
+"""Each stage ends with: the Ear's evidence of silence; the turn committed; its final transcript; the reply's first text; the text of all
+whole words in its first audio (less than a word counts with the first text); its first audio made; its first audio sent."""
 
 _ARRIVALS: Final = 4_000
 """Appends remembered, to find when a sample arrived: 80 s of 20 ms frames, more than any wait at a turn's end."""

@@ -39,6 +39,7 @@ from streaming.events import (
     ResponseFinished,
     Say,
     SessionSpec,
+    Speculate,
     SpeechStarted,
 )
 
@@ -141,7 +142,8 @@ class Session:
         self._item_sizes: dict[str, int] = {}
         # Replies ordered of the engine and not finished.
         self._replies: set[str] = set()
-        # Speculations dropped whose end the engine has not told: as many as there are pauses in the time it takes.
+        # Speculations not adopted: tokens decoded for those the engine has finished, None before. At most one is not dropped.
+        self._prepared: dict[str, int | None] = {}
         self._dropped: set[str] = set()
         # Whether the session ends as soon as it is quiet.
         self._draining = False
@@ -279,9 +281,9 @@ class Session:
         if isinstance(fact, ResponseFinished):
             self._playout.finish(fact.response_id)
             self._replies.discard(fact.response_id)
-            if fact.response_id in self._dropped:
-                self._dropped.discard(fact.response_id)
-                self._parts.on_speculation(False, fact.usage.output_tokens)
+            if fact.response_id in self._prepared:
+                self._prepared[fact.response_id] = fact.usage.output_tokens
+                self._count_dropped()
         if isinstance(fact, SpeechStarted | OverlapScore):
             self._report_playback()
         self._ledger.fact(fact, self.now())
@@ -361,17 +363,27 @@ class Session:
             if isinstance(command, Respond | Say | Adopt):
                 self._replies.add(command.response_id)
                 if isinstance(command, Adopt):
+                    self._prepared.pop(command.response_id, None)
                     self._parts.on_speculation(True, 0)
+            elif isinstance(command, Speculate):
+                self._prepared[command.response_id] = None
             elif isinstance(command, Drop | Abort):
                 self._playout.forget(command.response_id)
                 if isinstance(command, Drop):
                     self._dropped.add(command.response_id)
+                    self._count_dropped()
         elif isinstance(command, PlayoutOrder):
             self._playout.order(command, now)
             if isinstance(command, Cut):
                 self._outbox.drop_audio(command.response_id)
         else:
             self._notify(command, now)
+
+    def _count_dropped(self) -> None:
+        """Count the speculations that are dropped and finished."""
+        for response_id in [response_id for response_id in self._dropped if self._prepared.get(response_id) is not None]:
+            self._dropped.discard(response_id)
+            self._parts.on_speculation(False, self._prepared.pop(response_id) or 0)
 
     def _notify(self, notice: Notify, now: int) -> None:
         match notice:

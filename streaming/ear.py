@@ -49,6 +49,8 @@ class Ear:
         # The last speech sample of the present pause and the scores that are still to come in it.
         self._stopped = 0
         self._marks: tuple[int, ...] = ()
+        # What is to be scored before the next window: where the pause stood, and the turn's sound up to there.
+        self._unscored: tuple[int, Samples] | None = None
 
     @property
     def samples_held(self) -> int:
@@ -72,7 +74,7 @@ class Ear:
         return None if len(self._rest) < WINDOW else (self._rest[:WINDOW], self._state)
 
     def judged(self, probability: float, state: VadState) -> list[EarEvent]:
-        """The VAD's judgement of the window; the events end with its `Listened`."""
+        """The VAD's judgement of the window; the events end with its `Listened`. Then `score`."""
         assert self._heard is not None
         window, self._rest, self._state = self._rest[:WINDOW], self._rest[WINDOW:], state
         self._heard += WINDOW
@@ -109,19 +111,25 @@ class Ear:
                 events.append(stopped)
             case None:
                 pass
-        events += self._scores(end)
+        self._note_score(end)
         events.append(Listened(end, self._gate.silence))
         return events
 
-    def _scores(self, end: int) -> list[EarEvent]:
-        """The score due at this point of a pause, if one is."""
+    def _note_score(self, end: int) -> None:
+        """Keep what is to be scored at this point of a pause, if it is one of the marks."""
         if not self._marks or end - self._stopped < self._marks[0] or self._turn_start is None:
-            return []
+            return
         self._marks = self._marks[1:]
-        if self._turn is None or not self._scoring:
-            return []
-        start = max(self._turn_start - _PRE_ROLL, self._floor)
-        return [EndOfTurnScore(end, self._turn.score(self._recent.between(start, end)))]
+        if self._turn is not None and self._scoring:
+            start = max(self._turn_start - _PRE_ROLL, self._floor)
+            self._unscored = (end, self._recent.between(start, end).copy())
+
+    def score(self) -> EndOfTurnScore | None:
+        """The score that is due, if one is; tens of milliseconds, so it comes after the events of its window."""
+        if self._unscored is None or self._turn is None:
+            return None
+        (end, pcm), self._unscored = self._unscored, None
+        return EndOfTurnScore(end, self._turn.score(pcm))
 
 
 class Ears:
@@ -150,7 +158,10 @@ class Ears:
             ear.push(frame)
 
     def step(self) -> list[tuple[str, EarEvent]]:
-        """Judge the next window of every session that has one; nothing where none has."""
+        """Score the pauses that are due, else judge the next window of every session that has one; nothing where there is neither."""
+        scores = [(session_id, score) for session_id, ear in self._ears.items() if (score := ear.score()) is not None]
+        if scores:
+            return [*scores]
         waiting = [(session_id, ear, window) for session_id, ear in self._ears.items() if (window := ear.window()) is not None]
         if not waiting:
             return []

@@ -14,10 +14,10 @@ from functools import partial
 from typing import Final
 
 from streaming.audio import AudioFrame
-from streaming.doors import EngineOutput, SessionEvent, SynthesisedAudio
+from streaming.doors import EngineLoad, EngineOutput, SessionEvent, SynthesisedAudio
 from streaming.ear import Ears
 from streaming.engine_session import EngineSession, SessionTools
-from streaming.events import CommitTurn, ConfigureEar, DiscardTurn, EarEvent, EngineFailed, EngineOrder, SessionSpec
+from streaming.events import CommitTurn, ConfigureEar, DiscardTurn, EarEvent, EngineFailed, EngineOrder, ResponseFinished, SessionSpec
 from streaming.lane import Lane
 from streaming.load_meter import LoadMeter
 from streaming.replying import Writer
@@ -180,8 +180,11 @@ class SpeechEngine:
             session.obey(order)
 
     def _emit(self, output: EngineOutput) -> None:
-        if isinstance(output, SynthesisedAudio) and (session := self._sessions.get(output.session_id)) is not None:
+        session = None if isinstance(output, EngineLoad) else self._sessions.get(output.session_id)
+        if session is not None and isinstance(output, SynthesisedAudio):
             session.sounds(output)
+        elif session is not None and isinstance(output, SessionEvent) and isinstance(output.event, ResponseFinished):
+            session.finished(output.event.response_id)
         self._pass_on(output)
 
     def _find_work(self) -> list[Job]:

@@ -111,6 +111,8 @@ class EngineSession:
         self._transcripts: dict[str, str] = {}
         self._history: tuple[ContextMessage, ...] = ()
         self._replies: dict[str, _Replying] = {}
+        # The voice of every response whose end has not been told, which is later than its reply's.
+        self._speakers: dict[str, Speaker] = {}
         # Replies that count: each draws from its own random numbers, so that a dropped speculation leaves no trace in the next.
         self._replied = 0
         # The prefill of what is known of the next prompt, and whether there is something to prefill.
@@ -123,6 +125,8 @@ class EngineSession:
         """The session is over."""
         for replying in self._replies.values():
             replying.reply.abort()
+        for speaker in list(self._speakers.values()):
+            speaker.abort()
         self._replies.clear()
 
     def keep(self, frame: AudioFrame) -> None:
@@ -174,6 +178,12 @@ class EngineSession:
                 if (replying := self._replies.pop(response_id, None)) is not None:
                     replying.reply.abort()
                     self._unfilled = True
+                elif (speaker := self._speakers.get(response_id)) is not None:
+                    speaker.abort()  # made, but not all of it spoken
+
+    def finished(self, response_id: str) -> None:
+        """The end of a response was told. Called on the voice's thread."""
+        self._speakers.pop(response_id, None)
 
     def sounds(self, audio: SynthesisedAudio) -> None:
         """Sound of a reply was made. Called on the voice's thread."""
@@ -354,7 +364,9 @@ class EngineSession:
         self._replied += 1
 
     def _speaker(self, response_id: str, options: RespondOptions) -> Speaker:
-        return Speaker(self._tools.voices, self._tools.voice, self._tools.emit, self.id, response_id, options)
+        speaker = Speaker(self._tools.voices, self._tools.voice, self._tools.emit, self.id, response_id, options)
+        self._speakers[response_id] = speaker
+        return speaker
 
     def _fill(self) -> Work[None]:
         """Bring the sequence in line with the history and the words that have settled."""

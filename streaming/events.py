@@ -419,7 +419,8 @@ class Adopt:
 
 @dataclass(frozen=True, slots=True)
 class Drop:
-    """The speculation was wrong: it is forgotten without trace. Ends in `ResponseFinished(ABORTED)`, whose usage says what was wasted."""
+    """The speculation was wrong: it is forgotten without trace. Ends in `ResponseFinished(ABORTED)` unless it
+    had already finished; its usage says what was wasted."""
 
     response_id: str
 

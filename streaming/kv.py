@@ -32,6 +32,7 @@ class KeyValueCache:
         """Memory held now."""
         return sum(layer.nbytes for layer in self._layers)
 
+    @torch.inference_mode()
     def reserve(self, end: int) -> None:
         """Make room up to position `end`; what is held stays. Raises ValueError beyond `capacity`."""
         if end > self.capacity:
@@ -49,14 +50,17 @@ class KeyValueCache:
             grown.append(new)
         self._layers = grown  # all or none: where memory runs out, what was held still is
 
+    @torch.inference_mode()
     def release(self) -> None:
         """Give the memory back; nothing is held any more."""
         self._layers = [layer[:, :, :0].clone() for layer in self._layers]
 
+    @torch.inference_mode()
     def snapshot(self, end: int) -> list[Tensor]:
         """A copy of the first `end` positions, for `restore`."""
         return [layer[:, :, :end].clone() for layer in self._layers]
 
+    @torch.inference_mode()
     def restore(self, snapshot: list[Tensor]) -> None:
         """Begin with what another cache of the same sizes held."""
         end = snapshot[0].shape[2]
@@ -64,6 +68,7 @@ class KeyValueCache:
         for layer, held in zip(self._layers, snapshot, strict=True):
             layer[:, :, :end] = held
 
+    @torch.inference_mode()
     def write(self, layer: int, start: int, pairs: Tensor) -> Tensor:
         """Put `pairs` [2, heads, n, head_width], keys and values, at positions `start` and on, for which `reserve` made room; gives what
         the layer then holds, [2, heads, start + n, head_width]."""

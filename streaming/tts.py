@@ -77,18 +77,20 @@ class PiperVoice:
         """See `Voice`."""
         if not SPEED_RANGE[0] <= speed <= SPEED_RANGE[1]:
             raise ValueError(f"speed is {SPEED_RANGE[0]} to {SPEED_RANGE[1]}, got {speed}")
-        return self._speak(text, Mastering(self._model.sample_rate, rate, self._gain, prompt=prompt), speed)
+        return self._speak(text, Mastering(self._model.sample_rate, rate, self._gain, prompt=prompt), speed, rate * _LEAST_MS // 1000)
 
-    def _speak(self, text: str, mastering: Mastering, speed: float) -> Iterator[Speech]:
+    def _speak(self, text: str, mastering: Mastering, speed: float, least: int) -> Iterator[Speech]:
         pieces = list(_pieces(normalise(text), self._phonemes))
         words = _Words(len(text), pieces, mastering)
+        # What has been mastered and not given.
+        sound = np.zeros(0, np.int16)
         for index, piece in enumerate(pieces):
             utterance = self._model.stream(piece.symbols, 1.0 / speed, self._stretches)
             self.dropped += utterance.dropped
             words.begin(index, utterance)
             made = 0
             for samples in utterance.stretches:
-                parts = [mastering.push(samples)]
+                parts = [sound, mastering.push(samples)]
                 made += len(samples)
                 words.place()
                 if made == utterance.samples:
@@ -96,10 +98,15 @@ class PiperVoice:
                     words.end()
                     if index == len(pieces) - 1:
                         parts.append(mastering.flush())
-                pcm = np.concatenate(parts)
-                if len(pcm):
-                    yield Speech(pcm, words.take(), True)
+                sound = np.concatenate(parts)
+                if len(sound) >= least or (made == utterance.samples and index == len(pieces) - 1):
+                    yield Speech(sound, words.take(), True)
+                    sound = sound[:0]
 
+
+_LEAST_MS: Final = 100
+"""The shortest chunk, unless it is a clause's last: what follows takes some tens of milliseconds, and other callers' chunks may come before
+it. A short one is what is left of a stretch with a pause in it."""
 
 _SAMPLE_TEXTS: Final = ("Yes, of course.", "How may I help you?", "The weather will be cold and rainy tomorrow morning.", "I'm afraid not.")
 """What a voice is measured on: short and long, statement and question."""

@@ -1,18 +1,17 @@
 """A Piper voice (VITS in ONNX): phoneme symbols in, how long each one lasts and samples, a stretch at a time, out.
 
-The exported graph is two networks in a row. The front makes of symbols their durations (the output of the graph's only `Ceil` node, frames
-per input id) and the latent, one vector a frame. The decoder (HiFi-GAN, the nodes under `/dec/`) makes of every frame 256 samples. It takes
-two thirds of the time and is convolutional: what it makes of a frame depends on some frames to each side and no others. So the graph is cut
-in two where the latent enters the decoder (`streaming.models.onnx_graph`), the front runs once, and the decoder runs over stretches of the
-latent, each with as many frames around it as its reach. What comes out is what it makes of the whole, to float rounding (below 1e-5).
-
-Measured on en_US-joe-medium: a reach of 10.1 frames, hence 11 frames of context (128 ms).
+The exported graph is three networks in a row. The front makes of symbols their durations (the output of the graph's only `Ceil` node,
+frames per input id) and a vector for every frame, the prior; all chance is in here. The flow makes of the prior the latent, frame by frame,
+and the decoder (HiFi-GAN) of every frame of the latent 256 samples. These two take six sevenths of the time, and both are convolutional:
+what they make of a frame depends on some frames to each side and no others (`streaming.models.frames`). So the graph is cut where the prior
+enters the flow and where the latent enters the decoder (`streaming.models.onnx_graph`), the front runs once, and the others run over
+stretches, each with as many frames around it as their reach. What comes out is what they make of the whole, to float rounding (below 1e-5).
 
 Input ids as the voices were trained: begin, blank, then each symbol and a blank, end (https://github.com/rhasspy/piper, TRAINING.md).
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -22,17 +21,18 @@ import numpy.typing as npt
 import onnxruntime
 
 from streaming.audio import Samples
+from streaming.models.frames import FrameNetwork, Frames
 from streaming.models.onnx_graph import Graph
 
-__all__ = ["WHOLE", "Halves", "Noise", "PiperModel", "Stretches", "Utterance", "halves"]
+__all__ = ["WHOLE", "Networks", "Noise", "PiperModel", "Stretches", "Utterance", "split"]
 
 _HOP: Final = 256
 """Samples a frame of the decoder, in every Piper voice."""
 
-_BLANK, _BEGIN, _END = "_", "^", "$"
+_FLOW_FRAMES: Final = 256
+"""How many frames the flow is run over at once, at least, after the first stretch: 3 s of sound, some 20 ms of work."""
 
-Latent = npt.NDArray[np.float32]
-"""What the decoder speaks from, shape (1, channels, frames)."""
+_BLANK, _BEGIN, _END = "_", "^", "$"
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,28 +78,56 @@ class Utterance:
 
 
 @dataclass(frozen=True, slots=True)
-class Halves:
-    """The two networks as serialised models. `front` gives the latent and the durations of the ids it is fed as the whole did; `decoder`
-    takes the tensor named `latent` and gives samples."""
+class Networks:
+    """The three networks as serialised models. `front` gives the prior and the durations of the ids it is fed as the whole did; `flow`
+    takes the tensors `prior` and `mask` (1 for every frame) and gives the latent; `decoder` takes the tensor `latent` and gives samples."""
 
     front: bytes
+    flow: bytes
     decoder: bytes
+    prior: str
+    mask: str
     latent: str
 
 
-def halves(model: bytes) -> Halves:
-    """The serialised voice cut in two. Raises ValueError where it has not one `Ceil` node (the durations), one tensor that enters the
-    decoder from elsewhere (the latent) and one output, or the bytes are no ONNX model."""
+def split(model: bytes) -> Networks:
+    """The serialised voice cut in three. Raises ValueError where it has not one `Ceil` node (the durations), one output, one tensor that
+    enters the decoder (the latent), one that masks it and one other that enters the flow (the prior), or the bytes are no ONNX model."""
     graph = Graph(model)
     durations = [output for node in graph.nodes if node.kind == "Ceil" for output in node.outputs]
-    decoder = [node for node in graph.nodes if node.name.startswith("/dec/")]
-    own = graph.weights.union(*(node.outputs for node in decoder), [""])
-    latents = {name for node in decoder for name in node.inputs if name not in own}
-    for what, found in (("Ceil node (the durations)", durations), ("latent that enters /dec/", latents), ("output", graph.outputs)):
-        if len(found) != 1:
-            raise ValueError(f"expected one {what} in a Piper voice, found {len(found)}")
-    (latent,) = latents
-    return Halves(graph.part((), (latent, durations[0])), graph.part((latent,), graph.outputs), latent)
+    latent = _only("latent that enters /dec/", _entering(graph, "/dec/"))
+    into_flow = _entering(graph, "/flow/")
+    masked = next((node.inputs for node in graph.nodes if latent in node.outputs), ())
+    mask = _only("mask of the latent and the flow", into_flow.intersection(masked))
+    prior = _only("prior that enters /flow/", into_flow - {mask})
+    output = _only("output", graph.outputs)
+    return Networks(
+        graph.part((), (prior, _only("Ceil node (the durations)", durations))),
+        graph.part((prior, mask), (latent,)),
+        graph.part((latent,), (output,)),
+        prior,
+        mask,
+        latent,
+    )
+
+
+def _entering(graph: Graph, module: str) -> set[str]:
+    """The tensors that nodes of `module` take and that do not depend on any of them. Nodes are in the order they are computed in."""
+    taken: set[str] = set()
+    dependent: set[str] = set()
+    for node in graph.nodes:
+        if node.name.startswith(module):
+            taken.update(name for name in node.inputs if name not in graph.weights and name)
+            dependent.update(node.outputs)
+        elif not dependent.isdisjoint(node.inputs):
+            dependent.update(node.outputs)
+    return taken - dependent
+
+
+def _only(what: str, found: Collection[str]) -> str:
+    if len(found) != 1:
+        raise ValueError(f"expected one {what} in a Piper voice, found {len(found)}")
+    return next(iter(found))
 
 
 class PiperModel:
@@ -108,20 +136,21 @@ class PiperModel:
     def __init__(
         self,
         front: onnxruntime.InferenceSession,
-        decoder: onnxruntime.InferenceSession,
-        latent: str,
+        flow: Callable[[Frames], Frames],
+        decoder: Callable[[Frames], Frames],
         ids: Mapping[str, int],
         sample_rate: int,
         noise: Noise,
     ) -> None:
+        """`flow` makes the latent of the prior, `decoder` samples of the latent. Raises ValueError where they depend on too much."""
         self._front = front
-        self._decoder = decoder
-        self._latent = latent
         self._ids = ids
         self.sample_rate = sample_rate
         self._noise = noise
-        # Frames the decoder looks to each side.
-        self.reach = self._measure_reach()
+        # Sound, not silence, so that no part of the networks is at rest while they are measured.
+        prior, _ = self._run_front([ids[symbol] for symbol in "ab" if symbol in ids], 1.0)
+        self.flow = FrameNetwork(flow, 1, prior)
+        self.decoder = FrameNetwork(decoder, _HOP, flow(prior))
 
     @classmethod
     def load(cls, model: Path, threads: int, noise: Noise | None = None) -> "PiperModel":
@@ -137,23 +166,35 @@ class PiperModel:
             raise ValueError(f"{model.name}.json is not the configuration of a Piper voice: {error!r}") from error
         if config.get("num_speakers", 1) != 1:
             raise ValueError(f"{model.name} has {config['num_speakers']} speakers; only voices of one speaker are supported")
-        cut = halves(model.read_bytes())
-        return cls(_session(cut.front, threads), _session(cut.decoder, threads), cut.latent, ids, rate, noise or own)
+        networks = split(model.read_bytes())
+        front, flow, decoder = (_session(network, threads) for network in (networks.front, networks.flow, networks.decoder))
+        # Names only: what these functions mention lives as long as they do, and the serialised networks need not.
+        prior_name, mask_name, latent_name = networks.prior, networks.mask, networks.latent
+
+        def run_flow(prior: Frames) -> Frames:
+            (latent,) = flow.run(None, {prior_name: prior, mask_name: np.ones((1, 1, prior.shape[2]), np.float32)})
+            return np.asarray(latent, np.float32)
+
+        def run_decoder(latent: Frames) -> Frames:
+            (audio,) = decoder.run(None, {latent_name: latent})
+            return np.asarray(audio, np.float32).reshape(1, 1, -1)
+
+        return cls(front, run_flow, run_decoder, ids, rate, noise or own)
 
     def stream(self, symbols: Sequence[str], length_scale: float, stretches: Stretches) -> Utterance:
         """Say `symbols` (one code point each). `length_scale` 2.0 is twice as slow. When this returns, the front has run: every duration is
         known, and no sample has been made. Durations and samples agree to the sample."""
         known = [symbol in self._ids and symbol not in (_BLANK, _BEGIN, _END) for symbol in symbols]
         usable = [self._ids[symbol] for symbol, is_known in zip(symbols, known, strict=True) if is_known]
-        latent, frames = self._run_front(usable, length_scale)
+        prior, frames = self._run_front(usable, length_scale)
         ends = np.cumsum(frames) * _HOP
-        assert ends[-1] == latent.shape[2] * _HOP, "the durations are not those of the latent"
+        assert ends[-1] == prior.shape[2] * _HOP, "the durations are not those of the prior"
         # The n-th usable symbol's blank is id 2n + 3; before the first one the opening blank, id 1.
         symbol_ends = ends[1 + 2 * np.cumsum(known, dtype=np.int64)]
-        return Utterance(int(ends[-1]), symbol_ends, len(known) - len(usable), self._decode(latent, stretches))
+        return Utterance(int(ends[-1]), symbol_ends, len(known) - len(usable), self._decode(prior, stretches))
 
-    def _run_front(self, symbol_ids: Sequence[int], length_scale: float) -> tuple[Latent, npt.NDArray[np.int64]]:
-        """The latent, and the frames of each input id, shape (ids,)."""
+    def _run_front(self, symbol_ids: Sequence[int], length_scale: float) -> tuple[Frames, npt.NDArray[np.int64]]:
+        """The prior, and the frames of each input id, shape (ids,)."""
         blank = self._ids[_BLANK]
         ids = [self._ids[_BEGIN], blank]
         for symbol in symbol_ids:
@@ -164,41 +205,24 @@ class PiperModel:
             "input_lengths": np.array([len(ids)], np.int64),
             "scales": np.array([self._noise.sound, length_scale, self._noise.rhythm], np.float32),
         }
-        latent, frames = self._front.run(None, inputs)
+        prior, frames = self._front.run(None, inputs)
         # (1, 1, ids) -> (ids,)
-        return latent, frames.reshape(-1).astype(np.int64)
+        return prior, frames.reshape(-1).astype(np.int64)
 
-    def _decode(self, latent: Latent, stretches: Stretches) -> Iterator[Samples]:
+    def _decode(self, prior: Frames, stretches: Stretches) -> Iterator[Samples]:
         """The samples of each stretch, decoded with the frames it depends on."""
-        for start, end in stretches.cut(latent.shape[2]):
-            # At the edges of the utterance the decoder's own padding is right: there the whole has nothing either.
-            first = max(0, start - self.reach)
-            samples = self._run_decoder(latent[:, :, first : end + self.reach])
-            yield samples[(start - first) * _HOP : (end - first) * _HOP]
-
-    def _run_decoder(self, latent: Latent) -> Samples:
-        (audio,) = self._decoder.run(None, {self._latent: np.ascontiguousarray(latent)})
-        samples: Samples = audio.reshape(-1).astype(np.float32, copy=False)
-        return samples
-
-    def _measure_reach(self) -> int:
-        """Frames beyond which a change of one frame leaves no trace, to each side. Raises ValueError for a decoder that looks at more than
-        is tried, for it may look at everything."""
-        spoken, _ = self._run_front((), 1.0)
-        frames, middle = 2 * _MOST_REACH + 1, _MOST_REACH
-        # Sound, not silence, so that no part of the network is at rest.
-        latent = np.resize(spoken[0].T, (frames, spoken.shape[1])).T[None].astype(np.float32)
-        changed = latent.copy()
-        changed[:, :, middle] += 1.0
-        traces = np.flatnonzero(self._run_decoder(latent) != self._run_decoder(changed)) // _HOP
-        reach = int(max(middle - traces[0], traces[-1] - middle)) if len(traces) else _MOST_REACH
-        if reach >= _MOST_REACH:
-            raise ValueError(f"a Piper decoder looks at some frames to each side, this one at {reach} or more")
-        return reach
-
-
-_MOST_REACH: Final = 40
-"""Frames: several times what the decoders of the known voices look at."""
+        frames = prior.shape[2]
+        latent: Frames = np.empty((1, 0, 0), np.float32)
+        for start, end in stretches.cut(frames):
+            # What this stretch needs of the latent; after the first one more, for the flow reaches far, and all of it where the rest would
+            # be read in any case.
+            done, needed = latent.shape[2], min(frames, end + self.decoder.reach)
+            if done < needed:
+                until = max(needed, min(frames, done + _FLOW_FRAMES)) if done else needed
+                until = until if until + self.flow.reach < frames else frames
+                ahead = self.flow.run(prior, done, until)
+                latent = np.concatenate((latent, ahead), axis=2) if done else ahead
+            yield self.decoder.run(latent, start, end).reshape(-1)
 
 
 def _session(model: bytes, threads: int) -> onnxruntime.InferenceSession:

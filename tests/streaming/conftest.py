@@ -1,6 +1,8 @@
 """Models small enough for every test, with random weights: a speech recogniser of 60 words, and a language model of 300 tokens; and a way
 to write ONNX models by hand."""
 
+from collections.abc import Iterator, Sequence
+
 import numpy as np
 import pytest
 import torch
@@ -8,11 +10,19 @@ from tokenizers import Tokenizer, decoders, pre_tokenizers
 from tokenizers.models import BPE, WordLevel
 from tokenizers.trainers import BpeTrainer
 
+from streaming.audio import Samples
+from streaming.chat import ChatTemplate
 from streaming.decoder import LlamaLanguageModel
+from streaming.engine import Parts
+from streaming.events import WordMark
 from streaming.models.llama import Llama, LlamaShape
 from streaming.models.weights import Matrix, assemble
 from streaming.models.whisper import Whisper, WhisperShape
 from streaming.recogniser import Recogniser
+from streaming.replying import Writer
+from streaming.sampling import Sampling
+from streaming.tts import Speech
+from streaming.vad import VadState
 
 COMMANDS = ("endoftext", "startoftranscript", "en", "de", "transcribe", "nocaptions", "notimestamps", "0.00")
 
@@ -47,6 +57,43 @@ def tiny_recogniser(tiny_whisper: Whisper) -> Recogniser:
 def tiny_language_model() -> LlamaLanguageModel:
     """A random decoder, float32, 256 positions, with a byte-level tokenizer of 300 tokens learned from a few sentences. What it says is
     nonsense, but always the same."""
+    return random_language_model(256)
+
+
+@pytest.fixture(scope="session")
+def tiny_parts(tiny_recogniser: Recogniser) -> Parts:
+    """Everything an engine needs, tiny: a VAD that hears loudness, a score that is always 0.9, a voice of one tone a word."""
+    model = random_language_model(1_536)
+    return Parts(LoudnessVad(), SureTurns(), tiny_recogniser, Writer(model, ChatTemplate(model), Sampling()), ToneVoice())
+
+
+class LoudnessVad:
+    """Speech is what is louder than 0.01."""
+
+    def step(self, windows: Samples, states: Sequence[VadState]) -> tuple[list[float], list[VadState]]:
+        return [float(np.sqrt(np.mean(window**2)) > 0.01) for window in windows], list(states)
+
+
+class SureTurns:
+    """Every pause is scored 0.9."""
+
+    def score(self, _pcm: Samples) -> float:
+        return 0.9
+
+
+class ToneVoice:
+    """A clause is 100 samples a word, each of them the word's length."""
+
+    def speak(self, text: str, _rate: int, _speed: float = 1.0, *, prompt: bool = False) -> Iterator[Speech]:
+        del prompt
+        words = text.split()
+        if words:
+            pcm = np.concatenate([np.full(100, len(word), np.int16) for word in words])
+            yield Speech(pcm, (WordMark(len(text), len(pcm)),), False)
+
+
+def random_language_model(context: int) -> LlamaLanguageModel:
+    """A random decoder with a byte-level tokenizer; the same for every context."""
     tokenizer = Tokenizer(BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Digits(True), pre_tokenizers.ByteLevel(add_prefix_space=False)])
     tokenizer.decoder = decoders.ByteLevel()
@@ -56,7 +103,7 @@ def tiny_language_model() -> LlamaLanguageModel:
     tokenizer.train_from_iterator(
         ["system user assistant", "What is the weather in Paris today?", "It is the best time of the year."], trainer
     )
-    shape = LlamaShape(vocabulary=304, layers=2, width=32, hidden=48, heads=4, kv_heads=2, head_width=8, context=256)
+    shape = LlamaShape(vocabulary=304, layers=2, width=32, hidden=48, heads=4, kv_heads=2, head_width=8, context=context)
     generator = torch.Generator().manual_seed(7)
 
     def find(name: str) -> Matrix | None:
@@ -69,7 +116,7 @@ def tiny_language_model() -> LlamaLanguageModel:
             return None
         return Matrix(torch.randn(sizes[kind], generator=generator) * 0.3 if kind in sizes else torch.ones(32))
 
-    return LlamaLanguageModel(Llama(shape, assemble(shape, find, torch.float32)), tokenizer)
+    return LlamaLanguageModel(Llama(shape, assemble(shape, find, torch.float32)), tokenizer, context=context)
 
 
 class Onnx:

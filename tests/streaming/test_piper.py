@@ -1,5 +1,6 @@
-"""The Piper network in two halves: stretches equal the whole, durations the audio."""
+"""The Piper network in three: stretches equal the whole, durations the audio."""
 
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 
@@ -8,8 +9,9 @@ import onnxruntime
 import pytest
 
 from streaming.audio import Samples
+from streaming.models.frames import Frames
 from streaming.models.onnx_graph import Graph
-from streaming.models.piper import WHOLE, Noise, PiperModel, Stretches, halves
+from streaming.models.piper import WHOLE, Noise, PiperModel, Stretches, split
 
 QUIET = Noise(0.0, 0.0)
 HELLO = "həlˈoʊ wˈɜːld, ænd ɡʊd mˈɔːɹnɪŋ tʊ juː ˈɔːl."
@@ -29,54 +31,66 @@ def spoken(piper: PiperModel, symbols: str, stretches: Stretches = WHOLE) -> Sam
     return np.concatenate(list(piper.stream(symbols, 1.0, stretches).stretches))
 
 
-# ------------------------------------------------------------------------------------------------------- the cut in two
+# ------------------------------------------------------------------------------------------------------ the cut in three
 
 
 @pytest.fixture
 def voice(onnx) -> list[bytes]:
-    """A graph as Piper's, in small."""
+    """A graph as Piper's, in small. The flow has a node that is not named after it."""
     return [
         onnx.node("/dp/Exp", "Exp", "input", "long"),
         onnx.node("/Ceil", "Ceil", "long", "frames"),
-        onnx.node("/Mul", "Mul", "frames input", "z"),
-        onnx.node("/dec/pre/Conv", "Mul", "z dec.weight", "a"),
+        onnx.node("/Cast", "Abs", "frames", "mask"),
+        onnx.node("/Add", "Mul", "frames input", "prior"),
+        onnx.node("/flow/Mul", "Mul", "prior mask", "c"),
+        onnx.node("", "Neg", "c", "d"),
+        onnx.node("/flow/Conv", "Mul", "d flow.weight", "e"),
+        onnx.node("/Mul", "Mul", "e mask", "latent"),
+        onnx.node("/dec/pre/Conv", "Mul", "latent dec.weight", "a"),
         onnx.node("/dec/Tanh", "Tanh", "a", "b"),
         onnx.node("/Unsqueeze", "Neg", "b", "output"),
+        onnx.weight("flow.weight", 2.0),
         onnx.weight("dec.weight", 2.0),
         onnx.value(11, "input"),
         onnx.value(12, "output"),
     ]
 
 
-def test_the_cut_is_where_the_latent_enters_the_decoder(onnx, voice: list[bytes]) -> None:
-    cut = halves(onnx.model(*voice))
-    assert cut.latent == "z"
-    front, decoder = Graph(cut.front), Graph(cut.decoder)
-    assert (front.outputs, front.weights) == (("z", "frames"), frozenset())
-    assert ([node.name for node in decoder.nodes], decoder.weights) == (["/dec/pre/Conv", "/dec/Tanh", "/Unsqueeze"], {"dec.weight"})
+def test_the_cuts_are_where_prior_and_latent_enter_flow_and_decoder(onnx, voice: list[bytes]) -> None:
+    networks = split(onnx.model(*voice))
+    assert (networks.prior, networks.mask, networks.latent) == ("prior", "mask", "latent")
+    front, flow, decoder = (Graph(model) for model in (networks.front, networks.flow, networks.decoder))
+    assert (front.outputs, front.weights) == (("prior", "frames"), frozenset())
+    assert [node.name for node in flow.nodes] == ["/flow/Mul", "", "/flow/Conv", "/Mul"]
+    assert (flow.outputs, flow.weights) == (("latent",), {"flow.weight"})
+    assert [node.name for node in decoder.nodes] == ["/dec/pre/Conv", "/dec/Tanh", "/Unsqueeze"]
+    assert (decoder.outputs, decoder.weights) == (("output",), {"dec.weight"})
 
 
 def test_what_is_no_piper_voice_is_refused(onnx, voice: list[bytes]) -> None:
     graphs = {
-        r"Ceil node \(the durations\) in a Piper voice, found 0": voice[:1] + voice[2:],
+        r"Ceil node \(the durations\) in a Piper voice, found 0": [voice[0], onnx.node("/Ceil", "Exp", "long", "frames"), *voice[2:]],
         r"Ceil node .* found 2": [*voice, onnx.node("/again", "Ceil", "long", "more")],
-        r"latent .* found 0": voice[:3] + voice[5:],
-        r"latent .* found 2": [*voice, onnx.node("/dec/Add", "Add", "a long", "c")],
+        r"latent .* found 0": voice[:8] + voice[10:],
+        r"latent .* found 2": [*voice, onnx.node("/dec/Add", "Add", "a long", "f")],
+        r"mask .* found 0": voice[:4] + voice[7:],
+        r"prior .* found 2": [*voice, onnx.node("/flow/Add", "Add", "c long", "f")],
         r"output .* found 0": voice[:-1],
     }
     for what, graph in graphs.items():
         with pytest.raises(ValueError, match=what):
-            halves(onnx.model(*graph))
+            split(onnx.model(*graph))
 
 
 @pytest.mark.models
-def test_the_halves_share_no_weights_but_constants_and_compute_what_the_whole_graph_does(path: Path, piper: PiperModel) -> None:
+def test_the_networks_share_constants_at_most_and_compute_what_the_whole_graph_does(path: Path, piper: PiperModel) -> None:
     whole = path.read_bytes()
-    cut = halves(whole)
-    assert len(cut.front) + len(cut.decoder) < len(whole) + 10_000
-    assert not any(name.startswith("dec.") for name in Graph(cut.front).weights)
-    assert all(name.startswith("dec.") or "Constant" in name for name in Graph(cut.decoder).weights)
-    assert not any(node.name.startswith("/dec/") for node in Graph(cut.front).nodes)
+    networks = split(whole)
+    assert len(networks.front) + len(networks.flow) + len(networks.decoder) < len(whole) + 10_000
+    modules = [{name.split(".")[0] for name in Graph(each).weights} for each in (networks.front, networks.flow, networks.decoder)]
+    assert ["enc_p" in names for names in modules] == [True, False, False]
+    assert ["flow" in names for names in modules] == [False, True, False]
+    assert ["dec" in names for names in modules] == [False, False, True]
 
     ids = [piper._ids["^"], piper._ids["_"]]
     for symbol in HELLO:
@@ -121,29 +135,36 @@ def test_stretches_are_the_whole_to_rounding(piper: PiperModel, stretches: Stret
 
 
 @pytest.mark.models
-def test_the_decoders_reach_is_what_it_takes(piper: PiperModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert piper.reach == 11
+def test_the_reach_is_what_it_takes(piper: PiperModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert (piper.flow.reach, piper.decoder.reach) == (32, 11)
     whole = spoken(piper, HELLO)
-    monkeypatch.setattr(piper, "reach", 8)
-    assert np.abs(spoken(piper, HELLO, Stretches(22, 22)) - whole).max() > 1e-4
+    for network, less in ((piper.flow, 20), (piper.decoder, 8)):
+        with monkeypatch.context() as patch:
+            patch.setattr(network, "reach", less)
+            assert np.abs(spoken(piper, HELLO, Stretches(22, 22)) - whole).max() > 1e-4
 
 
 @pytest.mark.models
 def test_every_duration_is_known_before_anything_is_decoded(piper: PiperModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    widths: list[int] = []
-    decode = piper._run_decoder
+    read: dict[str, list[int]] = {"flow": [], "decoder": []}
 
-    def counted(latent: Samples) -> Samples:
-        widths.append(latent.shape[2])
-        return decode(latent)
+    def counted(name: str, compute: Callable[[Frames], Frames]) -> Callable[[Frames], Frames]:
+        def compute_and_count(frames: Frames) -> Frames:
+            read[name].append(frames.shape[2])
+            return compute(frames)
 
-    monkeypatch.setattr(piper, "_run_decoder", counted)
+        return compute_and_count
+
+    for name, network in (("flow", piper.flow), ("decoder", piper.decoder)):
+        monkeypatch.setattr(network, "_compute", counted(name, network._compute))
     utterance = piper.stream(HELLO, 1.0, Stretches(10, 20))
-    assert (len(utterance.ends), widths) == (len(HELLO), [])
+    frames = utterance.samples // 256
+    assert (len(utterance.ends), read) == (len(HELLO), {"flow": [], "decoder": []})
     assert len(next(utterance.stretches)) == 10 * 256
-    assert widths == [10 + 11]
+    assert read == {"flow": [10 + 11 + 32], "decoder": [10 + 11]}
+    # The rest of the latent at once, with what it depends on before it.
     assert len(next(utterance.stretches)) == 20 * 256
-    assert widths == [10 + 11, 10 + 20 + 11]
+    assert read == {"flow": [53, frames], "decoder": [21, 10 + 20 + 11]}
 
 
 # ------------------------------------------------------------------------------------------------------------ durations

@@ -9,6 +9,7 @@ import pytest
 
 from streaming.audio import Samples, resample_clause, to_samples
 from streaming.features import LogMel
+from streaming.models.frames import Frames
 from streaming.models.piper import WHOLE, Noise, Stretches
 from streaming.normalise import normalise
 from streaming.phonemes import EnglishPhonemes
@@ -176,17 +177,17 @@ def test_a_chunk_has_the_words_that_end_in_it(voice: PiperVoice) -> None:
 @pytest.mark.models
 def test_the_first_chunk_is_made_from_one_short_stretch(voice: PiperVoice, monkeypatch: pytest.MonkeyPatch) -> None:
     decoded: list[int] = []
-    decode = voice._model._run_decoder
+    decode = voice._model.decoder._compute
 
-    def counted(latent: Samples) -> Samples:
+    def counted(latent: Frames) -> Frames:
         decoded.append(latent.shape[2])
         return decode(latent)
 
-    monkeypatch.setattr(voice._model, "_run_decoder", counted)
+    monkeypatch.setattr(voice._model.decoder, "_compute", counted)
     chunks = voice.speak(TEXT, RATE)
     assert decoded == []
     first = next(chunks)
-    assert decoded == [Stretches().first + voice._model.reach]
+    assert decoded == [Stretches().first + voice._model.decoder.reach]
     # What is not silence of it, all but the 20 ms held back.
     assert len(first.pcm) > 0.1 * RATE
 
