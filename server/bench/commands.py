@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-__all__ = ["bench"]
+__all__ = ["bench", "latency", "load"]
 
 bench = typer.Typer(
     no_args_is_help=True,
