@@ -1,8 +1,8 @@
 """The conversation: one gate. Every event goes in by `handle`, with the time it happened, and what it orders comes out.
 
 Nothing here awaits, reads a clock or draws a random number, so a session's log of `(now, event)` replayed gives the same commands. This
-module joins turns (`agent.turns`), transcripts (`agent.transcripts`), responses (`agent.responses`), the one prepared ahead
-(`agent.speculation`), items (`agent.history`) and what of them was heard (`agent.heard`).
+module joins turns (`agent.turns`), transcripts (`agent.transcripts`), responses (`agent.responses`), items (`agent.history`) and what of
+them was heard (`agent.heard`).
 """
 
 from dataclasses import replace
@@ -50,7 +50,7 @@ from agent.items import ContentPart, Message, PartKind
 from agent.prompt import context_of
 from agent.responses import Responses
 from agent.settings import SemanticVad, ServerVad, SessionKind, SessionSettings
-from agent.speculation import Prepared, Speculation
+from agent.speculation import Speculation, Speculator
 from agent.state import IllegalEventError, State, StateMachine
 from agent.transcripts import Transcripts
 from agent.turns import Floor, Interrupted, Outcome, TurnEnded, TurnTaker, milliseconds
@@ -64,6 +64,7 @@ from streaming.events import (
     DiscardTurn,
     EndOfTurnScore,
     EngineFailed,
+    EngineLost,
     Listened,
     OverlapScore,
     Respond,
@@ -90,9 +91,6 @@ _LEAST_COMMIT: Final = SAMPLE_RATE // 10
 _TRUNCATE_TOLERANCE_MS: Final = 40
 """Two frames: clients count by their own clocks, and one of them ends the session on an error here."""
 
-_MAKES_REPLY: Final = (Respond, Say, Speculate, Adopt)
-"""Orders for which the engine must have the belief that is in force."""
-
 _STILL_THERE: Final = "Are you still there?"
 """Said when the client's `idle_timeout_ms` has passed."""
 
@@ -111,13 +109,13 @@ class Conversation:
         self._transcripts = Transcripts(self._history, self._turns)
         conversation_id = self._ids.make("conv")
         self._responses = Responses(conversation_id, self._history, self._heard, self._transcripts, self._ids.make)
-        self._speculation = Speculation(self._turns, self._history, self._transcripts, self._responses)
         self._idle = IdleTimer()
         # Responses whose sound is lowered.
         self._ducked: list[str] = []
         # The model's view as last ordered, and what it was made from: building it at every event would be work without end.
         self._believed: tuple[ContextMessage, ...] | None = None
         self._believed_from: tuple[object, ...] = ()
+        self._prepared = Speculator(self._turns, self._responses)
         # Whether the client has sent a `session.update`, which fixes the session's kind.
         self._updated = False
 
@@ -138,22 +136,15 @@ class Conversation:
     def handle(self, event: Event, now: int) -> list[Command]:
         """Take an event that happened at session time `now` (1/16000 s); returns what to do, in order. Raises IllegalEventError for one
         that can't happen: before the session is opened, or one that nobody knows."""
-        commands = self._take(event, now)
-        for withheld in self._speculation.release():
-            commands += self._take(withheld, now)
-        return commands
-
-    def _take(self, event: Event, now: int) -> list[Command]:
         if isinstance(event, SessionOpened) is not (self.state is State.CLOSED):
             raise IllegalEventError(event, self.state)
         try:
             commands = self._dispatch(event, now)
         except RefusedError as refused:
             commands = [ErrorRaised(refused.code, refused.message, refused.param, getattr(event, "event_id", None))]
-        commands += self._responses.start_queued(self._settings)
+        commands += [*self._prepared.drop_stale(self._basis()), *self._responses.start_queued(self._settings)]
         commands += [self._forget_item(item_id) for item_id in self._history.trim()]
-        commands = self._with_belief(commands)
-        commands = [*self._speculation.review(self._settings, self._believed), *commands, *self._duck(now)]
+        commands = [*self._with_belief(commands), *self._duck(now)]
         self._machine.move(self._observe(now))
         self._watch_idle(now)
         return commands
@@ -178,21 +169,21 @@ class Conversation:
             case SpeechStopped(at):
                 return self._apply(self._turns.speech_stopped(at), now)
             case EndOfTurnScore(at, probability):
-                self._turns.scored(at, probability)
-                return []
+                return self._apply(self._turns.scored(at, probability), now)
             case OverlapScore():
                 return []  # no Ear of ours reports any yet; `Listened` decides
-            case TextDelta() | AudioReady() | ToolCallReady() | ResponseFinished():
-                return [] if self._speculation.withhold(event) else self._responses.handle(event, now)
-            case PlaybackProgress():
+            case TextDelta() | AudioReady() | ToolCallReady() | ResponseFinished() if self._prepared.withhold(event):
+                return []
+            case TextDelta() | AudioReady() | ToolCallReady() | ResponseFinished() | PlaybackProgress():
                 return self._responses.handle(event, now)
-            case TranscriptProvisional(item_id, at, text):
-                self._turns.worded(item_id, at, text)
-                return self._speculation.suppose(event, self._settings, self._believed)
+            case TranscriptProvisional():
+                return self._hear_out(event)
             case TranscriptDelta():
                 return self._transcripts.settle(event)
             case TranscriptDone(item_id) | TranscriptFailed(item_id):
                 return [*self._transcripts.finish(event), *self._responses.go_on_without(item_id)]
+            case EngineLost():
+                return self._responses.go_on_unheard()
             case EngineFailed(error):
                 return self._engine_failed(error, now)
             case Tick():
@@ -273,7 +264,8 @@ class Conversation:
         if believed == self._believed:
             return commands
         self._believed = believed
-        first = next((index for index, command in enumerate(commands) if isinstance(command, _MAKES_REPLY)), len(commands))
+        replies = (Respond, Say, Speculate, Adopt)
+        first = next((index for index, command in enumerate(commands) if isinstance(command, replies)), len(commands))
         return [*commands[:first], SetHistory(believed), *commands[first:]]
 
     # ------------------------------------------------------------------------------------------------------ turns
@@ -285,7 +277,7 @@ class Conversation:
                 case Interrupted():
                     commands += self._responses.interrupt(self._settings, now)
                 case TurnEnded():
-                    commands += self._end_turn(step)
+                    commands += self._end_turn(step, now)
                 case InputSpeechStarted(_, item_id):
                     commands += [step, *self._transcripts.turn_named(item_id)]
                 case StartTurn() | DiscardTurn():
@@ -305,26 +297,37 @@ class Conversation:
         self._ducked = wanted
         return commands
 
-    def _end_turn(self, turn: TurnEnded) -> list[Command]:
+    def _end_turn(self, turn: TurnEnded, now: int) -> list[Command]:
         """The caller's turn becomes an item. It is answered if it was detected and the session says so: now, or after a reply that is not
         to be interrupted."""
-        prepared = self._speculation.adopt(turn)
-        words = None if prepared is None else prepared.words.text
+        speculation = self._prepared.take(turn, self._basis())
+        words = None if speculation is None else speculation.words.text
         commands = [CommitTurn(turn.item_id, turn.start, turn.end, words), *self._add_audio_item(turn.item_id, None)]
         commands += self._transcripts.turn_named(turn.item_id)
         self._transcripts.expect(turn.item_id, (turn.end - turn.start) / SAMPLE_RATE)
-        if prepared is not None:
-            return [*commands, *self._begin_prepared(prepared)]
-        if not turn.detected or not self._settings.answers_turns:
+        detection = self._settings.turn_detection
+        if not turn.detected or self._settings.kind is not SessionKind.REALTIME or detection is None or not detection.create_response:
             return commands
-        return [*commands, *self._responses.answer(self._settings)]
+        if speculation is None:
+            return [*commands, *self._responses.answer(self._settings)]
+        return [*commands, *self._adopt(speculation, now)]
 
-    def _begin_prepared(self, prepared: Prepared) -> list[Command]:
-        """The turn said what was supposed and its reply is under way: the client is told as if the engine had transcribed it just now."""
-        words = prepared.words
-        begun = self._responses.adopt(prepared.response_id, self._settings)
-        told = self._transcripts.finish(TranscriptDone(words.item_id, words.text, words.confidence, ""))
-        return [*begun, *told, Adopt(prepared.response_id)]
+    def _hear_out(self, words: TranscriptProvisional) -> list[Command]:
+        """What the turn says if it ends in this pause: the reply to that is prepared."""
+        self._turns.worded(words.at, words.text)
+        return self._prepared.hear_out(words, self._settings, self._basis())
+
+    def _basis(self) -> tuple[object, ...]:
+        """What a reply is made from besides the words."""
+        return (self._settings, self._history.version, self._heard.version, self._responses.current)
+
+    def _adopt(self, speculation: Speculation, now: int) -> list[Command]:
+        """The turn has ended with the words that were expected: what was prepared is the reply, and what has been made of it may leave."""
+        words = speculation.words
+        commands = self._responses.answer(self._settings, speculation.response_id)
+        commands += self._transcripts.finish(TranscriptDone(words.item_id, words.text, words.confidence, ""))
+        commands += self._responses.go_on_without(words.item_id)
+        return commands + [command for event in speculation.withheld for command in self._responses.handle(event, now)]
 
     def _add_audio_item(self, item_id: str, transcript: str | None) -> list[Command]:
         item = Message(item_id, "user", (ContentPart(PartKind.INPUT_AUDIO, transcript),))

@@ -12,7 +12,7 @@ from typing import Final
 from agent.settings import Eagerness, SemanticVad, ServerVad, TurnDetection
 from streaming.events import SAMPLE_RATE
 
-__all__ = ["Endpointer", "semantic_wait_ms", "words_belief"]
+__all__ = ["Endpointer", "semantic_wait_ms"]
 
 
 _Points = tuple[tuple[float, int], ...]
@@ -29,6 +29,10 @@ _LOW: Final[_Points] = ((0.0, 4_000), (0.5, 2_000), (0.9, 800), (0.97, 500))
 _HIGH: Final[_Points] = ((0.0, 512), (0.5, 384), (0.9, 192), (0.97, 128))
 """For short commands: the first two scores decide."""
 
+_QUESTION: Final = 0.97
+"""Least belief where the recogniser has written a question mark: intonation alone is doubted for up to 0.8 s after questions that are
+plainly over. Of 79 pauses inside hesitant turns 3 are written so, and one more is cut; of 30 questions p95 is 354 ms, not 849."""
+
 _UNSCORED: Final = 0.5
 """Belief while no score has come (no model, or it is late)."""
 
@@ -40,11 +44,6 @@ def semantic_wait_ms(eagerness: Eagerness, probability: float) -> float:
         if probability <= right:
             return before + (after - before) * max(0.0, probability - left) / (right - left)
     return float(points[-1][1])
-
-
-def words_belief(text: str) -> float | None:  # noqa: ARG001 - not yet measured
-    """Probability that a turn with these words so far is finished; None where they tell nothing."""
-    return None
 
 
 def _points(eagerness: Eagerness) -> _Points:
@@ -64,12 +63,13 @@ class Endpointer:
         self._detection = detection
         # The last speech sample of the present pause; None while there is speech, or nothing to end.
         self._stopped: int | None = None
-        # Scores of the present pause, at most one a mark of the Ear; what the turn says if it ends in it, where that is known.
+        # Scores of the present pause, at most one a mark of the Ear, and the position of the newest.
         self._scores: list[float] = []
-        self._words: str | None = None
-        # The position of the newest evidence, and how far the input has been heard.
-        self._told_at = 0
-        self._listened = 0
+        self._scored_at = 0
+        # What the turn says if it ends in the present pause; "" while that is not known.
+        self._words = ""
+        # Input heard when that became known.
+        self._worded_at = 0
 
     def configure(self, detection: TurnDetection) -> None:
         """Decide like this from now on, the present pause included."""
@@ -82,26 +82,23 @@ class Endpointer:
     def speech_stopped(self, at: int) -> None:
         """A pause: speech ended at `at`."""
         self._stopped = at
-        self._scores, self._words = [], None
-        self._told_at = at
+        self._scores = []
+        self._scored_at = at
+        self._words, self._worded_at = "", at
 
     def scored(self, at: int, probability: float) -> None:
         """The end-of-turn model heard the input up to `at`. Ignored outside a pause (it came late)."""
         if self._stopped is not None and at >= self._stopped:
             self._scores.append(probability)
-            self._told_at = max(self._told_at, at)
+            self._scored_at = at
 
-    def worded(self, at: int, text: str) -> None:
-        """What the turn says if it ends in the pause that began at `at`. Ignored outside that pause (it came late)."""
-        if at == self._stopped:
-            self._words = text
-            if words_belief(text) is not None:
-                self._told_at = max(self._told_at, self._listened)
+    def worded(self, text: str, listened_at: int) -> None:
+        """The words so far, known in the present pause when the input up to `listened_at` had been heard."""
+        self._words, self._worded_at = text, listened_at
 
     def decide(self, listened_at: int) -> int | None:
         """Where the turn ends, trailing silence included, once the input heard up to `listened_at` tells; None before. Each turn is
         decided once: after an answer nothing is decided until the next `speech_stopped`."""
-        self._listened = listened_at
         if self._stopped is None:
             return None
         end = self._end(self._stopped)
@@ -113,22 +110,19 @@ class Endpointer:
     def reset(self) -> None:
         """There is no turn to end: it was committed by hand, or cleared."""
         self._stopped = None
-        self._scores, self._words = [], None
+        self._scores = []
 
     def _end(self, stopped: int) -> int:
         match self._detection:
             case ServerVad(silence_duration_ms=silence):
                 return stopped + _samples(silence)
             case SemanticVad(eagerness=eagerness):
+                # The mean of the pause's scores: one alone jumps by 0.3 from mark to mark.
+                belief = sum(self._scores) / len(self._scores) if self._scores else _UNSCORED
+                if self._words.rstrip().endswith(("?", "？")):
+                    belief = max(belief, _QUESTION)
                 # A rising belief can't end the turn in the past.
-                return max(stopped + _samples(semantic_wait_ms(eagerness, self._belief())), self._told_at)
-
-    def _belief(self) -> float:
-        """The mean of the pause's scores, as one alone jumps by 0.3 from mark to mark; with what the words tell, the mean of both."""
-        beliefs = [sum(self._scores) / len(self._scores)] if self._scores else []
-        if self._words is not None and (worded := words_belief(self._words)) is not None:
-            beliefs.append(worded)
-        return sum(beliefs) / len(beliefs) if beliefs else _UNSCORED
+                return max(stopped + _samples(semantic_wait_ms(eagerness, belief)), self._scored_at, self._worded_at)
 
 
 def _samples(milliseconds: float) -> int:

@@ -36,12 +36,13 @@ class SpokenText:
         self._truncated_at: int | None = None
 
     def add(self, ready: AudioReady) -> None:
-        """A clause has been synthesised."""
+        """A chunk of sound has been synthesised. One in which no word ends adds no text: what of it is heard counts with the chunk in which
+        the word ends."""
         for word in ready.words:
             self._ends.append(word.end)
             self._text_ends.append(word.text_end)
         self.samples = ready.start + ready.samples
-        if not self._ends or self._text_ends[-1] < ready.text_end:
+        if ready.text_end > (self._text_ends[-1] if self._text_ends else 0):
             self._ends.append(self.samples)
             self._text_ends.append(ready.text_end)
 

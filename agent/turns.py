@@ -84,9 +84,10 @@ class TurnTaker:
         """The item of the turn, or the overlap, that is being spoken."""
         return None if self.floor is Floor.OPEN else self._item_id
 
-    def pauses(self, item_id: str, at: int) -> bool:
-        """Whether the caller's open turn is this item, and in the pause that began at `at`."""
-        return self.floor is Floor.CALLER and self._item_id == item_id and self._paused_at == at
+    @property
+    def paused_at(self) -> int | None:
+        """Where the present pause of the caller's turn began; None while they speak, or have no turn."""
+        return self._paused_at if self.floor is Floor.CALLER else None
 
     def configure(self, detection: TurnDetection | None) -> Outcome:
         """Take turns like this from now on."""
@@ -132,15 +133,16 @@ class TurnTaker:
             return []
         return self.clear(at)  # it was a backchannel or a noise: as if it had not been
 
-    def scored(self, at: int, probability: float) -> None:
-        """The end-of-turn model's belief."""
+    def scored(self, at: int, probability: float) -> Outcome:
+        """The end-of-turn model's belief, which may end the turn."""
         if self._endpointer is not None:
             self._endpointer.scored(at, probability)
+        return self._decide()
 
-    def worded(self, item_id: str, at: int, text: str) -> None:
-        """What the open turn says if it ends in the pause that began at `at`. Ignored where it is in no such pause (it came late)."""
-        if self._endpointer is not None and self.pauses(item_id, at):
-            self._endpointer.worded(at, text)
+    def worded(self, at: int, text: str) -> None:
+        """What the turn says if it ends in the pause that began at `at`: counts from the next evidence on."""
+        if self._endpointer is not None and at == self._paused_at:
+            self._endpointer.worded(text, self.listened)
 
     def listened_to(self, at: int, *, audible: bool) -> Outcome:
         """The Ear has heard everything up to `at`."""
@@ -148,11 +150,12 @@ class TurnTaker:
         outcome: Outcome = []
         if self.floor is Floor.OVERLAP and (not audible or not self._interrupts or at - self._onset >= _OVERLAP):
             outcome += self._take_floor()
-        if self.floor is Floor.CALLER and self._endpointer is not None:
-            end = self._endpointer.decide(at)
-            if end is not None:
-                outcome += self._end_turn(end, detected=True)
-        return outcome
+        return outcome + self._decide()
+
+    def _decide(self) -> Outcome:
+        """Whether what is known ends the turn."""
+        end = self._endpointer.decide(self.listened) if self.floor is Floor.CALLER and self._endpointer is not None else None
+        return [] if end is None else self._end_turn(end, detected=True)
 
     def commit(self, at: int) -> Outcome:
         """The client ends the turn itself, at `at`: everything since the last commit."""

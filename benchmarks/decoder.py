@@ -18,6 +18,7 @@ from typing import Final
 
 import torch
 
+from streaming.batching import completed
 from streaming.chat import ChatTemplate
 from streaming.decoder import LlamaLanguageModel
 from streaming.events import ContextMessage
@@ -88,7 +89,7 @@ def measure(models: dict[str, Llama], rounds: int) -> None:
     prefills: dict[str, list[float]] = {name: [] for name in models}
     steps: dict[str, list[float]] = {name: [] for name in models}
     for name, model in models.items():
-        model.extend(list(range(300, 300 + _HELD)), 0, caches[name])
+        model.logits(list(range(300, 300 + _HELD)), 0, caches[name])
     for _ in range(rounds):
         for name, model in models.items():
             begun = time.perf_counter()
@@ -119,8 +120,7 @@ def answer(model: LlamaLanguageModel, question: str, sampling: Sampling, seed: i
     sequence, sampler = model.sequence(), Sampler(seed)
     cutter, decoder = ClauseCutter(), TextDecoder(model.token_texts())
     prompt = ChatTemplate(model).reply_prompt((ContextMessage("user", "question", question),), {}, model.context)
-    for _ in model.sync(sequence, prompt):
-        pass
+    completed(model.sync(sequence, prompt))
     said: list[int] = []
     text, clauses = "", []
     while len(said) < 160:
@@ -132,7 +132,7 @@ def answer(model: LlamaLanguageModel, question: str, sampling: Sampling, seed: i
         piece = decoder.push(token)
         text += piece
         clauses += cutter.push(piece)
-        model.append(sequence, token)
+        completed(model.append(sequence, token))
     clauses += cutter.flush()
     return text, clauses[0].spoken if clauses else "", len(said)
 

@@ -31,7 +31,7 @@ from agent.endpointing import Endpointer
 from agent.settings import Eagerness, SemanticVad, ServerVad, TurnDetection
 from server.caller_audio import CALLER_RATE, load_recording
 from streaming.audio import Samples, WireDecoder, encode_pcm16
-from streaming.ear import Ear
+from streaming.ear import Ears
 from streaming.events import SAMPLE_RATE, EarEvent, EndOfTurnScore, Listened, SpeechStarted, SpeechStopped
 from streaming.turn import SmartTurn
 from streaming.vad import SileroVad, silero_model
@@ -116,11 +116,15 @@ def listen(clip: Clip, vad: SileroVad, turns: TimedTurns) -> Heard:
     """Play a clip into a fresh Ear."""
     recording = load_recording(clip.path)
     pcm = np.concatenate((recording.pcm, np.zeros(_SILENCE_SECONDS * CALLER_RATE, np.int16)))
-    decoder, ear = WireDecoder("pcm16", CALLER_RATE), Ear(vad, turns)
+    decoder, ears = WireDecoder("pcm16", CALLER_RATE), Ears(vad, turns)
+    ears.open("s")
     events: list[EarEvent] = []
     for start in range(0, len(pcm), _MESSAGE):
         frame = decoder.push(encode_pcm16(pcm[start : start + _MESSAGE]))
-        events += ear.push(frame) if frame else []
+        if frame:
+            ears.push("s", frame)
+        while found := ears.step():
+            events += [event for _, event in found]
     return Heard(clip.group, tuple(events), recording.speech_end * SAMPLE_RATE // CALLER_RATE)
 
 

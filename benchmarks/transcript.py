@@ -21,7 +21,7 @@ import json
 import os
 import random
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Final, TypeVar
@@ -35,11 +35,13 @@ from rich.table import Table
 from transformers.models.whisper.english_normalizer import EnglishTextNormalizer
 
 from streaming.audio import Samples, resample_clause
+from streaming.batching import Work, completed
 from streaming.encoder import FRAME_MEL
 from streaming.events import SAMPLE_RATE
 from streaming.features import LogMel
+from streaming.models.whisper import Span
 from streaming.recogniser import Decoding, Recogniser, load_recogniser
-from streaming.transcriber import Transcriber, completed
+from streaming.transcriber import Transcriber
 
 _FRAME: Final = SAMPLE_RATE // 50
 """Samples pushed at once: 20 ms."""
@@ -112,15 +114,13 @@ class Stopwatch:
         self.milliseconds = 0.0
         self.longest = 0.0
 
-    def run(self, work: Generator[None, None, _Result]) -> _Result:
+    def run(self, work: Work[_Result]) -> _Result:
         """The pass's result."""
-        return completed(self._timed(work))
-
-    def _timed(self, work: Generator[None, None, _Result]) -> Generator[None, None, _Result]:
         while True:
             begun = time.perf_counter()
             try:
-                next(work)
+                call = next(work)
+                call.station.run([call])
             except StopIteration as stop:
                 result: _Result = stop.value
                 return result
@@ -128,7 +128,6 @@ class Stopwatch:
                 piece = (time.perf_counter() - begun) * 1000
                 self.milliseconds += piece
                 self.longest = max(self.longest, piece)
-            yield
 
 
 def load(path: Path, line: dict[str, object]) -> Clip:
@@ -155,14 +154,13 @@ def full_context(recogniser: Recogniser, pcm: Samples) -> str:
     features = np.maximum(features, features.max() - 2.0)
     encoder, decoder = recogniser.model.encoder, recogniser.model.decoder
     positions = recogniser.model.shape.audio_positions
-    heard = min(positions, -(-len(features) // FRAME_MEL))
     whole = np.full((2 + FRAME_MEL * positions + 1, features.shape[1]), features.min(), np.float32)
     whole[:2] = whole[-1:] = 0
     whole[2 : 2 + len(features)] = features
-    frames = encoder(encoder.stem(torch.from_numpy(whole), 0), 0, encoder.new_cache(), positions)
+    frames = encoder(encoder.stem(torch.from_numpy(whole), 0), [Span(positions, 0, encoder.new_cache())])
     audio = decoder.new_audio_cache()
     decoder.listen(frames, 0, audio)
-    decoding: Decoding = completed(recogniser.decode(audio, heard, "en", ()))
+    decoding: Decoding = completed(recogniser.decode(audio, positions, "en", ()))
     return recogniser.text(decoding.tokens) if decoding.speech else ""
 
 

@@ -1,11 +1,15 @@
-"""What the voice costs: milliseconds a clause by its length, the share of text and sound work around the graph, cold and warm.
+"""What the voice costs: milliseconds to the first chunk of a clause and to its last, beside the same clause synthesised at once.
 
     python -m benchmarks.voice [--voice FOLDER] [--rounds 20] [--threads 1] [--rate 24000]
 
-Real-time factor: time to speak over the time of what was spoken; below 1 the voice keeps ahead of the listener. `words` is pronunciation
-(gruut's lexicon, tagger and guesses), `graph` the network, `rest` normalisation, trimming, levelling and resampling. Each round speaks
-other clauses. Median and the 10th to 90th percentile; on a busy machine compare rows of one run, not runs. Cold is the very first clause,
-which a server never speaks to a caller: `PiperVoice.load` ends with a clause of its own.
+Each round speaks other clauses, each of them both ways, so that a busy moment falls on both: compare columns of one run, not runs. Median
+and the 10th to 90th percentile. `first` is how long the first chunk takes, `all` the whole clause in chunks, `at once` the reference;
+`first/ref` and `all/ref` are medians of each clause's ratio. `slack` is the least time by which a chunk was ready before those before it
+had been played, in any clause. `onset` is the near silence (below -40 dBFS) the first chunk begins with. Then what the time of the first
+chunk is made of: pronunciation (gruut's lexicon, tagger and guesses), the network's front, its flow and decoder, and the rest
+(normalisation, mastering).
+
+Cold is the very first clause, which a server never speaks to a caller: `PiperVoice.load` ends with clauses of its own.
 """
 
 import argparse
@@ -13,11 +17,15 @@ import os
 import random
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
-from streaming.models.piper import PiperModel, Utterance
+import numpy as np
+
+from streaming.audio import Pcm16
+from streaming.models.piper import WHOLE, PiperModel, Stretches, Utterance
 from streaming.phonemes import EnglishPhonemes
 from streaming.tts import PiperVoice
 
@@ -28,36 +36,79 @@ _ADJECTIVES: Final = ("quiet", "golden", "early", "careful", "famous", "heavy", 
 _LENGTHS: Final = (1, 3, 6, 12, 24)
 """Words a clause. The first clause of a reply has about three to six."""
 
+_AUDIBLE: Final = 0.01 * 32_768
+"""-40 dBFS."""
 
+_T = TypeVar("_T")
+
+
+@dataclass(slots=True)
 class Stopwatch:
-    """Adds up the time spent in the calls it wraps."""
+    """Adds up the seconds spent in pronunciation, the network's front, and its flow and decoder."""
 
-    def __init__(self) -> None:
-        self.spent = 0.0
+    words: float = 0.0
+    front: float = 0.0
+    decoder: float = 0.0
 
-    def pronounce(self, work: Callable[[Sequence[str]], list[str]]) -> Callable[[Sequence[str]], list[str]]:
-        """`EnglishPhonemes.pronounce`, timed."""
+    def watch(self, model: PiperModel, phonemes: EnglishPhonemes) -> None:
+        """Times what these do from now on."""
+        phonemes.pronounce = self._pronounce(phonemes.pronounce)  # type: ignore[method-assign]
+        model.stream = self._stream(model.stream)  # type: ignore[method-assign]
 
+    def _pronounce(self, work: Callable[[Sequence[str]], list[str]]) -> Callable[[Sequence[str]], list[str]]:
         def timed(words: Sequence[str]) -> list[str]:
             begun = time.perf_counter()
-            try:
-                return work(words)
-            finally:
-                self.spent += time.perf_counter() - begun
+            sounds = work(words)
+            self.words += time.perf_counter() - begun
+            return sounds
 
         return timed
 
-    def synthesise(self, work: Callable[[Sequence[str], float], Utterance]) -> Callable[[Sequence[str], float], Utterance]:
-        """`PiperModel.synthesise`, timed."""
-
-        def timed(symbols: Sequence[str], length_scale: float) -> Utterance:
+    def _stream(
+        self, work: Callable[[Sequence[str], float, Stretches], Utterance]
+    ) -> Callable[[Sequence[str], float, Stretches], Utterance]:
+        def timed(symbols: Sequence[str], length_scale: float, stretches: Stretches) -> Utterance:
             begun = time.perf_counter()
-            try:
-                return work(symbols, length_scale)
-            finally:
-                self.spent += time.perf_counter() - begun
+            utterance = work(symbols, length_scale, stretches)
+            self.front += time.perf_counter() - begun
+            return replace(utterance, stretches=self._decode(utterance.stretches))
 
         return timed
+
+    def _decode(self, stretches: Iterator[_T]) -> Iterator[_T]:
+        while True:
+            begun = time.perf_counter()
+            stretch = next(stretches, None)
+            self.decoder += time.perf_counter() - begun
+            if stretch is None:
+                return
+            yield stretch
+
+
+@dataclass(slots=True)
+class Row:
+    """Clauses of one length. Milliseconds, except `seconds` of sound."""
+
+    seconds: list[float] = field(default_factory=list)
+    first: list[float] = field(default_factory=list)
+    chunked: list[float] = field(default_factory=list)
+    at_once: list[float] = field(default_factory=list)
+    slack: list[float] = field(default_factory=list)
+    onset: list[float] = field(default_factory=list)
+    # Of the first chunk: words, front, decoder, rest.
+    parts: list[tuple[float, float, float, float]] = field(default_factory=list)
+
+    def print(self, words: int) -> None:
+        """As a line of the table."""
+        first_ratio, all_ratio = (
+            statistics.median(one / other for one, other in zip(taken, self.at_once, strict=True)) for taken in (self.first, self.chunked)
+        )
+        parts = "  ".join(f"{statistics.median(column):6.1f}" for column in zip(*self.parts, strict=True))
+        slack = f"{min(self.slack):6.0f}" if self.slack else "     -"
+        print(
+            f"{words:5} {statistics.median(self.seconds):7.2f}  {spread(self.first):24} {spread(self.chunked):24} {spread(self.at_once):24}"
+            f"{first_ratio:9.2f} {all_ratio:8.2f}  {slack} {statistics.median(self.onset):6.1f}   {parts}"
+        )
 
 
 def clause(words: int, chance: random.Random) -> str:
@@ -73,44 +124,78 @@ def spread(milliseconds: Sequence[float]) -> str:
     """Median (10th to 90th percentile)."""
     ordered = sorted(milliseconds)
     low, high = ordered[len(ordered) // 10], ordered[-1 - len(ordered) // 10]
-    return f"{statistics.median(ordered):7.1f} ({low:.1f} to {high:.1f})"
+    return f"{statistics.median(ordered):6.1f} ({low:.1f} to {high:.1f})"
+
+
+def speak(voice: PiperVoice, text: str, rate: int, watch: Stopwatch, row: Row) -> None:
+    """A clause in chunks, timed."""
+    watch.words = watch.front = watch.decoder = 0.0
+    begun = time.perf_counter()
+    # Milliseconds at which each chunk was there, and of sound in it.
+    ready: list[float] = []
+    sound: list[float] = []
+    for chunk in voice.speak(text, rate, prompt=True):
+        ready.append((time.perf_counter() - begun) * 1000)
+        if not sound:
+            parts = [1000 * part for part in (watch.words, watch.front, watch.decoder)]
+            row.parts.append((parts[0], parts[1], parts[2], ready[0] - sum(parts)))
+            row.onset.append(1000 * onset(chunk.pcm) / rate)
+        else:
+            row.slack.append(ready[0] + sum(sound) - ready[-1])
+        sound.append(1000 * len(chunk.pcm) / rate)
+    row.first.append(ready[0])
+    row.chunked.append(ready[-1])
+    row.seconds.append(sum(sound) / 1000)
+
+
+def speak_at_once(voice: PiperVoice, text: str, rate: int, row: Row) -> None:
+    """The reference, timed."""
+    begun = time.perf_counter()
+    for _ in voice.speak(text, rate):
+        pass
+    row.at_once.append((time.perf_counter() - begun) * 1000)
+
+
+def onset(pcm: Pcm16) -> int:
+    """The first audible sample; how many there are where none is."""
+    loud = np.flatnonzero(np.abs(pcm.astype(np.int32)) > _AUDIBLE)
+    return int(loud[0]) if len(loud) else len(pcm)
 
 
 def main() -> None:
     """Load, speak the first clause cold, then each length in turn, and print a table."""
     arguments = _arguments()
     chance = random.Random(1)
-    model_path = next(arguments.voice.glob("*.onnx"))
     begun = time.perf_counter()
-    model = PiperModel.load(model_path, arguments.threads)
+    model = PiperModel.load(next(arguments.voice.glob("*.onnx")), arguments.threads)
     graph_loaded = time.perf_counter()
     phonemes = EnglishPhonemes.load()
     loaded = time.perf_counter()
     print(f"load: graph {(graph_loaded - begun) * 1000:.0f} ms, lexicon and gruut {(loaded - graph_loaded) * 1000:.0f} ms")
-    text, graph = Stopwatch(), Stopwatch()
-    phonemes.pronounce = text.pronounce(phonemes.pronounce)  # type: ignore[method-assign, assignment]
-    model.synthesise = graph.synthesise(model.synthesise)  # type: ignore[method-assign, assignment]
-    voice = PiperVoice(model, phonemes)
-    begun = time.perf_counter()
-    voice.speak(clause(4, chance), arguments.rate)
-    print(f"first clause of 4 words, cold: {(time.perf_counter() - begun) * 1000:.1f} ms (words {text.spent * 1000:.1f})")
+    watch, rows = Stopwatch(), {length: Row() for length in _LENGTHS}
+    watch.watch(model, phonemes)
+    # Each with its own pronunciations, for words are only guessed once.
+    voice, reference = PiperVoice(model, phonemes), PiperVoice(model, EnglishPhonemes.load(), stretches=WHOLE)
+    cold = Row()
+    speak(voice, clause(4, chance), arguments.rate, watch, cold)
+    print(f"first clause of 4 words, cold: first chunk {cold.first[0]:.1f} ms (words {cold.parts[0][0]:.1f})")
+    for number in range(arguments.rounds):
+        # Lengths alternate, and which way is first.
+        for length, row in rows.items():
+            text = clause(length, chance)
+            if number % 2:
+                speak(voice, text, arguments.rate, watch, row)
+                speak_at_once(reference, text, arguments.rate, row)
+            else:
+                speak_at_once(reference, text, arguments.rate, row)
+                speak(voice, text, arguments.rate, watch, row)
     print(f"n = {arguments.rounds} clauses a row, {arguments.threads} thread(s), {arguments.rate} Hz; ms: median (10th to 90th percentile)")
-    print("words   seconds   total ms                   words ms               graph ms                  rest ms   real-time factor")
-    # Lengths alternate, so that a busy moment falls on all of them.
-    rows: dict[int, list[tuple[float, float, float, float]]] = {length: [] for length in _LENGTHS}
-    for _ in range(arguments.rounds):
-        for length in _LENGTHS:
-            text.spent = graph.spent = 0.0
-            begun = time.perf_counter()
-            speech = voice.speak(clause(length, chance), arguments.rate)
-            taken_seconds = time.perf_counter() - begun
-            rows[length].append((len(speech.pcm) / arguments.rate, taken_seconds, text.spent, graph.spent))
-    for length, taken in rows.items():
-        seconds = statistics.median(row[0] for row in taken)
-        total, words, network = ([row[column] * 1000 for row in taken] for column in (1, 2, 3))
-        rest = statistics.median(1000 * (row[1] - row[2] - row[3]) for row in taken)
-        factor = statistics.median(row[1] / row[0] for row in taken)
-        print(f"{length:5} {seconds:9.2f}   {spread(total):25}  {spread(words):21}  {spread(network):24}  {rest:7.1f}  {factor:8.3f}")
+    print(
+        "words seconds  first                    all                      at once                 first/ref  all/ref   slack  onset"
+        "    words   front decoder    rest"
+    )
+    for length, row in rows.items():
+        row.print(length)
 
 
 def _arguments() -> argparse.Namespace:

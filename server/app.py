@@ -37,6 +37,8 @@ _PAGE_HEADERS: Final = {
     "X-Content-Type-Options": "nosniff",
     "Cache-Control": "no-cache",
 }
+_FULL: Final = ("too_many_sessions", "engine_busy")
+"""Refusals of a server that is well."""
 _HTTP_BODY_BYTES: Final = 512 << 10
 """A session object with its tools."""
 
@@ -107,8 +109,8 @@ class _Api:
     async def health(self, _request: Request) -> Response:
         """`GET /healthz`: 200 once a session can begin. A full server is a healthy one."""
         refusal = self._parts.sessions.refuses()
-        if refusal is not None and refusal.code != "too_many_sessions":
-            return JSONResponse({"status": refusal.code}, 503)
+        if refusal is not None and refusal.code not in _FULL:
+            return JSONResponse({"status": refusal.code}, refusal.status, {"Retry-After": str(refusal.retry_after)})
         return JSONResponse({"status": "ok"})
 
     async def exposition(self, request: Request) -> Response:

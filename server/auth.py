@@ -26,11 +26,13 @@ _MAX_EPHEMERAL: Final = 1_000
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Why a request is refused: HTTP status, and code and message of the JSON error."""
+    """Why a request is refused: HTTP status, and code and message of the JSON error. `retry_after` is when to come back, in seconds, where
+    that may help."""
 
     status: int
     code: str
     message: str
+    retry_after: int | None = None
 
 
 class EphemeralKeys:

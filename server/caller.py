@@ -75,6 +75,8 @@ class Turn:
     reply: str = ""
     stages: tuple[Stage, ...] = ()
     ledger_ms: float | None = None
+    # Whether the server says that the answer had been prepared before the turn was known to be over; None where it says nothing.
+    prepared: bool | None = None
     # Responses begun before the caller had finished: false cut-offs.
     false_starts: int = 0
     arrivals: list[Arrival] = field(default_factory=list)
@@ -87,13 +89,14 @@ class Turn:
 
 @contextlib.asynccontextmanager
 async def call(
-    url: str, api_key: str | None = None, *, turn_detection: JsonObject | None = None, acks_playback: bool = True
+    url: str, api_key: str | None = None, *, turn_detection: JsonObject | None = None, acks_playback: bool = True, speculation: bool = True
 ) -> AsyncIterator["Caller"]:
     """Connects to `ws://HOST:PORT/v1/realtime` (http works too), agrees on the session and opens the microphone. `turn_detection` is
-    the wire's object, semantic_vad by default; `acks_playback` turns on `vivavoce.playback`. Raises CallError."""
+    the wire's object, semantic_vad by default; `acks_playback` turns on `vivavoce.playback`, `speculation`
+    False turns off replies prepared at pauses. Raises CallError."""
     connection = await open_connection(url, api_key)
     try:
-        caller = Caller(connection, acks_playback=acks_playback)
+        caller = Caller(connection, acks_playback=acks_playback, speculation=speculation)
         await caller.agree(turn_detection or {"type": "semantic_vad"})
         caller.start()
         try:
@@ -144,9 +147,12 @@ class _Dialogue:
 class Caller:
     """A call in progress. `call` makes one: `agree`, `start`, any number of `speak`, `stop`."""
 
-    def __init__(self, connection: ClientConnection, *, acks_playback: bool) -> None:
+    def __init__(self, connection: ClientConnection, *, acks_playback: bool, speculation: bool) -> None:
         self._connection = connection
         self._acks_playback = acks_playback
+        self._speculation = speculation
+        # Whether the server knows our extension: it then sends a ledger.
+        self.extended = False
         # What has been heard, and when.
         self.speaker = VirtualSpeaker()
         # One per `speak`, in order.
@@ -176,7 +182,7 @@ class Caller:
             "type": "realtime",
             "output_modalities": ["audio"],
             "audio": {"input": heard, "output": {"format": sound}},
-            "vivavoce": {"playback": self._acks_playback, "ledger": True},
+            "vivavoce": {"playback": self._acks_playback, "ledger": True, "speculation": self._speculation},
         }
         try:
             async with asyncio.timeout(HANDSHAKE_SECONDS):
@@ -186,6 +192,7 @@ class Caller:
                     if event.get("type") == "error":
                         raise CallError(f"the server refuses the session: {error_line(event)}")
                     if event.get("type") == "session.updated":
+                        self.extended = "vivavoce" in (event.get("session") or {})
                         return
         except TimeoutError:
             raise CallError(f"the server did not confirm the session within {HANDSHAKE_SECONDS:.0f} seconds") from None
@@ -261,6 +268,8 @@ class Caller:
             case "vivavoce.ledger" if text_of(event, "response_id") == turn.response_id:
                 turn.ledger_ms = number_of(event, "total_ms")
                 turn.stages = _stages(event.get("stages_ms"))
+                prepared = event.get("speculated")
+                turn.prepared = prepared if isinstance(prepared, bool) else None
             case "error" if not text_of(event, "error", "event_id").startswith(_TRUNCATE_ID):
                 self._failure = CallError(f"the server reports an error: {error_line(event)}")
 

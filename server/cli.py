@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
+from server.bench.commands import bench
+
 if TYPE_CHECKING:
     from server.config import ServerConfig
     from streaming.bundle import Bundle
@@ -33,6 +35,7 @@ app = typer.Typer(
 )
 keys = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown", help="API keys of this server.")
 app.add_typer(keys, name="keys")
+app.add_typer(bench, name="bench")
 
 
 @app.callback()

@@ -15,9 +15,23 @@ from streaming.audio import AudioFrame
 from streaming.doors import Engine, EngineLoad, EngineOutput, SessionEvent, SynthesisedAudio
 from streaming.events import EngineEvent, EngineFailed, EngineOrder, SessionSpec
 
-__all__ = ["CloseSession", "EngineLink", "FeedFrame", "LocalEngineLink", "OpenSession", "Request", "Sink", "TakeOrder", "apply", "deliver"]
+__all__ = [
+    "CloseSession",
+    "EngineLink",
+    "Fact",
+    "FeedFrame",
+    "LocalEngineLink",
+    "OpenSession",
+    "Request",
+    "Sink",
+    "TakeOrder",
+    "apply",
+]
 
-Sink = Callable[[EngineEvent | SynthesisedAudio], None]
+Fact = EngineEvent | SynthesisedAudio
+"""What a session is told: by an engine, or in the stead of one that has died."""
+
+Sink = Callable[[Fact], None]
 """Where a session's facts and audio go; called on the event loop, in order."""
 
 
@@ -68,22 +82,16 @@ def apply(engine: Engine, request: Request) -> None:
             engine.order(session_id, order)
 
 
-def deliver(sinks: dict[str, Sink], outputs: list[EngineOutput]) -> None:
-    """Hand each output to its session's sink; a session that has closed gets nothing."""
-    for output in outputs:
-        if isinstance(output, EngineLoad):
-            continue
-        sink = sinks.get(output.session_id)
-        if sink is not None:
-            sink(output.event if isinstance(output, SessionEvent) else output)
-
-
 class EngineLink(Protocol):
     """What the server holds of the engine. Every method but `start` and `stop` returns at once."""
 
     @property
     def running(self) -> bool:
         """Whether there is an engine to take a session."""
+
+    @property
+    def load(self) -> EngineLoad | None:
+        """How hard the engine works, as it last said; None before it has said anything."""
 
     async def start(self) -> None:
         """Return when the models are loaded and warm; raises RuntimeError with the reason if they can't be."""
@@ -112,12 +120,17 @@ class LocalEngineLink:
         # None stops the worker. Unbounded, because what fills it is bounded: each session's input buffer and outstanding orders.
         self._requests: queue.SimpleQueue[Request | None] = queue.SimpleQueue()
         self._sinks: dict[str, Sink] = {}
+        self._load: EngineLoad | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
 
     @property
     def running(self) -> bool:
         return self._thread is not None and self._thread.is_alive()
+
+    @property
+    def load(self) -> EngineLoad | None:
+        return self._load
 
     async def start(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -164,7 +177,15 @@ class LocalEngineLink:
     def _post(self, outputs: list[EngineOutput]) -> None:
         assert self._loop is not None
         if outputs:
-            self._loop.call_soon_threadsafe(deliver, self._sinks, outputs)
+            self._loop.call_soon_threadsafe(self._deliver, outputs)
+
+    def _deliver(self, outputs: list[EngineOutput]) -> None:
+        """Hand each output to its session's sink; a session that has closed gets nothing."""
+        for output in outputs:
+            if isinstance(output, EngineLoad):
+                self._load = output
+            elif (sink := self._sinks.get(output.session_id)) is not None:
+                sink(output.event if isinstance(output, SessionEvent) else output)
 
     def _post_failure(self, error: str) -> None:
         assert self._loop is not None

@@ -1,8 +1,7 @@
 """The engine in a process of its own: spawned, joined by one socket pair, its models never on the event loop.
 
-Messages are length-prefixed pickles between our own two processes; nothing of a stranger is ever unpickled. In the child, a reader
-thread knocks at the engine's doors (which only note what is wanted, and wake the Ear's lane), a writer thread sends what
-comes out, and the main thread steps.
+If the process dies, its sessions go on: another is started and told what they need (`server.rebuilding`), and meanwhile they are told what
+can be told without one.
 """
 
 import asyncio
@@ -11,57 +10,55 @@ import logging
 import multiprocessing
 import os
 import pickle
-import queue
-import signal
 import socket
-import struct
-import threading
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from server.engine_link import CloseSession, FeedFrame, OpenSession, Request, Sink, TakeOrder, apply, deliver
+from server.engine_child import LENGTH, EngineFactory, Ready, Unable, pack, run_engine
+from server.engine_link import CloseSession, Fact, FeedFrame, OpenSession, Request, Sink, TakeOrder
+from server.rebuilding import SessionRecord
+from server.restarts import RestartOptions, Restarts
 from streaming.audio import AudioFrame
-from streaming.doors import EngineOutput
-from streaming.engine import SpeechEngine
+from streaming.doors import EngineLoad, EngineOutput
 from streaming.events import EngineFailed, EngineOrder, SessionSpec
 
 if TYPE_CHECKING:
     from multiprocessing.process import BaseProcess
 
-__all__ = ["EngineFactory", "ProcessEngineLink"]
+    from server.apology import FixedSpeech
+
+__all__ = ["ProcessEngineLink"]
 
 log = logging.getLogger(__name__)
 
-_LENGTH: Final = struct.Struct("!I")
 _WRITE_LIMIT: Final = 64 << 20
 """Bytes waiting for the engine beyond which it counts as stuck: over half an hour of one session's audio."""
 _STOP_SECONDS: Final = 5.0
 """How long a stopping engine may take to leave before it is killed."""
 
-EngineFactory = Callable[[Callable[[EngineOutput], None]], SpeechEngine]
-"""Loads and warms an engine in the child, given where its outputs go. Must be picklable (a module's function, or a `partial` of one)."""
 
+@dataclass(slots=True)
+class _Served:
+    """A session: what rebuilds it, and where its facts go."""
 
-@dataclass(frozen=True, slots=True)
-class _Ready:
-    """The models are loaded and warm."""
+    record: SessionRecord
+    sink: Sink
 
-
-@dataclass(frozen=True, slots=True)
-class _Unable:
-    """The engine could not start."""
-
-    error: str
+    def tell(self, facts: list[Fact]) -> None:
+        for fact in facts:
+            self.sink(fact)
 
 
 class ProcessEngineLink:
-    """Owns the engine's process. If it dies, every session is told (`EngineFailed`) and a new process is started for
-    the sessions that come after."""
+    """Owns the engine's process. If it dies, another is started, and the sessions are rebuilt in it (`EngineLost`); where that cannot be
+    done within the bounds of `restarts` they are given up (`EngineFailed`)."""
 
-    def __init__(self, factory: EngineFactory) -> None:
+    def __init__(self, factory: EngineFactory, restarts: RestartOptions | None = None) -> None:
         self._factory = factory
-        self._sinks: dict[str, Sink] = {}
+        self._restarts = Restarts(restarts or RestartOptions())
+        self._sessions: dict[str, _Served] = {}
+        self._load: EngineLoad | None = None
+        self._apology: FixedSpeech | None = None
         self._process: BaseProcess | None = None
         self._writer: asyncio.StreamWriter | None = None
         self._supervisor: asyncio.Task[None] | None = None
@@ -71,13 +68,17 @@ class ProcessEngineLink:
     def running(self) -> bool:
         return self._writer is not None
 
+    @property
+    def load(self) -> EngineLoad | None:
+        return self._load
+
     async def start(self) -> None:
         reader = await self._spawn()
         self._supervisor = asyncio.create_task(self._supervise(reader), name="engine-supervisor")
 
     async def stop(self) -> None:
         self._stopping = True
-        self._sinks.clear()
+        self._sessions.clear()
         self._disconnect()
         if self._supervisor is not None:
             self._supervisor.cancel()
@@ -86,68 +87,115 @@ class ProcessEngineLink:
         await self._reap()
 
     def open(self, session_id: str, spec: SessionSpec, sink: Sink) -> None:
-        self._sinks[session_id] = sink
+        self._sessions[session_id] = _Served(SessionRecord(session_id, spec, dead=not self.running), sink)
         self._send(OpenSession(session_id, spec))
 
     def feed(self, session_id: str, frame: AudioFrame) -> None:
-        self._send(FeedFrame(session_id, frame))
+        if (served := self._sessions.get(session_id)) is not None:
+            served.record.feed(frame)
+            self._send(FeedFrame(session_id, frame))
 
     def order(self, session_id: str, order: EngineOrder) -> None:
-        self._send(TakeOrder(session_id, order))
+        if (served := self._sessions.get(session_id)) is not None:
+            served.tell(served.record.order(order, self._apology))
+            self._send(TakeOrder(session_id, order))
 
     def close(self, session_id: str) -> None:
-        if self._sinks.pop(session_id, None) is not None:
+        if self._sessions.pop(session_id, None) is not None:
             self._send(CloseSession(session_id))
 
+    # ------------------------------------------------------------------------------------------------------ the process
+
     async def _spawn(self) -> asyncio.StreamReader:
-        """Start a process and wait until it is warm."""
+        """Start a process and wait until it is warm. Raises RuntimeError with the reason if it does not get there."""
         # Inherited by the child, which has threads enough: numpy's small products gain nothing from a pool of their own.
         os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
         ours, theirs = socket.socketpair()
         process = multiprocessing.get_context("spawn").Process(
-            target=_child_main, args=(theirs, self._factory), name="vivavoce-engine", daemon=True
+            target=run_engine, args=(theirs, self._factory), name="vivavoce-engine", daemon=True
         )
-        await asyncio.to_thread(process.start)
-        theirs.close()
-        self._process = process
-        reader, writer = await asyncio.open_connection(sock=ours)
+        starting = asyncio.ensure_future(asyncio.to_thread(process.start))
+        writer: asyncio.StreamWriter | None = None
         try:
-            first = await _receive(reader)
-        except asyncio.IncompleteReadError as error:
-            writer.close()
+            await asyncio.shield(starting)
+            theirs.close()
+            reader, writer = await asyncio.open_connection(sock=ours)
+            ready = await _receive(reader)
+            if isinstance(ready, Unable):
+                raise RuntimeError(ready.error)
+            assert isinstance(ready, Ready)
+        except BaseException as error:
+            await starting
+            for end in (writer, ours, theirs):
+                if end is not None:
+                    end.close()
+            self._process = process
+            if isinstance(error, asyncio.CancelledError):
+                process.kill()  # it holds nothing yet
+                raise
             await self._reap()
-            raise RuntimeError(f"the engine process exited with {process.exitcode} while it loaded the models") from error
-        if isinstance(first, _Unable):
-            writer.close()
-            await self._reap()
-            raise RuntimeError(first.error)
-        self._writer = writer
+            if isinstance(error, asyncio.IncompleteReadError | ConnectionError):
+                raise RuntimeError(f"the engine process exited with {process.exitcode} while it loaded the models") from error
+            raise
+        self._process, self._apology, self._load, self._writer = process, ready.apology, None, writer
+        self._restarts.started(asyncio.get_running_loop().time())
         return reader
 
     async def _supervise(self, reader: asyncio.StreamReader) -> None:
-        """Deliver what the engine says; when it dies, tell every session and start another."""
+        """Deliver what the engine says; when it dies, start another and rebuild every session in it."""
         while True:
             with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
                 while True:
                     outputs = await _receive(reader)
                     assert isinstance(outputs, list)
-                    deliver(self._sinks, outputs)
+                    self._deliver(outputs)
             self._disconnect()
             if self._stopping:
                 return
             await self._reap()
-            error = f"the engine process exited with {self._process.exitcode if self._process else None}"
-            log.error("%s; starting another", error)
-            sinks, self._sinks = self._sinks, {}
-            for sink in sinks.values():
-                sink(EngineFailed(error))
-            reader = await self._spawn()
+            self._mourn(f"the engine process exited with {self._process.exitcode if self._process else None}")
+            reader = await self._restart()
+            for served in self._sessions.values():
+                for request in served.record.rebuild():
+                    self._send(request)
+
+    def _deliver(self, outputs: list[EngineOutput]) -> None:
+        """Hand each output to its session; one that has closed gets nothing."""
+        for output in outputs:
+            if isinstance(output, EngineLoad):
+                self._load = output
+            elif (served := self._sessions.get(output.session_id)) is not None:
+                served.tell(served.record.tell(output))
+
+    def _mourn(self, error: str) -> None:
+        """Tell every session that its engine has died."""
+        log.error("%s; starting another", error)
+        if self._restarts.died(asyncio.get_running_loop().time()):
+            self._give_up(f"{error}, not for the first time")
+        for served in self._sessions.values():
+            served.tell(served.record.lose(error, self._apology))
+
+    async def _restart(self) -> asyncio.StreamReader:
+        """Start the process again and again, until it runs."""
+        while True:
+            await asyncio.sleep(self._restarts.wait())
+            try:
+                return await self._spawn()
+            except (RuntimeError, OSError) as error:
+                log.error("the engine could not be started again: %s", error)
+                if self._restarts.failed(asyncio.get_running_loop().time()):
+                    self._give_up(f"the engine could not be started again: {error}")
+
+    def _give_up(self, error: str) -> None:
+        sessions, self._sessions = self._sessions, {}
+        for served in sessions.values():
+            served.sink(EngineFailed(error))
 
     def _send(self, request: Request) -> None:
-        """Queue a message for the engine; dropped while there is none (its sessions have been told)."""
+        """Queue a message for the engine; dropped while there is none: its sessions' records keep what matters of it."""
         if self._writer is None:
             return
-        self._writer.write(_pack(request))
+        self._writer.write(pack(request))
         if self._writer.transport.get_write_buffer_size() > _WRITE_LIMIT and self._process is not None:
             log.error("the engine has not read for too long; killing it")
             self._process.kill()
@@ -166,65 +214,7 @@ class ProcessEngineLink:
             await asyncio.to_thread(self._process.join)
 
 
-def _pack(message: object) -> bytes:
-    body = pickle.dumps(message, protocol=5)
-    return _LENGTH.pack(len(body)) + body
-
-
 async def _receive(reader: asyncio.StreamReader) -> object:
-    (length,) = _LENGTH.unpack(await reader.readexactly(_LENGTH.size))
+    (length,) = LENGTH.unpack(await reader.readexactly(LENGTH.size))
     message: object = pickle.loads(await reader.readexactly(length))
     return message
-
-
-# --------------------------------------------------------------------------------------------------- in the child
-
-
-def _child_main(sock: socket.socket, factory: EngineFactory) -> None:
-    """Load, say so, then step until the parent closes the socket."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides when we end
-    outputs: queue.SimpleQueue[EngineOutput] = queue.SimpleQueue()
-    try:
-        engine = factory(outputs.put)
-    except Exception as error:  # noqa: BLE001 - whatever it was, the parent must hear why
-        sock.sendall(_pack(_Unable(f"{type(error).__name__}: {error}")))
-        return
-    sock.sendall(_pack(_Ready()))
-    wake, gone = threading.Event(), threading.Event()
-    threading.Thread(target=_read_requests, args=(sock, engine, wake, gone), name="reader", daemon=True).start()
-    threading.Thread(target=_write_outputs, args=(sock, outputs), name="writer", daemon=True).start()
-    engine.on_work(wake.set)
-    while not gone.is_set():
-        wake.clear()
-        while engine.busy():
-            for output in engine.step():
-                outputs.put(output)
-        wake.wait()
-    # Nothing here needs an orderly end, and the lanes may be inside a library that would abort the process over one.
-    os._exit(0)
-
-
-def _read_requests(sock: socket.socket, engine: SpeechEngine, wake: threading.Event, gone: threading.Event) -> None:
-    stream = sock.makefile("rb")
-    while True:
-        head = stream.read(_LENGTH.size)
-        if len(head) < _LENGTH.size:
-            break
-        request: Request = pickle.loads(stream.read(_LENGTH.unpack(head)[0]))
-        apply(engine, request)
-        wake.set()
-    gone.set()
-    wake.set()
-
-
-def _write_outputs(sock: socket.socket, outputs: queue.SimpleQueue[EngineOutput]) -> None:
-    """Send outputs as they come, all that wait in one message."""
-    while True:
-        batch = [outputs.get()]
-        with contextlib.suppress(queue.Empty):
-            while True:
-                batch.append(outputs.get_nowait())
-        try:
-            sock.sendall(_pack(batch))
-        except OSError:
-            return  # the parent has gone; the reader thread ends the process

@@ -14,7 +14,6 @@ from streaming.events import (
     Adopt,
     AudioReady,
     CommitTurn,
-    Drop,
     EngineEvent,
     EngineOrder,
     Respond,
@@ -26,8 +25,8 @@ from streaming.events import (
 __all__ = ["STAGES", "Ledger", "TurnLedger"]
 
 STAGES: Final = ("silence", "decision", "transcript", "first_text", "first_clause", "first_audio", "first_sent")
-"""Each stage ends with: the Ear's evidence of silence; the turn committed; its final transcript; the reply's first text; its first
-clause's last word; its first audio made; its first audio sent."""
+"""Each stage ends with: the Ear's evidence of silence; the turn committed; its final transcript; the reply's first text; the text of all
+whole words in its first audio (less than a word counts with the first text); its first audio made; its first audio sent."""
 
 _ARRIVALS: Final = 4_000
 """Appends remembered, to find when a sample arrived: 80 s of 20 ms frames, more than any wait at a turn's end."""
@@ -37,12 +36,12 @@ _OPEN_TURNS: Final = 8
 
 @dataclass(frozen=True, slots=True)
 class TurnLedger:
-    """One turn. `stages` are in the order of STAGES, in 1/16000 s; they add up to `total`. `speculated` says that the reply was begun
-    before the turn was decided."""
+    """One turn. `stages` are in the order of STAGES, in 1/16000 s; they add up to `total`."""
 
     item_id: str
     response_id: str
     stages: tuple[int, ...]
+    # Whether its reply had been prepared before the turn was over.
     speculated: bool = False
 
     @property
@@ -57,9 +56,9 @@ class TurnLedger:
             "type": "vivavoce.ledger",
             "item_id": self.item_id,
             "response_id": self.response_id,
-            "speculated": self.speculated,
             "stages_ms": stages,
             "total_ms": _ms(self.total),
+            "speculated": self.speculated,
         }
 
 
@@ -132,8 +131,6 @@ class Ledger:
                     waiting[-1].response_id = response_id
                     waiting[-1].speculated = isinstance(order, Adopt)
                     self._reply(response_id)
-            case Drop(response_id):
-                self._replies.pop(response_id, None)
 
     def sent(self, response_id: str, now: int) -> TurnLedger | None:
         """The first audio of a response has left; its turn's ledger, if a turn asked for it."""

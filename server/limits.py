@@ -11,6 +11,9 @@ class Limits:
 
     max_sessions: int = 8
     """Sessions at once: the models of a small machine serve few well."""
+    max_engine_busy: float = 0.85
+    """Share of the engine's time above which no call is admitted that would, like the present ones, take it there. Beyond it waiting grows
+    faster than work: the rest is for the moments in which several callers finish at once."""
     max_frame_bytes: int = 16 << 20
     """One WebSocket message: an append may be 15 MiB, with JSON around it (protocols.md 1.2)."""
     max_text_bytes: int = 64 << 10

@@ -1,11 +1,10 @@
 """Prometheus metrics of one server, in a registry of their own."""
 
-from typing import Final, get_args
+from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from server.ledger import STAGES, TurnLedger
-from server.replies import Outcome
 from streaming.events import SAMPLE_RATE
 
 __all__ = ["CONTENT_TYPE", "Metrics"]
@@ -23,14 +22,13 @@ class Metrics:
         self.sessions = Gauge("vivavoce_sessions", "Sessions open", registry=self._registry)
         self.sessions_ended = Counter("vivavoce_sessions_ended", "Sessions ended, by close code", ["code"], registry=self._registry)
         self.refused = Counter("vivavoce_refused", "Requests refused before a session, by reason", ["reason"], registry=self._registry)
+        self.engine_busy = Gauge("vivavoce_engine_busy", "Share of the last seconds in which the engine worked", registry=self._registry)
         self._speculations = Counter(
-            "vivavoce_speculations", "Replies prepared in a pause, by outcome", ["outcome"], registry=self._registry
+            "vivavoce_speculations", "Replies prepared at a pause, by outcome", ["outcome"], registry=self._registry
         )
         self._wasted = Counter(
             "vivavoce_speculation_wasted_tokens", "Tokens decoded for replies that were dropped", registry=self._registry
         )
-        for outcome in get_args(Outcome):
-            self._speculations.labels(outcome)  # there from the start, at 0
         self._turn = Histogram(
             "vivavoce_turn_seconds",
             "Last speech sample received to first audio sent",
@@ -47,13 +45,10 @@ class Metrics:
         for stage, ticks in zip(STAGES, turn.stages, strict=True):
             self._stage.labels(stage).observe(ticks / SAMPLE_RATE)
 
-    def speculated(self, outcome: Outcome) -> None:
-        """A speculation has been decided."""
-        self._speculations.labels(outcome).inc()
-
-    def wasted(self, tokens: int) -> None:
-        """A dropped speculation had decoded so many tokens."""
-        self._wasted.inc(tokens)
+    def speculation(self, adopted: bool, wasted: int) -> None:
+        """A reply that was prepared has been adopted, or dropped with `wasted` tokens decoded."""
+        self._speculations.labels("adopted" if adopted else "dropped").inc()
+        self._wasted.inc(wasted)
 
     def text(self) -> bytes:
         """The exposition format."""

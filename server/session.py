@@ -23,24 +23,27 @@ from server.playout import Playout, PlayoutOverflowError
 from server.realtime.codec import Codec
 from server.realtime.requests import AppendAudio
 from server.recording import Recorder
-from server.replies import Replies, SpeculationObserver
 from streaming.audio import AudioFrame
 from streaming.doors import SynthesisedAudio
 from streaming.events import (
     SAMPLE_RATE,
     Abort,
+    Adopt,
     Drop,
     EngineEvent,
     EngineFailed,
     EngineOrder,
     Listened,
     OverlapScore,
+    Respond,
     ResponseFinished,
+    Say,
     SessionSpec,
+    Speculate,
     SpeechStarted,
 )
 
-__all__ = ["Channel", "ChannelClosedError", "Dialogue", "Session", "SessionEnd", "SessionObserver", "SessionParts"]
+__all__ = ["Channel", "ChannelClosedError", "Dialogue", "Session", "SessionEnd", "SessionParts"]
 
 log = logging.getLogger(__name__)
 
@@ -86,13 +89,6 @@ class Channel(Protocol):
         """Hand an event to the transport; returns when the transport can take the next one. Raises ChannelClosedError."""
 
 
-class SessionObserver(SpeculationObserver, Protocol):
-    """Who wants to know how sessions fare."""
-
-    def turn(self, turn: TurnLedger) -> None:
-        """A turn's first audio has left."""
-
-
 @dataclass(frozen=True, slots=True)
 class SessionEnd:
     """How a session ended: the close code and reason for the client (RFC 6455 7.4), `code` None where the client has gone."""
@@ -114,7 +110,9 @@ class SessionParts:
     limits: Limits
     # Seconds, monotonic; the only clock.
     clock: Callable[[], float]
-    observer: SessionObserver
+    on_turn: Callable[[TurnLedger], None]
+    # A speculation is over: whether it was adopted, and how many tokens were decoded in vain.
+    on_speculation: Callable[[bool, int], None]
     recorder: Recorder | None = None
 
 
@@ -142,7 +140,11 @@ class Session:
         self._ingress = Ingress(parts.settings.input_format, parts.limits.max_input_lead, self._hear)
         # Items of the conversation and their bytes on the wire, from its notices.
         self._item_sizes: dict[str, int] = {}
-        self._replies = Replies(parts.observer)
+        # Replies ordered of the engine and not finished.
+        self._replies: set[str] = set()
+        # Speculations not adopted: tokens decoded for those the engine has finished, None before. At most one is not dropped.
+        self._prepared: dict[str, int | None] = {}
+        self._dropped: set[str] = set()
         # Whether the session ends as soon as it is quiet.
         self._draining = False
         # The engine has died and this session with it: the client is told, and comes back to a new one.
@@ -225,7 +227,7 @@ class Session:
             if self._engine_failed:
                 await self._leave(SessionEnd(_CLOSE_RESTART, "engine_failed"))
             now = self.now()
-            if now >= self._expires or (self._draining and not self._replies.count and self._playout.silent):
+            if now >= self._expires or (self._draining and not self._replies and self._playout.silent):
                 await self._say_farewell()
             deadline = self._conversation.deadline()
             if deadline is not None and now >= deadline:
@@ -278,7 +280,10 @@ class Session:
             self._ingress.heard(fact.at)
         if isinstance(fact, ResponseFinished):
             self._playout.finish(fact.response_id)
-            self._replies.finished(fact)
+            self._replies.discard(fact.response_id)
+            if fact.response_id in self._prepared:
+                self._prepared[fact.response_id] = fact.usage.output_tokens
+                self._count_dropped()
         if isinstance(fact, SpeechStarted | OverlapScore):
             self._report_playback()
         self._ledger.fact(fact, self.now())
@@ -299,7 +304,7 @@ class Session:
                 request = RefuseRequest(
                     event_id, "invalid_value", "The conversation is full; delete items, or open another session.", "item"
                 )
-            case CreateResponse(event_id, in_conversation=False) if self._replies.count >= self._parts.limits.max_replies:
+            case CreateResponse(event_id, in_conversation=False) if len(self._replies) >= self._parts.limits.max_replies:
                 message = f"At most {self._parts.limits.max_replies} responses at once."
                 request = RefuseRequest(event_id, "inference_rate_limit_exceeded", message)
         self._tell(request)
@@ -347,7 +352,7 @@ class Session:
             response_id = delta.part.response_id
             self._outbox.put(self._parts.codec.write_audio(delta.part, delta.payload), audio_of=response_id)
             if delta.start == 0 and (turn := self._ledger.sent(response_id, now)) is not None:
-                self._parts.observer.turn(turn)
+                self._parts.on_turn(turn)
                 if self._conversation.settings.wants_ledger:
                     self._outbox.put(self._parts.codec.write_extension(turn.to_json()))
 
@@ -355,15 +360,30 @@ class Session:
         if isinstance(command, EngineOrder):
             self._ledger.ordered(command, now)
             self._parts.link.order(self._parts.session_id, command)
-            self._replies.ordered(command)
-            if isinstance(command, Drop | Abort):
+            if isinstance(command, Respond | Say | Adopt):
+                self._replies.add(command.response_id)
+                if isinstance(command, Adopt):
+                    self._prepared.pop(command.response_id, None)
+                    self._parts.on_speculation(True, 0)
+            elif isinstance(command, Speculate):
+                self._prepared[command.response_id] = None
+            elif isinstance(command, Drop | Abort):
                 self._playout.forget(command.response_id)
+                if isinstance(command, Drop):
+                    self._dropped.add(command.response_id)
+                    self._count_dropped()
         elif isinstance(command, PlayoutOrder):
             self._playout.order(command, now)
             if isinstance(command, Cut):
                 self._outbox.drop_audio(command.response_id)
         else:
             self._notify(command, now)
+
+    def _count_dropped(self) -> None:
+        """Count the speculations that are dropped and finished."""
+        for response_id in [response_id for response_id in self._dropped if self._prepared.get(response_id) is not None]:
+            self._dropped.discard(response_id)
+            self._parts.on_speculation(False, self._prepared.pop(response_id) or 0)
 
     def _notify(self, notice: Notify, now: int) -> None:
         match notice:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from agent.settings import SessionSettings
+from server.admission import Admission
 from server.auth import Refusal
 from server.engine_link import EngineLink
 from server.limits import Limits, SessionSlots
@@ -38,12 +39,23 @@ class SessionsOptions:
 class Sessions:
     """Admits, runs and drains. Not ready until the engine is."""
 
-    def __init__(self, link: EngineLink, new_conversation: ConversationFactory, options: SessionsOptions, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        link: EngineLink,
+        new_conversation: ConversationFactory,
+        options: SessionsOptions,
+        metrics: Metrics,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`clock` gives seconds, monotonic."""
         self._link = link
         self._new_conversation = new_conversation
         self._options = options
         self._metrics = metrics
+        self._clock = clock
         self._slots = SessionSlots(options.limits.max_sessions)
+        self._admission = Admission(options.limits.max_engine_busy)
+        metrics.engine_busy.set_function(lambda: link.load.busy if link.load is not None else 0.0)
         self._running: set[Session] = set()
         # Set while no session runs.
         self._idle = asyncio.Event()
@@ -66,20 +78,22 @@ class Sessions:
     def refuses(self) -> Refusal | None:
         """Why no session can begin now, None if one can."""
         if self.draining:
-            return Refusal(503, "server_shutting_down", "The server is shutting down.")
+            return Refusal(503, "server_shutting_down", "The server is shutting down.", 30)
         if not self.ready:
-            return Refusal(503, "server_loading", "The models are still loading.")
+            return Refusal(503, "server_loading", "The models are still loading.", 5)
         if not self._link.running:
-            return Refusal(503, "engine_restarting", "The engine has stopped and is being started again; try again in some seconds.")
+            return Refusal(503, "engine_restarting", "The engine has stopped and is being started again; try again in some seconds.", 5)
         if self._slots.taken >= self._options.limits.max_sessions:
-            return Refusal(503, "too_many_sessions", f"All {self._options.limits.max_sessions} sessions are taken; try again later.")
-        return None
+            message = f"All {self._options.limits.max_sessions} sessions are taken; try again later."
+            return Refusal(503, "too_many_sessions", message, 5)
+        return self._admission.refuses(self._link.load, self._slots.taken, self._clock())
 
     async def run(self, channel: Channel, settings: SessionSettings, dialect: Dialect | None) -> SessionEnd:
         """A whole session. Call only after `refuses` returned None, without waiting in between: that takes the slot."""
         session = self._make(settings, dialect)
         taken = self._slots.take()
         assert taken
+        self._admission.admitted(self._clock())
         self._running.add(session)
         self._idle.clear()
         self._metrics.sessions.inc()
@@ -117,8 +131,9 @@ class Sessions:
                 codec=codec,
                 link=self._link,
                 limits=limits,
-                clock=time.monotonic,
-                observer=self._metrics,
+                clock=self._clock,
+                on_turn=self._metrics.turn,
+                on_speculation=self._metrics.speculation,
                 recorder=Recorder(record, session_id, seed) if record else None,
             )
         )

@@ -8,10 +8,12 @@ half of the budget, and the steps depend on what came before only: so the prompt
 the KV stays good.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import accumulate
 from typing import Final
 
-from streaming.decoder import LanguageModel
+from streaming.decoder import LanguageModel, Prompt, Segment
 from streaming.events import ContextMessage, Role
 
 __all__ = ["SPOKEN_INSTRUCTIONS", "ChatTemplate"]
@@ -49,32 +51,41 @@ class ChatTemplate:
         # Tokens of closed messages by (speaker, text): a memory, not a state.
         self._known: dict[tuple[str, str], list[int]] = {}
 
-    def reply_prompt(self, messages: tuple[ContextMessage, ...], texts: Mapping[str, str], budget: int) -> list[int]:
+    def reply_prompt(self, messages: tuple[ContextMessage, ...], texts: Mapping[str, str], budget: int) -> Prompt:
         """The prompt whose continuation is the assistant's reply. `texts` has the transcripts of the messages whose text is None. A message
         without words (nothing understood, nothing heard of a reply) is left out. At most `budget` tokens, unless the instructions alone
         are longer: of a last message that is too long its end is kept."""
         opened = self._open("assistant")
-        return [*self._fit(messages, texts, None, budget - len(opened)), *opened]
+        head, body = self._fit(messages, texts, None, budget - len(opened))
+        return _prompt([head, *body, _Part("assistant", "", opened)])
 
-    def listening_prompt(self, messages: tuple[ContextMessage, ...], texts: Mapping[str, str], settled: str, budget: int) -> list[int]:
+    def listening_prompt(self, messages: tuple[ContextMessage, ...], texts: Mapping[str, str], settled: str, budget: int) -> Prompt:
         """A prompt for a caller who has so far said `settled`: as far as words are tokenised alone, a prefix of the reply's prompt once the
         caller has finished."""
-        return self._fit(messages, texts, [*self._open("user"), *self._model.encode(settled.strip())], budget)
+        opened = _Part("user", "", [*self._open("user"), *self._model.encode(settled.strip())])
+        head, body = self._fit(messages, texts, opened, budget)
+        return _prompt([head, *body])
 
-    def _fit(self, messages: tuple[ContextMessage, ...], texts: Mapping[str, str], opened: list[int] | None, budget: int) -> list[int]:
+    def _fit(
+        self, messages: tuple[ContextMessage, ...], texts: Mapping[str, str], opened: "_Part | None", budget: int
+    ) -> tuple["_Part", list["_Part"]]:
         """Instructions, then as many of the last messages as fit, then what is `opened`."""
         leading = messages[:1] if messages and messages[0].role == "system" else ()
-        head = self._message(leading[0], texts) if leading else self._closed("system", self._system)
-        rest = [tokens for message in messages[len(leading) :] if (tokens := self._message(message, texts))]
+        head = _Part("system", "", self._message(leading[0], texts) if leading else self._closed("system", self._system))
+        rest = [
+            _Part(message.role, message.item_id, tokens)
+            for message in messages[len(leading) :]
+            if (tokens := self._message(message, texts))
+        ]
         if opened is not None:
             rest.append(opened)
-        room = max(0, budget - len(head))
-        first = _first_kept([len(tokens) for tokens in rest], room)
-        body = [token for tokens in rest[first:] for token in tokens]
-        if len(body) > room:  # a single message, longer than everything that fits
+        room = max(0, budget - len(head.tokens))
+        body = rest[_first_kept([len(part.tokens) for part in rest], room) :]
+        if len(body) == 1 and len(tokens := body[0].tokens) > room:  # a single message, longer than everything that fits
             opening = len(self._open("user"))
-            body = [*body[:opening], *body[len(body) - max(0, room - opening) :]]
-        return [*head, *body]
+            kept = max(0, room - opening)
+            body = [replace(body[0], tokens=[*tokens[:opening], *tokens[len(tokens) - kept :]])]
+        return head, body
 
     def _message(self, message: ContextMessage, texts: Mapping[str, str]) -> list[int]:
         """A closed message; nothing for one without words. One that was cut to what was heard ends like any other: for the model it is all
@@ -96,6 +107,21 @@ class ChatTemplate:
 
     def _open(self, speaker: str) -> list[int]:
         return [self._start, *self._model.encode(f"{speaker}\n")]
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """A message as tokens."""
+
+    role: Role
+    item_id: str
+    tokens: list[int]
+
+
+def _prompt(parts: Sequence[_Part]) -> Prompt:
+    ends = accumulate(len(part.tokens) for part in parts)
+    segments = tuple(Segment(part.role, part.item_id, end) for part, end in zip(parts, ends, strict=True))
+    return Prompt([token for part in parts for token in part.tokens], segments)
 
 
 def _first_kept(lengths: list[int], room: int) -> int:

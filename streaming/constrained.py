@@ -15,13 +15,14 @@ import itertools
 import json
 import math
 import re
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final, TypeAlias
 
 import torch
 from torch import Tensor
 
-from streaming.decoder import LanguageModel, TokenSequence
+from streaming.batching import Work
+from streaming.decoder import LanguageModel, Prompt, TokenSequence
 
 __all__ = ["Schema", "SchemaWriter"]
 
@@ -53,9 +54,6 @@ _NUMERIC: Final = re.compile(rb"-?[0-9]*\.?[0-9]*")
 _INTEGER: Final = re.compile(r"-?(?:0|[1-9][0-9]*)?")
 _NUMBER: Final = re.compile(r"-?(?:(?:0|[1-9][0-9]*)(?:\.[0-9]*)?)?")
 
-_Work: TypeAlias = Generator[None, None, None]
-"""Writes, and yields after every step of the model."""
-
 
 class SchemaWriter:
     """Writes JSON behind what a sequence holds. One is good for one language model; making it reads the whole vocabulary once."""
@@ -76,8 +74,8 @@ class SchemaWriter:
         # Characters that each token begins: bytes but continuations, [vocabulary].
         self.lengths: Final = torch.tensor([sum(byte & 0xC0 != 0x80 for byte in text) for text in self.texts])
 
-    def write(self, sequence: TokenSequence, schema: Schema) -> Generator[None, None, str]:
-        """The JSON text of an object that follows `schema`; yields after every step of the model. `sequence.logits` must foretell its
+    def write(self, sequence: TokenSequence, schema: Schema) -> Work[str]:
+        """The JSON text of an object that follows `schema`. `sequence.logits` must foretell its
         beginning. Raises ContextFullError where it does not fit."""
         writing = _Writing(self, sequence, schema)
         yield from writing.object_value(_resolved(schema, schema), _DEPTH)
@@ -103,7 +101,7 @@ class _Writing:
 
     # ------------------------------------------------------------------------------------------------------- values
 
-    def _value(self, schema: object, depth: int) -> _Work:
+    def _value(self, schema: object, depth: int) -> Work[None]:
         schema = _resolved(schema, self._root)
         values = schema.get("enum")
         if "const" in schema:
@@ -125,7 +123,7 @@ class _Writing:
                 case _:
                     yield from self._string(schema)
 
-    def object_value(self, schema: Schema, depth: int) -> _Work:
+    def object_value(self, schema: Schema, depth: int) -> Work[None]:
         """An object; for the root too, whatever its schema says."""
         properties, needed = schema.get("properties"), schema.get("required")
         known: Mapping[str, object] = properties if isinstance(properties, Mapping) else {}
@@ -147,7 +145,7 @@ class _Writing:
             separator, more = ", ", self._writer.comma
         self._put("}")
 
-    def _array(self, schema: Schema, depth: int) -> _Work:
+    def _array(self, schema: Schema, depth: int) -> Work[None]:
         least = min(_count(schema, "minItems", 0), _LEAST_ITEMS)
         most = _count(schema, "maxItems", max(least, _ITEMS))
         self._put("[")
@@ -159,7 +157,7 @@ class _Writing:
             yield from self._value(schema.get("items"), depth - 1)
         self._put("]")
 
-    def _string(self, schema: Schema) -> _Work:
+    def _string(self, schema: Schema) -> Work[None]:
         least, most = _count(schema, "minLength", 0), _count(schema, "maxLength", _STRING_TOKENS * 128)
         writer, said = self._writer, b""
         self._put('"')
@@ -174,12 +172,11 @@ class _Writing:
             if may_end or scores[best] == -torch.inf:
                 break
             said += writer.texts[best]
-            self._take(best)
-            yield
+            yield from self._take(best)
         self.text += said.decode(errors="ignore")
         self._put('"')
 
-    def _number(self, schema: Schema, *, whole: bool) -> _Work:
+    def _number(self, schema: Schema, *, whole: bool) -> Work[None]:
         grammar, texts, digits = _INTEGER if whole else _NUMBER, self._writer.texts, ""
         while allowed := [token for token in self._writer.numeric if _goes_on(grammar, digits + texts[token].decode())]:
             logits = yield from self._read()
@@ -187,8 +184,7 @@ class _Writing:
             if digits[-1:].isdigit() and (self._full or float(logits.max()) > float(logits[best])):
                 break  # the model would rather go on with something that is no digit
             digits += texts[best].decode()
-            self._take(best)
-            yield
+            yield from self._take(best)
         self.text += _bounded(digits.rstrip(".-") or "0", schema, whole=whole)
 
     # -------------------------------------------------------------------------------------------------- the sequence
@@ -203,27 +199,26 @@ class _Writing:
         self.text += text
         self._fixed += text
 
-    def _read(self) -> Generator[None, None, Tensor]:
+    def _read(self) -> Work[Tensor]:
         """Logits [vocabulary] behind everything written."""
         return (yield from self._look([*self._sequence.tokens[: self._before], *self._writer.model.encode(self._fixed)]))
 
-    def _look(self, tokens: list[int]) -> Generator[None, None, Tensor]:
-        for _ in self._writer.model.sync(self._sequence, tokens):
-            yield
+    def _look(self, tokens: list[int]) -> Work[Tensor]:
+        yield from self._writer.model.sync(self._sequence, Prompt(tokens))
         assert self._sequence.logits is not None
         return self._sequence.logits
 
-    def _take(self, token: int) -> None:
+    def _take(self, token: int) -> Work[None]:
         """Append a token that the model chose behind what it has read."""
-        self._writer.model.append(self._sequence, token)
+        yield from self._writer.model.append(self._sequence, token)
         self._fixed, self._before = "", len(self._sequence.tokens)
 
-    def _prefers(self, end: Tensor, more: Tensor) -> Generator[None, None, bool]:
+    def _prefers(self, end: Tensor, more: Tensor) -> Work[bool]:
         """Whether the likeliest token that ends is likelier than the likeliest that goes on."""
         logits = yield from self._read()
         return _best(logits, end) >= _best(logits, more)
 
-    def _choose(self, texts: Sequence[str]) -> Generator[None, None, int]:
+    def _choose(self, texts: Sequence[str]) -> Work[int]:
         """Write one of several texts and say which: at every token where they part the likeliest way. One that ends where others go on is
         taken where the model would do neither."""
         ways = {index: self._writer.model.encode(self._fixed + text) for index, text in enumerate(texts)}

@@ -4,7 +4,8 @@ Prefill while the caller speaks, a new turn, a cut reply, an edited history: eac
 the sequence holds, rewinds the rest (a length is forgotten, nothing is moved) and computes what is missing, in pieces.
 """
 
-from collections.abc import Generator
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -12,15 +13,20 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from streaming.kv import KeyValueCache
+from streaming.batching import Call, Station, Work
+from streaming.events import Role
+from streaming.kv import KeyValueCache, SharedPrefixes
 from streaming.models.gguf import load_gguf
-from streaming.models.llama import Llama
+from streaming.models.llama import Llama, Stretch
 from streaming.models.safetensors import load_safetensors
 
-__all__ = ["ContextFullError", "LanguageModel", "LlamaLanguageModel", "TokenSequence"]
+__all__ = ["ContextFullError", "Extend", "LanguageModel", "LlamaLanguageModel", "Prompt", "Segment", "TokenSequence"]
 
-_PIECE: Final = 128
-"""Tokens computed at once: some tens of milliseconds on a CPU, so that other work is not held up by a long prompt."""
+_PIECE: Final = 64
+"""Tokens of a prompt computed at once: 50 ms on one core of a CPU, so that other work is not held up by a long one."""
+
+_DEVICE_PIECE: Final = 1_024
+"""The same on a GPU, where a batch is cheap as long as it fits."""
 
 _CONTEXT: Final = 4_096
 """Positions of a session: with SmolLM2-135M 23 kB each, 94 MB where all are used."""
@@ -30,14 +36,70 @@ class ContextFullError(Exception):
     """The prompt does not fit the positions a session has."""
 
 
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """Tokens of a prompt that belong together, up to position `end`: the instructions (`role` system), a message, or the opening of the
+    reply, whose own tokens follow it. `item_id` is "" where they are no item's."""
+
+    role: Role
+    item_id: str
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """Tokens and what they are. The first segment is what other sessions may begin with too."""
+
+    tokens: list[int]
+    segments: tuple[Segment, ...] = ()
+
+    @property
+    def shared(self) -> int:
+        """How many tokens the first segment has."""
+        return self.segments[0].end if self.segments else 0
+
+
 class TokenSequence:
-    """The ledger of one conversation: the tokens whose keys and values are held, in order, and the logits after the last of them."""
+    """The ledger of one conversation: the tokens whose keys and values are held, in order, what they are, and the logits after the last.
+    To rewind is to forget: nothing is moved or cleared."""
 
     def __init__(self, cache: KeyValueCache) -> None:
         self.tokens: Final[list[int]] = []
+        self.segments: tuple[Segment, ...] = ()
         # float32 [vocabulary]; None while the last token's have not been computed (an unfinished `sync`).
         self.logits: Tensor | None = None
         self.cache: Final = cache
+
+    def common(self, tokens: list[int]) -> int:
+        """How many of the first `tokens` are held."""
+        return _common_prefix(self.tokens, tokens)
+
+    def rewind(self, position: int) -> None:
+        """Hold the first `position` tokens only; what is appended then is as if the others had never been."""
+        if position < len(self.tokens):
+            del self.tokens[position:]
+            self.logits = None
+            self.segments = tuple(segment for segment in self.segments if segment.end <= position)
+
+    def evict(self) -> None:
+        """Give the memory back. The next `sync` computes everything anew: a conversation's messages are the ledger it comes back from."""
+        self.rewind(0)
+        self.cache.release()
+
+
+@dataclass(slots=True, eq=False)
+class Extend:
+    """A `Call`: `tokens` are appended to `sequence`, whose `logits` are set where they are `scored`."""
+
+    station: Station
+    sequence: TokenSequence
+    tokens: list[int]
+    scored: bool
+
+    @property
+    def rows(self) -> int:
+        """Tokens."""
+        return len(self.tokens)
 
 
 class LanguageModel(Protocol):
@@ -54,14 +116,13 @@ class LanguageModel(Protocol):
     def sequence(self) -> TokenSequence:
         """An empty sequence."""
 
-    def sync(self, sequence: TokenSequence, tokens: list[int]) -> Generator[int, None, None]:
-        """Bring `sequence` to hold exactly `tokens`, in pieces; yields how many tokens each piece computed. Afterwards `sequence.logits`
-        foretell the next one, control tokens but the end at minus infinity. Stopped half way it leaves a shorter sequence, which is as
-        good a start as any for the next `sync`. Raises ContextFullError where they do not fit, ValueError where there are none, both
-        before anything is changed."""
+    def sync(self, sequence: TokenSequence, prompt: Prompt) -> Work[None]:
+        """Bring `sequence` to hold exactly the prompt, in pieces. Afterwards `sequence.logits` foretell the next token, control tokens but
+        the end at minus infinity. Dropped half way it leaves a shorter sequence, which is as good a start as any for the next `sync`.
+        Raises ContextFullError where it does not fit, ValueError where it is empty, both before anything is changed."""
 
-    def append(self, sequence: TokenSequence, token: int) -> Tensor:
-        """One token more; the logits [vocabulary] after it. Raises ContextFullError where it does not fit."""
+    def append(self, sequence: TokenSequence, token: int) -> Work[None]:
+        """One token more; `sequence.logits` follow it. Raises ContextFullError where it does not fit."""
 
     def encode(self, text: str) -> list[int]:
         """Tokens of plain text; what looks like a control token is plain text too."""
@@ -89,7 +150,10 @@ class LlamaLanguageModel:
         self._plain.encode_special_tokens = True
         self._texts = _token_texts(tokenizer, model.shape.vocabulary)
         # What no reply may hold: control tokens but the end, and rows of the vocabulary that no token has.
-        self._never = torch.tensor([token for token, text in enumerate(self._texts) if not text and token != self._end])
+        never = [token for token, text in enumerate(self._texts) if not text and token != self._end]
+        self._never = torch.tensor(never, device=model.device)
+        self._piece = _PIECE if model.device.type == "cpu" else _DEVICE_PIECE
+        self._prefixes = SharedPrefixes()
 
     @classmethod
     def load(cls, path: Path, dtype: torch.dtype = torch.bfloat16, context: int = _CONTEXT) -> "LlamaLanguageModel":
@@ -112,37 +176,59 @@ class LlamaLanguageModel:
     def sequence(self) -> TokenSequence:
         return TokenSequence(self._model.new_cache(self._context))
 
-    def sync(self, sequence: TokenSequence, tokens: list[int]) -> Generator[int, None, None]:
-        if not tokens:
-            raise ValueError("a prompt has at least one token")
-        if len(tokens) >= self._context:
-            raise ContextFullError(f"{len(tokens)} tokens do not fit the {self._context} positions of a session")
-        return self._sync(sequence, tokens)
+    @property
+    def rows_at_once(self) -> int:
+        return self._piece
 
-    def _sync(self, sequence: TokenSequence, tokens: list[int]) -> Generator[int, None, None]:
+    def sync(self, sequence: TokenSequence, prompt: Prompt) -> Work[None]:
+        if not prompt.tokens:
+            raise ValueError("a prompt has at least one token")
+        if len(prompt.tokens) >= self._context:
+            raise ContextFullError(f"{len(prompt.tokens)} tokens do not fit the {self._context} positions of a session")
+        return self._sync(sequence, prompt)
+
+    def _sync(self, sequence: TokenSequence, prompt: Prompt) -> Work[None]:
+        tokens = prompt.tokens
         kept = _common_prefix(sequence.tokens, tokens)
         if kept == len(tokens) == len(sequence.tokens) and sequence.logits is not None:
+            sequence.segments = prompt.segments
             return
         # The logits after a token are not kept, so the last one is computed again where it was held already.
-        kept = min(kept, len(tokens) - 1)
-        del sequence.tokens[kept:]
+        sequence.rewind(min(kept, len(tokens) - 1))
         sequence.logits = None
-        for start in range(kept, len(tokens), _PIECE):
-            piece = tokens[start : start + _PIECE]
-            if start + len(piece) < len(tokens):
-                self._model.extend(piece, start, sequence.cache)
-            else:
-                sequence.logits = self._logits(piece, start, sequence.cache)
-            sequence.tokens.extend(piece)
-            yield len(piece)
+        self._begin_alike(sequence, prompt)
+        while (start := len(sequence.tokens)) < len(tokens):
+            piece = tokens[start : start + self._piece]
+            if start < prompt.shared:
+                piece = piece[: prompt.shared - start]
+            yield Extend(self, sequence, piece, scored=start + len(piece) == len(tokens))
+            if start + len(piece) == prompt.shared:
+                self._prefixes.keep(tokens[: prompt.shared], sequence.cache)
+        sequence.segments = prompt.segments
 
-    def append(self, sequence: TokenSequence, token: int) -> Tensor:
+    def _begin_alike(self, sequence: TokenSequence, prompt: Prompt) -> None:
+        """Take the instructions' keys and values from another session, where one has computed them."""
+        shared = min(prompt.shared, len(prompt.tokens) - 1)
+        if len(sequence.tokens) >= shared:
+            return
+        held = self._prefixes.find(prompt.tokens[:shared])
+        if held is not None:
+            sequence.rewind(0)
+            sequence.cache.restore(held)
+            sequence.tokens.extend(prompt.tokens[:shared])
+
+    def append(self, sequence: TokenSequence, token: int) -> Work[None]:
         if len(sequence.tokens) >= self._context:
             raise ContextFullError(f"all {self._context} positions of the session are used")
-        logits = self._logits([token], len(sequence.tokens), sequence.cache)
-        sequence.tokens.append(token)
-        sequence.logits = logits
-        return logits
+        yield Extend(self, sequence, [token], scored=True)
+
+    def run(self, calls: Sequence[Call]) -> None:
+        """See `Station`."""
+        extends = [call for call in calls if isinstance(call, Extend)]
+        stretches = [Stretch(call.tokens, len(call.sequence.tokens), call.sequence.cache, call.scored) for call in extends]
+        for call, logits in zip(extends, self._model.forward(stretches), strict=True):
+            call.sequence.tokens.extend(call.tokens)
+            call.sequence.logits = None if logits is None else logits.index_fill(0, self._never, -torch.inf)
 
     def encode(self, text: str) -> list[int]:
         return self._plain.encode(text, add_special_tokens=False).ids
@@ -158,9 +244,6 @@ class LlamaLanguageModel:
 
     def token_texts(self) -> list[bytes]:
         return self._texts
-
-    def _logits(self, tokens: list[int], start: int, cache: KeyValueCache) -> Tensor:
-        return self._model.logits(tokens, start, cache).index_fill(0, self._never, -torch.inf)
 
 
 def _token_texts(tokenizer: Tokenizer, vocabulary: int) -> list[bytes]:

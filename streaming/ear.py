@@ -13,7 +13,7 @@ from streaming.events import SAMPLE_RATE, ConfigureEar, EarEvent, EndOfTurnScore
 from streaming.turn import TURN_SAMPLES, EndOfTurnModel
 from streaming.vad import WINDOW, GatePhase, SpeechGate, SpeechModel, VadState
 
-__all__ = ["Ear"]
+__all__ = ["Ear", "Ears"]
 
 _PRE_ROLL: Final = 3 * SAMPLE_RATE // 10
 """Sound before the onset that belongs to the turn (300 ms): the VAD wakes on the vowel, a soft consonant precedes it."""
@@ -27,9 +27,8 @@ speculation; most turns end on the second; the later ones give a turn that sound
 class Ear:
     """VAD, its hysteresis and the end-of-turn model over one session's input. Not shared between threads."""
 
-    def __init__(self, vad: SpeechModel, turn: EndOfTurnModel | None) -> None:
-        """The models may serve other sessions too. Without `turn` no `EndOfTurnScore` is ever reported."""
-        self._vad = vad
+    def __init__(self, turn: EndOfTurnModel | None) -> None:
+        """The model may serve other sessions too. Without `turn` no `EndOfTurnScore` is ever reported."""
         self._turn = turn
         # Whether the session wants end-of-turn scores.
         self._scoring = True
@@ -50,6 +49,8 @@ class Ear:
         # The last speech sample of the present pause and the scores that are still to come in it.
         self._stopped = 0
         self._marks: tuple[int, ...] = ()
+        # What is to be scored before the next window: where the pause stood, and the turn's sound up to there.
+        self._unscored: tuple[int, Samples] | None = None
 
     @property
     def samples_held(self) -> int:
@@ -61,19 +62,23 @@ class Ear:
         self._gate.threshold = settings.threshold
         self._scoring = settings.end_of_turn
 
-    def push(self, frame: AudioFrame) -> list[EarEvent]:
-        """Hear a frame; the events are in the order of their windows, each window closed by its `Listened`."""
+    def push(self, frame: AudioFrame) -> None:
+        """Take a frame."""
         if self._heard is None:
             self._heard = frame.at
         assert frame.at == self._heard + len(self._rest), f"frame at {frame.at}, expected {self._heard + len(self._rest)}"
-        pcm = np.concatenate((self._rest, frame.pcm)) if len(self._rest) else frame.pcm
-        events: list[EarEvent] = []
-        whole = len(pcm) - len(pcm) % WINDOW
-        for offset in range(0, whole, WINDOW):
-            self._heard += WINDOW
-            events += self._hear(pcm[offset : offset + WINDOW], self._heard)
-        self._rest = pcm[whole:].copy()
-        return events
+        self._rest = np.concatenate((self._rest, frame.pcm))
+
+    def window(self) -> tuple[Samples, VadState] | None:
+        """The next window (512,) to judge and what the VAD remembers; None until there is enough sound. Then comes `judged`."""
+        return None if len(self._rest) < WINDOW else (self._rest[:WINDOW], self._state)
+
+    def judged(self, probability: float, state: VadState) -> list[EarEvent]:
+        """The VAD's judgement of the window; the events end with its `Listened`. Then `score`."""
+        assert self._heard is not None
+        window, self._rest, self._state = self._rest[:WINDOW], self._rest[WINDOW:], state
+        self._heard += WINDOW
+        return self._hear(window, probability, self._heard)
 
     def forget(self, at: int) -> None:
         """The turn up to `at` is committed or discarded: what came before is scored no more. Speech that goes on across `at` is
@@ -89,21 +94,8 @@ class Ear:
         if self._gate.phase in (GatePhase.SPEAKING, GatePhase.STOPPING):
             self._gate.reset()
 
-    def reset(self) -> None:
-        """Begin a new input, as if nothing had been heard; settings stay. The next frame may stand anywhere."""
-        self._gate.reset()
-        self._state = VadState.initial()
-        self._recent.clear()
-        self._rest = np.zeros(0, np.float32)
-        self._heard = None
-        self._floor = 0
-        self._turn_start = None
-        self._onset = self._stopped = 0
-        self._marks = ()
-
-    def _hear(self, window: Samples, end: int) -> list[EarEvent]:
+    def _hear(self, window: Samples, probability: float, end: int) -> list[EarEvent]:
         """One window, whose last sample precedes position `end`."""
-        (probability,), (self._state,) = self._vad.step(window[None], [self._state])
         self._recent.append(window, end)
         events: list[EarEvent] = []
         match self._gate.push(probability, end - WINDOW):
@@ -119,19 +111,66 @@ class Ear:
                 events.append(stopped)
             case None:
                 pass
-        events += self._scores(end)
-        events.append(Listened(end))
+        self._note_score(end)
+        events.append(Listened(end, self._gate.silence))
         return events
 
-    def _scores(self, end: int) -> list[EarEvent]:
-        """The score due at this point of a pause, if one is."""
+    def _note_score(self, end: int) -> None:
+        """Keep what is to be scored at this point of a pause, if it is one of the marks."""
         if not self._marks or end - self._stopped < self._marks[0] or self._turn_start is None:
-            return []
+            return
         self._marks = self._marks[1:]
-        if self._turn is None or not self._scoring:
+        if self._turn is not None and self._scoring:
+            start = max(self._turn_start - _PRE_ROLL, self._floor)
+            self._unscored = (end, self._recent.between(start, end).copy())
+
+    def score(self) -> EndOfTurnScore | None:
+        """The score that is due, if one is; tens of milliseconds, so it comes after the events of its window."""
+        if self._unscored is None or self._turn is None:
+            return None
+        (end, pcm), self._unscored = self._unscored, None
+        return EndOfTurnScore(end, self._turn.score(pcm))
+
+
+class Ears:
+    """All sessions' Ears, heard together: one run of the VAD judges a window of each that has one."""
+
+    def __init__(self, vad: SpeechModel, turn: EndOfTurnModel | None) -> None:
+        self._vad = vad
+        self._turn = turn
+        self._ears: dict[str, Ear] = {}
+
+    def open(self, session_id: str) -> None:
+        """A session begins."""
+        self._ears[session_id] = Ear(self._turn)
+
+    def close(self, session_id: str) -> None:
+        """A session is over."""
+        self._ears.pop(session_id, None)
+
+    def find(self, session_id: str) -> Ear | None:
+        """A session's Ear."""
+        return self._ears.get(session_id)
+
+    def push(self, session_id: str, frame: AudioFrame) -> None:
+        """Take a frame of a session; of one that is not here, nothing."""
+        if (ear := self._ears.get(session_id)) is not None:
+            ear.push(frame)
+
+    def step(self) -> list[tuple[str, EarEvent]]:
+        """Score the pauses that are due, else judge the next window of every session that has one; nothing where there is neither."""
+        scores = [(session_id, score) for session_id, ear in self._ears.items() if (score := ear.score()) is not None]
+        if scores:
+            return [*scores]
+        waiting = [(session_id, ear, window) for session_id, ear in self._ears.items() if (window := ear.window()) is not None]
+        if not waiting:
             return []
-        start = max(self._turn_start - _PRE_ROLL, self._floor)
-        return [EndOfTurnScore(end, self._turn.score(self._recent.between(start, end)))]
+        probabilities, states = self._vad.step(np.stack([window for _, _, (window, _) in waiting]), [state for _, _, (_, state) in waiting])
+        return [
+            (session_id, event)
+            for (session_id, ear, _), probability, state in zip(waiting, probabilities, states, strict=True)
+            for event in ear.judged(probability, state)
+        ]
 
 
 class _Recent:
@@ -164,7 +203,3 @@ class _Recent:
         """Positions `start` to `end`, less what is no longer held."""
         first = self._used - (self._end - start)
         return self._samples[max(0, first, self._used - self._limit) : max(0, self._used - (self._end - end))]
-
-    def clear(self) -> None:
-        """Hold nothing."""
-        self._used = 0

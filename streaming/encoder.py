@@ -1,13 +1,15 @@
 """Whisper's encoder over a stream: blocks of audio frames are committed once, the rest is provisional and computed when asked for.
 
 Whisper was trained with every frame attending to a whole clip of 30 s, most of it silence. Here a block attends to the cached keys and
-values of what was committed before it, to itself, to a lookahead that is computed with it and thrown away (computed again, as a block, when
-its own lookahead has come), and from there on to silence, whose keys and values are computed once for all streams (`hear_silence`). So
-the model sees its 30 s at the price of the frames that hold sound; without the silence its decoder does not know where the end is and
-repeats itself. Blocks are cut at fixed positions, so any split of the same sound commits the same frames. What follows the last block is
-the provisional tail: there the encoder sees what a full one sees, but for the blocks being as they were when committed.
+values of what was committed before it, to itself, to a lookahead that is computed with it and thrown away (computed again, as a block,
+when its own lookahead has come), and from there on to silence, whose keys and values are computed once for all streams (`hear_silence`)
+and thinned (`models.whisper.Silence`). So the model sees its 30 s at the price of the frames that hold sound; without the silence its
+decoder does not know where the end is and repeats itself. Blocks are cut at fixed positions, so any split of the same sound commits the
+same frames. What follows the last block is the provisional tail: there the encoder sees what a full one sees, but for the blocks being as
+they were when committed.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -15,10 +17,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from streaming.batching import Call, Work
 from streaming.features import SILENCE, Features
-from streaming.models.whisper import AttentionCache, WhisperEncoder
+from streaming.models.whisper import AttentionCache, Silence, Span, WhisperEncoder
 
-__all__ = ["FRAME_MEL", "FRAME_SAMPLES", "BlockPlan", "EncoderStream", "hear_silence"]
+__all__ = ["FRAME_MEL", "FRAME_SAMPLES", "BlockPlan", "Encode", "EncoderStation", "EncoderStream", "hear_silence"]
 
 FRAME_MEL: Final = 2
 """Mel frames per audio frame."""
@@ -51,6 +54,13 @@ class BlockPlan:
             raise ValueError(f"{self}: blocks and silence have at least one frame, lookahead none or more")
 
 
+_FRAMES_AT_ONCE: Final = 256
+"""Frames of one batch on a CPU: 50 ms on one core. Frames are arithmetic, so more at once saves nothing there."""
+
+_DEVICE_FRAMES: Final = 6_000
+"""The same on a GPU."""
+
+
 @torch.inference_mode()
 def hear_silence(model: WhisperEncoder) -> tuple[AttentionCache, Tensor]:
     """What the model makes of silence at each of its positions: keys and values, and output (positions, width)."""
@@ -59,24 +69,61 @@ def hear_silence(model: WhisperEncoder) -> tuple[AttentionCache, Tensor]:
     mel = torch.full((_BEFORE + FRAME_MEL * count + _AFTER, model.shape.mels), SILENCE, device=model.positions.device)
     mel[:_BEFORE] = 0
     mel[-_AFTER:] = 0
-    output: Tensor = model(model.stem(mel, 0), 0, cache, count)
+    output: Tensor = model(model.stem(mel, 0), [Span(count, 0, cache)])
     return cache, output
 
 
-class EncoderStream:
-    """One sequence of at most the model's positions (1,500: 30 s), the silence behind it included. Holds keys and values for all of them:
-    18 MB for Whisper base in bfloat16."""
+@dataclass(slots=True, eq=False)
+class Encode:
+    """A `Call`: mel frames (2n + 3, mels) to audio frames (n, width) standing at `start`, found in `frames`."""
 
-    def __init__(self, model: WhisperEncoder, silence: AttentionCache, plan: BlockPlan | None = None) -> None:
-        """`silence` is `hear_silence(model)[0]`; it is not written to."""
-        self._model = model
-        self._plan = plan or BlockPlan()
+    station: "EncoderStation"
+    mel: Tensor
+    start: int
+    cache: AttentionCache
+    frames: Tensor | None = None
+
+    @property
+    def rows(self) -> int:
+        """Audio frames."""
+        return (len(self.mel) - _BEFORE - _AFTER) // FRAME_MEL
+
+
+class EncoderStation:
+    """The encoder as a `Station`."""
+
+    def __init__(self, model: WhisperEncoder, silence: Silence) -> None:
+        self.model: Final = model
         self._silence = silence
-        # Sound up to `_written`, then silence. A copy is made when there is something to encode: a stream that waits costs little.
+
+    @property
+    def rows_at_once(self) -> int:
+        """See `Station`."""
+        return _FRAMES_AT_ONCE if self.model.positions.device.type == "cpu" else _DEVICE_FRAMES
+
+    @torch.inference_mode()
+    def run(self, calls: Sequence[Call]) -> None:
+        """See `Station`."""
+        encodes = [call for call in calls if isinstance(call, Encode)]
+        stems = [self.model.stem(call.mel, call.start) for call in encodes]
+        spans = [Span(len(stem), call.start, call.cache, self._silence) for stem, call in zip(stems, encodes, strict=True)]
+        frames = self.model(torch.cat(stems), spans)
+        for call, part in zip(encodes, torch.split(frames, [span.count for span in spans]), strict=True):
+            call.frames = part
+
+
+class EncoderStream:
+    """One sequence of at most the model's positions (1,500: 30 s), the silence behind it included. Holds keys and values of its sound:
+    12 kB a frame for Whisper base in bfloat16, 18 MB for 30 s."""
+
+    def __init__(self, station: EncoderStation, plan: BlockPlan | None = None) -> None:
+        self._station = station
+        self._model = station.model
+        self._plan = plan or BlockPlan()
+        # Made when there is something to encode.
         self._cache: AttentionCache | None = None
-        self._written = 0
         # Mel frames from `_BEFORE` before the first that is not committed: at most a block, its lookahead and what was pushed since.
-        self._mel: Features = np.zeros((_BEFORE, model.shape.mels), np.float32)
+        self._mel: Features = np.zeros((_BEFORE, self._model.shape.mels), np.float32)
         self._committed = 0
 
     @property
@@ -88,36 +135,29 @@ class EncoderStream:
         """Take mel frames (n, mels). Cheap: call `commit` until it gives None before the next push, or when there is time."""
         self._mel = np.concatenate((self._mel, mel))
 
-    @torch.inference_mode()
-    def commit(self) -> Tensor | None:
+    def commit(self) -> Work[Tensor | None]:
         """The next block's frames (n, width), final; None where its lookahead has not been heard."""
         block = self._plan.block if self._committed else self._plan.first
         needed = _BEFORE + FRAME_MEL * (block + self._plan.lookahead) + _AFTER
         if len(self._mel) < needed:
             return None
-        frames = self._run(self._mel[:needed])[:block]
+        frames = (yield from self._run(self._mel[:needed]))[:block]
         self._mel = self._mel[FRAME_MEL * block :]
         self._committed += block
         return frames
 
-    @torch.inference_mode()
-    def provisional(self, tail: Features) -> Tensor:
+    def provisional(self, tail: Features) -> Work[Tensor]:
         """The frames after the last block, (n, width), as if what was pushed were followed by `tail` (`LogMel.tail`) and silence.
         Changes nothing that is committed. Raises ValueError where the sequence is longer than the model's positions."""
         heard = len(self._mel) - _BEFORE + len(tail)
         frames = -(-heard // FRAME_MEL) + self._plan.silence
         quiet = np.full((FRAME_MEL * frames + _AFTER - heard, self._mel.shape[1]), SILENCE, np.float32)
-        return self._run(np.concatenate((self._mel, tail, quiet)))
+        return (yield from self._run(np.concatenate((self._mel, tail, quiet))))
 
-    def _run(self, mel: Features) -> Tensor:
+    def _run(self, mel: Features) -> Work[Tensor]:
         """Audio frames (n, width) from the first that is not committed on; their keys and values stand in the cache."""
-        start = self._committed
-        cache = self._cache = self._cache or self._silence.copy()
-        frames = self._model.stem(torch.from_numpy(mel).to(self._model.positions.device), start)
-        end = start + len(frames)
-        if self._written > end:
-            # An earlier tail reached further than this block: it must not hear it.
-            cache.copy_from(self._silence, end, self._written)
-        self._written = end
-        output: Tensor = self._model(frames, start, cache, cache.capacity)
-        return output
+        cache = self._cache = self._cache or self._model.new_cache()
+        call = Encode(self._station, torch.from_numpy(mel).to(self._model.positions.device), self._committed, cache)
+        yield call
+        assert call.frames is not None
+        return call.frames

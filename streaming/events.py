@@ -30,6 +30,7 @@ __all__ = [
     "EndOfTurnScore",
     "EngineEvent",
     "EngineFailed",
+    "EngineLost",
     "EngineOrder",
     "FinishReason",
     "Listened",
@@ -183,9 +184,11 @@ class WordMark:
 
 @dataclass(frozen=True, slots=True)
 class AudioReady:
-    """A clause has been synthesised and handed to playout: samples `start` to `start + samples` of the response, for the reply's
-    text up to character `text_end`. `words` are in order; the last one ends at `text_end`. `exact` says whether word
-    positions come from the voice's own durations or are interpolated within the clause.
+    """A chunk of sound, a clause or a part of one, has been synthesised and handed to playout: samples `start` to `start + samples` of the
+    response. `text_end` is how many characters of the reply have been said by its end. `words` are those whose sound ends in it, in order;
+    the last one ends at `text_end`. Where no word ends there are none and `text_end` is the chunk's before (0 at first). A voice that knows
+    no words gives none with a greater `text_end`; so does text that has no sound, with no samples. `exact` says whether word positions come
+    from the voice's own durations or are interpolated within the clause.
     Example: `AudioReady("resp_1", 0, 24000, 20, (WordMark(2, 4000), WordMark(20, 24000)), True)`."""
 
     response_id: str
@@ -239,9 +242,17 @@ class ResponseFinished:
 
 
 @dataclass(frozen=True, slots=True)
+class EngineLost:
+    """The engine died; another is being started and told what this session needs. Orders may go on: they wait for it. The facts before
+    this one have ended what it will not get. Example: `EngineLost("the engine process exited with -9")`."""
+
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
 class EngineFailed:
-    """The engine died or refused the session; `error` says what happened. The session goes on without a model until the server
-    has rebuilt it. Example: `EngineFailed("engine process exited with -9")`."""
+    """The engine refused the session, or none could be found to go on with it; `error` says what happened. Nothing more comes.
+    Example: `EngineFailed("BufferError: 24 windows of sound wait for a pass")`."""
 
     error: str
 
@@ -257,6 +268,7 @@ EngineEvent = (
     | AudioReady
     | ToolCallReady
     | ResponseFinished
+    | EngineLost
     | EngineFailed
 )
 
@@ -407,7 +419,8 @@ class Adopt:
 
 @dataclass(frozen=True, slots=True)
 class Drop:
-    """The speculation was wrong: it is forgotten without trace. Ends in `ResponseFinished(ABORTED)`, whose usage says what was wasted."""
+    """The speculation was wrong: it is forgotten without trace. Ends in `ResponseFinished(ABORTED)` unless it
+    had already finished; its usage says what was wasted."""
 
     response_id: str
 

@@ -68,14 +68,22 @@ class ReplyInProgress:
     """A reply being made: the script within what the options ask, and how far it has come."""
 
     def __init__(
-        self, session_id: str, order: Respond | Say, reply: ScriptedReply, context: tuple[ContextMessage, ...], word_ms: int
+        self,
+        session_id: str,
+        order: Respond | Say,
+        reply: ScriptedReply,
+        context: tuple[ContextMessage, ...],
+        word_ms: int,
+        chunk_ms: int | None = None,
     ) -> None:
-        """`word_ms` is the sound of one word at speed 1; `context` only counts as input tokens, a word each."""
+        """`word_ms` is the sound of one word at speed 1; a clause's sound comes in chunks of `chunk_ms`, whole with None. `context` only
+        counts as input tokens, a word each."""
         self.response_id = order.response_id
         self.session_id = session_id
         self._options = order.options
         # Sound of one word, in samples of the reply's rate.
         self._word_samples = max(1, round(order.options.rate * word_ms / 1000 / order.options.speed))
+        self._chunk_samples = None if chunk_ms is None else max(1, order.options.rate * chunk_ms // 1000)
         self._words, self._calls, self._reason = _plan(reply, order.options)
         self._error = reply.error
         self._stall_after = reply.stall_after
@@ -83,8 +91,9 @@ class ReplyInProgress:
         # How many words have been given, and the characters of them.
         self._given = 0
         self._text_end = 0
-        # Samples synthesised so far.
+        # Samples synthesised so far, and the characters of the words that end in them.
         self._samples = 0
+        self._spoken_to = 0
         # Marks of the clause that has no sound yet: at most 8.
         self._marks: list[WordMark] = []
 
@@ -128,10 +137,17 @@ class ReplyInProgress:
         marks, self._marks = tuple(self._marks), []
         if not self._options.audio:
             return []
-        start, self._samples = self._samples, marks[-1].end
-        samples = self._samples - start
-        ready = AudioReady(self.response_id, start, samples, marks[-1].text_end, marks, exact=True)
-        return [SynthesisedAudio(self.session_id, self.response_id, start, _tone(start, samples, self._options.rate)), self._event(ready)]
+        outputs: list[EngineOutput] = []
+        end = marks[-1].end
+        while self._samples < end:
+            start, self._samples = self._samples, end if self._chunk_samples is None else min(end, self._samples + self._chunk_samples)
+            words = tuple(mark for mark in marks if start < mark.end <= self._samples)
+            if words:
+                self._spoken_to = words[-1].text_end
+            pcm = _tone(start, self._samples - start, self._options.rate)
+            ready = AudioReady(self.response_id, start, len(pcm), self._spoken_to, words, exact=True)
+            outputs += [SynthesisedAudio(self.session_id, self.response_id, start, pcm), self._event(ready)]
+        return outputs
 
     def _usage(self) -> Usage:
         spoken = self._given if self._options.audio else 0

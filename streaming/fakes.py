@@ -5,6 +5,7 @@ positions. It reads no clock: everything advances with the audio fed and with `s
 One word counts as one token. What it was told is kept for assertions: `contexts` (the messages each reply saw) and `orders`.
 """
 
+import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -12,7 +13,7 @@ from functools import partial
 from typing import Final, TypeVar
 
 from streaming.audio import AudioFrame
-from streaming.doors import EngineOutput, SessionEvent
+from streaming.doors import EngineLoad, EngineOutput, SessionEvent
 from streaming.events import (
     SAMPLE_RATE,
     Abort,
@@ -36,7 +37,7 @@ from streaming.events import (
 from streaming.fake_ear import LoudnessEar
 from streaming.fake_voice import CLAUSE_WORDS, ReplyInProgress, ScriptedReply
 
-__all__ = ["ReplyScript", "ScriptedEngine", "ScriptedReply"]
+__all__ = ["ReplyScript", "ScriptedEngine", "ScriptedReply", "load_scripted"]
 
 _T = TypeVar("_T")
 
@@ -80,8 +81,8 @@ class ScriptedEngine:
     """`streaming.doors.Engine` from a script. Each session goes through the scripts on its own, from their beginning.
 
     Every `step` takes all waiting frames and orders, then makes one piece of one reply: at most `words_per_step` words and at most one
-    clause, as `TextDelta` and, where the clause is complete, `SynthesisedAudio` and its `AudioReady`. A last step gives the calls and
-    `ResponseFinished`. So an `Abort` between two steps always finds the reply in the middle.
+    clause, as `TextDelta` and, where the clause is complete, each chunk's `SynthesisedAudio` and `AudioReady`. A last step gives the calls
+    and `ResponseFinished`. So an `Abort` between two steps always finds the reply in the middle.
 
     A speculation makes nothing until it is adopted, then it is a reply to the history of that moment.
     """
@@ -89,20 +90,22 @@ class ScriptedEngine:
     def __init__(
         self,
         replies: ReplyScript = (),
-        transcripts: Sequence[str] = (),
+        transcripts: Sequence[str | None] = (),
         *,
         words_per_step: int = CLAUSE_WORDS,
         word_ms: int = 60,
+        chunk_ms: int | None = None,
         heard_word_ms: int = 250,
         speech_rms: float = 0.01,
         end_of_turn_ms: int = 200,
         end_of_turn_probability: float = 0.95,
     ) -> None:
-        """`transcripts` are the turns' texts in order (then "turn N"); their words are given one per `heard_word_ms` of speech.
-        `word_ms` is the sound of a reply's word; `speech_rms` the loudness (0 to 1) that counts as speech; a pause is scored with
-        `end_of_turn_probability` once it has lasted `end_of_turn_ms`. Raises ValueError for a knob that is not positive."""
-        if min(words_per_step, word_ms, heard_word_ms, end_of_turn_ms) < 1 or speech_rms <= 0:
-            raise ValueError("words_per_step, word_ms, heard_word_ms, end_of_turn_ms and speech_rms must be positive")
+        """`transcripts` are the turns' texts in order (then "turn N"); their words are given one per `heard_word_ms` of speech; the text of
+        one that is None never comes. `word_ms` is the sound of a reply's word; a clause's sound comes in chunks of `chunk_ms` (None:
+        whole); `speech_rms` the loudness (0 to 1) that counts as speech; a pause is scored with `end_of_turn_probability` once it has
+        lasted `end_of_turn_ms`. Raises ValueError for a knob that is not positive."""
+        if min(words_per_step, word_ms, heard_word_ms, end_of_turn_ms) < 1 or speech_rms <= 0 or (chunk_ms is not None and chunk_ms < 1):
+            raise ValueError("words_per_step, word_ms, chunk_ms, heard_word_ms, end_of_turn_ms and speech_rms must be positive")
         # The messages each reply saw, oldest first, audio items with their transcripts; the newest 1,000.
         self.contexts: list[tuple[ContextMessage, ...]] = []
         # Every order taken, as (session_id, order); the newest 1,000.
@@ -111,6 +114,7 @@ class ScriptedEngine:
         self._transcript_script = tuple(transcripts)
         self._words_per_step = words_per_step
         self._word_ms = word_ms
+        self._chunk_ms = chunk_ms
         self._heard_word = heard_word_ms * SAMPLE_RATE // 1000
         self._new_ear = partial(LoudnessEar, speech_rms, end_of_turn_ms, end_of_turn_probability)
         self._sessions: dict[str, _Session] = {}
@@ -118,30 +122,55 @@ class ScriptedEngine:
         self._inbox: deque[tuple[str, AudioFrame | EngineOrder]] = deque()
         # Whose reply is served next: sessions take turns.
         self._served = 0
+        # A report for the next step to give.
+        self._load: EngineLoad | None = None
+        # Doors may be knocked at on another thread than the one that steps.
+        self._lock = threading.Lock()
+        self._wake: Callable[[], None] = lambda: None
+
+    def on_work(self, wake: Callable[[], None]) -> None:
+        """Have `wake` called whenever `step` has something new to do."""
+        self._wake = wake
+
+    def report_load(self, busy: float) -> None:
+        """Say at the next step that the engine is this busy."""
+        with self._lock:
+            self._load = EngineLoad(busy, len(self._sessions))
+        self._wake()
 
     def open(self, session_id: str, spec: SessionSpec) -> None:
         """Admit a session."""
-        self._sessions[session_id] = _Session(self._new_ear(), spec.language or "en")
+        with self._lock:
+            self._sessions[session_id] = _Session(self._new_ear(), spec.language or "en")
 
     def close(self, session_id: str) -> None:
         """Forget the session; what it still had waiting is ignored."""
-        self._sessions.pop(session_id, None)
+        with self._lock:
+            self._sessions.pop(session_id, None)
 
     def feed(self, session_id: str, frame: AudioFrame) -> None:
         """Hear a frame at the next step."""
         self._inbox.append((session_id, frame))
+        self._wake()
 
     def order(self, session_id: str, order: EngineOrder) -> None:
         """Take an order at the next step."""
         self._inbox.append((session_id, order))
+        self._wake()
 
     def busy(self) -> bool:
         """Whether a frame or an order waits, or a reply can go on."""
-        return bool(self._inbox) or bool(self._ready())
+        with self._lock:
+            return bool(self._inbox) or self._load is not None or bool(self._ready())
 
     def step(self) -> list[EngineOutput]:
         """Everything waiting, then one piece of one reply."""
-        outputs: list[EngineOutput] = []
+        with self._lock:
+            return self._step()
+
+    def _step(self) -> list[EngineOutput]:
+        outputs: list[EngineOutput] = [] if self._load is None else [self._load]
+        self._load = None
         while self._inbox:
             session_id, what = self._inbox.popleft()
             session = self._sessions.get(session_id)
@@ -178,19 +207,21 @@ class ScriptedEngine:
             turn.given = max(turn.given, due)
         return events
 
-    def _transcript(self, session: _Session) -> str:
+    def _transcript(self, session: _Session) -> str | None:
         number = session.turns_done
         return self._transcript_script[number] if number < len(self._transcript_script) else f"turn {number + 1}"
 
-    def _commit(self, session: _Session, item_id: str) -> EngineEvent:
-        """The open turn's text, or for a turn committed by hand the next of the script."""
-        text = self._transcript(session)
+    def _commit(self, session: _Session, order: CommitTurn) -> list[EngineEvent]:
+        """The text that is known, of an open turn, or for a turn committed by hand the next of the script."""
+        text = self._transcript(session) if order.transcript is None else order.transcript
         session.turn = None
         session.turns_done += 1
-        session.transcripts[item_id] = text
+        if text is None:
+            return []
+        session.transcripts[order.item_id] = text
         if len(session.transcripts) > _KEPT:
             del session.transcripts[next(iter(session.transcripts))]
-        return TranscriptDone(item_id, text, 0.9, session.language)
+        return [TranscriptDone(order.item_id, text, 0.9, session.language)] if order.transcript is None else []
 
     # -- orders
 
@@ -201,9 +232,9 @@ class ScriptedEngine:
                 session.ear.config = order
                 session.language = order.language or session.language
             case StartTurn(item_id):
-                session.turn = _Turn(item_id, self._transcript(session).split(), session.ear.spoken)
-            case CommitTurn(item_id):
-                return [self._commit(session, item_id)]
+                session.turn = _Turn(item_id, (self._transcript(session) or "").split(), session.ear.spoken)
+            case CommitTurn():
+                return self._commit(session, order)
             case DiscardTurn():
                 session.turn = None
             case SetHistory(messages):
@@ -231,7 +262,7 @@ class ScriptedEngine:
             context = tuple(replace(m, text=session.transcripts.get(m.item_id, "")) if m.text is None else m for m in told)
             _remember(self.contexts, context)
             reply = self._next_reply(session, context)
-        session.replies[order.response_id] = ReplyInProgress(session_id, order, reply, context, self._word_ms)
+        session.replies[order.response_id] = ReplyInProgress(session_id, order, reply, context, self._word_ms, self._chunk_ms)
 
     def _next_reply(self, session: _Session, context: tuple[ContextMessage, ...]) -> ScriptedReply:
         number = session.replies_begun
@@ -244,3 +275,10 @@ class ScriptedEngine:
 def _remember(kept: list[_T], what: _T) -> None:
     kept.append(what)
     del kept[:-_KEPT]
+
+
+def load_scripted(
+    _early: Callable[[EngineOutput], None], replies: Sequence[ScriptedReply] = (), transcripts: Sequence[str | None] = ()
+) -> ScriptedEngine:
+    """A `ScriptedEngine` as a process of its own loads it: `partial(load_scripted, replies=..., transcripts=...)` can be pickled."""
+    return ScriptedEngine(replies, transcripts)

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from streaming.batching import completed
 from streaming.chat import ChatTemplate
 from streaming.decoder import LlamaLanguageModel
 from streaming.doors import EngineOutput
@@ -15,7 +16,7 @@ from streaming.events import SAMPLE_RATE
 from streaming.recogniser import load_recogniser
 from streaming.replying import Writer
 from streaming.sampling import Sampling
-from streaming.transcriber import Transcriber, completed
+from streaming.transcriber import Transcriber
 from streaming.tts import PiperVoice
 from streaming.turn import SmartTurn
 from streaming.vad import SileroVad, silero_model
@@ -64,8 +65,7 @@ def _warm_up(parts: Parts) -> None:
     parts.end_of_turn.score(sound)
     model = parts.writer.model
     sequence = model.sequence()
-    for _ in model.sync(sequence, parts.writer.template.reply_prompt((), {}, parts.writer.budget)):
-        pass
-    assert sequence.logits is not None
+    completed(model.sync(sequence, parts.writer.template.reply_prompt((), {}, parts.writer.budget)))
     for _ in range(8):
-        model.append(sequence, int(sequence.logits.argmax()))
+        assert sequence.logits is not None
+        completed(model.append(sequence, int(sequence.logits.argmax())))

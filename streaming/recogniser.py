@@ -6,20 +6,22 @@ is that of plain greedy decoding (speculative decoding, Leviathan et al. 2023, w
 """
 
 import json
-from collections.abc import Generator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
 import torch
 from tokenizers import Tokenizer
+from torch import Tensor
 
-from streaming.encoder import FRAME_SAMPLES, hear_silence
+from streaming.batching import Call, Work
+from streaming.encoder import FRAME_SAMPLES, EncoderStation, hear_silence
 from streaming.events import SAMPLE_RATE
 from streaming.models.ctranslate2 import WeightsError
-from streaming.models.whisper import AttentionCache, Whisper, load_whisper
+from streaming.models.whisper import AttentionCache, Silence, Span, Whisper, load_whisper
 
-__all__ = ["Decoding", "Recogniser", "load_recogniser", "looping_tokens"]
+__all__ = ["Choose", "Decoding", "Recogniser", "load_recogniser", "looping_tokens"]
 
 _TOKENS_PER_SECOND: Final = 10
 """More than fast speech needs in any language Whisper knows (English: 3 to 5); beyond it the decoder is looping."""
@@ -32,6 +34,15 @@ lost, misheard ones."""
 
 _PROMPT: Final = 4
 """Tokens of the prompt: start, language, task, no times."""
+
+_THIN: Final = 8
+"""Positions of silence that are attended to as one: the attention of a short turn to 30 s of silence was half of its encoder's time."""
+
+_ROWS_AT_ONCE: Final = 32
+"""Tokens of one batch on a CPU: a run reads all weights, 12 ms, and 16 rows cost half as much again."""
+
+_DEVICE_ROWS: Final = 2_048
+"""The same on a GPU."""
 
 _FRAMES_PER_SECOND: Final = SAMPLE_RATE // FRAME_SAMPLES
 
@@ -68,27 +79,43 @@ class Decoding:
         return self.no_speech - _DOUBT * self.log_probability < _SILENT
 
 
-@dataclass(frozen=True, slots=True)
-class _Choice:
-    """The decoder's first choice after each token it was given, their log-probabilities, and that of no speech after the first."""
+@dataclass(slots=True, eq=False)
+class Choose:
+    """A `Call`: one decoder run over tokens standing at `start` (with the prompt, where that is 0). Afterwards it has the decoder's first
+    choice after each token (behind the prompt), their log-probabilities, and at the start the probability of no speech."""
 
+    station: "Recogniser"
     tokens: list[int]
-    logs: list[float]
-    no_speech: float
+    start: int
+    cache: AttentionCache
+    audio: AttentionCache
+    heard: int
+    tokens_after: list[int] = field(default_factory=list)
+    logs_after: list[float] = field(default_factory=list)
+    no_speech: float = 0.0
+
+    @property
+    def rows(self) -> int:
+        """Tokens."""
+        return len(self.tokens)
 
 
 class Recogniser:
     """The model and its vocabulary. Holds nothing of a session: one serves all."""
 
-    def __init__(self, model: Whisper, tokenizer: Tokenizer, suppressed: Sequence[int], suppressed_first: Sequence[int]) -> None:
-        """`suppressed` tokens are never chosen (non-speech), `suppressed_first` not as the first (blank, end). Raises WeightsError where
-        the vocabulary is not Whisper's."""
+    def __init__(
+        self, model: Whisper, tokenizer: Tokenizer, suppressed: Sequence[int], suppressed_first: Sequence[int], thin: int = _THIN
+    ) -> None:
+        """`suppressed` tokens are never chosen (non-speech), `suppressed_first` not as the first (blank, end); `thin` positions of silence
+        are attended to as one. Raises WeightsError where the vocabulary is not Whisper's."""
         self.model: Final = model
-        # What encoder and decoder make of silence, at every position: every stream begins as a copy.
-        self.silence, frames = hear_silence(model.encoder)
-        self.audio_silence: Final = model.decoder.new_audio_cache()
+        # What encoder and decoder make of silence, at every position: it follows the sound of every stream.
+        silence, frames = hear_silence(model.encoder)
+        self.encoder: Final = EncoderStation(model.encoder, Silence(silence, thin))
+        audio_silence = model.decoder.new_audio_cache()
         with torch.inference_mode():
-            model.decoder.listen(frames, 0, self.audio_silence)
+            model.decoder.listen(frames, 0, audio_silence)
+        self._audio_silence = Silence(audio_silence, thin)
         self._tokenizer = tokenizer
         self._start = self._special("<|startoftranscript|>")
         self._task = (self._special("<|transcribe|>"), self._special("<|notimestamps|>"))
@@ -115,49 +142,60 @@ class Recogniser:
         text: str = self._tokenizer.decode(list(tokens), skip_special_tokens=True)
         return text.strip().rstrip("\ufffd")
 
-    def decode(self, audio: AttentionCache, heard: int, language: str, draft: Sequence[int]) -> Generator[None, None, Decoding]:
-        """Transcribe `audio`, whose first `heard` frames hold sound and the rest silence. Yields between decoder runs, so that others may
-        have a turn; returns the result. `draft` is what is expected, for speed only."""
+    def decode(self, audio: AttentionCache, heard: int, language: str, draft: Sequence[int]) -> Work[Decoding]:
+        """Transcribe `audio`, whose first `heard` frames hold sound; silence follows. `draft` is what is expected, for speed only."""
         prompt = [self._start, self._special(f"<|{language}|>"), *self._task]
         budget = min(self.model.shape.text_positions - _PROMPT - 1, heard * _TOKENS_PER_SECOND // _FRAMES_PER_SECOND + _SPARE_TOKENS)
         cache = self.model.decoder.new_cache()
         expected = _Draft(draft)
         rest = expected.begin(budget)
-        choice = self._choose([*prompt, *rest], 0, cache, audio)
-        no_speech = choice.no_speech
+        call = Choose(self, [*prompt, *rest], 0, cache, audio, heard)
+        yield call
+        no_speech = call.no_speech
         tokens: list[int] = []
         logs: list[float] = []
         runs = 1
         while True:
-            agreed = next((n for n, token in enumerate(rest) if token != choice.tokens[n]), len(rest))
-            for token, log in zip(choice.tokens[: agreed + 1], choice.logs, strict=False):
+            agreed = next((n for n, token in enumerate(rest) if token != call.tokens_after[n]), len(rest))
+            for token, log in zip(call.tokens_after[: agreed + 1], call.logs_after, strict=False):
                 tokens.append(token)
                 logs.append(log)
                 if token == self._end or len(tokens) == budget or looping_tokens(tokens):
                     # One at a time, so that a draft never gets further than decoding without it would.
                     return self._decoding(tokens, logs, no_speech, runs)
             rest = expected.rejoin(agreed, tokens)[: budget - len(tokens)]
-            yield
-            choice = self._choose([tokens[-1], *rest], _PROMPT + len(tokens) - 1, cache, audio)
+            call = Choose(self, [tokens[-1], *rest], _PROMPT + len(tokens) - 1, cache, audio, heard)
+            yield call
             runs += 1
 
     def _decoding(self, tokens: list[int], logs: list[float], no_speech: float, runs: int) -> Decoding:
         text = tokens[: len(tokens) - looping_tokens(tokens) - (tokens[-1] == self._end)]
         return Decoding(tuple(text), sum(logs) / len(logs), no_speech, runs)
 
+    @property
+    def rows_at_once(self) -> int:
+        """See `Station`."""
+        return _ROWS_AT_ONCE if self.model.decoder.positions.device.type == "cpu" else _DEVICE_ROWS
+
     @torch.inference_mode()
-    def _choose(self, tokens: Sequence[int], start: int, cache: AttentionCache, audio: AttentionCache) -> "_Choice":
-        """One decoder run over tokens standing at `start` (with the prompt, where that is 0): what it would put after each."""
+    def run(self, calls: Sequence[Call]) -> None:
+        """See `Station`: decoder runs."""
+        chooses = [call for call in calls if isinstance(call, Choose)]
         decoder = self.model.decoder
-        hidden = decoder(torch.tensor(tokens, device=decoder.positions.device), start, cache, audio, audio.capacity)
-        scores = decoder.scores(hidden).to("cpu")  # (n, vocabulary)
-        no_speech = 0.0
-        if start == 0:
-            no_speech = float(scores[0].softmax(-1)[self._no_speech])
+        spans = [Span(call.rows, call.start, call.cache, self._audio_silence, (call.audio, call.heard)) for call in chooses]
+        tokens = torch.tensor([token for call in chooses for token in call.tokens], device=decoder.positions.device)
+        scores = decoder.scores(decoder(tokens, spans)).to("cpu")  # (n, vocabulary)
+        for call, part in zip(chooses, torch.split(scores, [call.rows for call in chooses]), strict=True):
+            self._settle(call, part)
+
+    def _settle(self, call: "Choose", scores: Tensor) -> None:
+        """What the decoder chose, from its `scores` (rows, vocabulary)."""
+        if call.start == 0:
+            call.no_speech = float(scores[0].softmax(-1)[self._no_speech])
             scores = scores[_PROMPT - 1 :]
             scores[0] += self._first_bias
         best = (scores + self._bias).log_softmax(-1).max(-1)
-        return _Choice(best.indices.tolist(), best.values.tolist(), no_speech)
+        call.tokens_after, call.logs_after = best.indices.tolist(), best.values.tolist()
 
     def _special(self, *names: str) -> int:
         for name in names:

@@ -1,17 +1,18 @@
-"""One reply: prompt, prefill, decoding, clauses to the voice, or a function call. Work in pieces of a token or a stretch of prefill."""
+"""One reply: prompt, prefill, decoding, clauses to the voice, or a function call."""
 
 import json
 import logging
-from collections.abc import Callable, Container, Generator, Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import replace
 
+from streaming.batching import Work
 from streaming.chat import ChatTemplate
 from streaming.constrained import SchemaWriter
 from streaming.decoder import ContextFullError, LanguageModel, TokenSequence
 from streaming.events import ContextMessage, EngineEvent, FinishReason, RespondOptions, TextDelta, ToolCallReady, ToolSpec, Usage
 from streaming.sampling import Sampler, Sampling
 from streaming.speaking import Speaker
-from streaming.text import ClauseCutter, TextDecoder
+from streaming.text import Clause, ClauseCutter, TextDecoder
 
 __all__ = ["Reply", "Writer", "say"]
 
@@ -38,11 +39,13 @@ class Writer:
 
 
 class Reply:
-    """A response on its way; `work` is its next pieces once `ready`. Ends, whatever happens, in one `ResponseFinished` by the speaker."""
+    """A response on its way; `work` makes it. Ends, whatever happens, in one `ResponseFinished` by the speaker. A speculation stops at its
+    first clause until it is adopted."""
 
     def __init__(
         self, writer: Writer, sequence: TokenSequence, sampler: Sampler, speaker: Speaker, tell: Callable[[EngineEvent], None],
         response_id: str, options: RespondOptions, context: tuple[ContextMessage, ...], texts: Mapping[str, str],
+        *, speculative: bool = False,
     ) -> None:  # fmt: skip
         self._writer = writer
         self._sequence = sequence
@@ -54,9 +57,22 @@ class Reply:
         self._context = context
         self._texts = texts
         self._usage = Usage()
+        # Whether it may still be dropped.
+        self.speculative = speculative
+        self._clauses = 0
         # The end has been handed to the voice: nothing is left to do here.
         self.done = False
         self.work = self._run()
+
+    @property
+    def held(self) -> bool:
+        """Whether it is a speculation that has gone as far as it may."""
+        return self.speculative and self._clauses > 0
+
+    @property
+    def audible(self) -> bool:
+        """Whether it is spoken."""
+        return self._options.audio
 
     def ready(self, waiting: Container[str]) -> bool:
         """Whether no transcript it needs is still `waiting` to be finished."""
@@ -68,7 +84,7 @@ class Reply:
         self._speaker.abort()
         self._speaker.finish(FinishReason.ABORTED, None, self._usage)
 
-    def _run(self) -> Generator[None, None, None]:
+    def _run(self) -> Work[None]:
         try:
             reason = yield from self._reply()
             self._speaker.finish(reason, None, self._usage)
@@ -76,25 +92,23 @@ class Reply:
             self._speaker.finish(FinishReason.ERROR, str(error), self._usage)
         except Exception as error:
             log.exception("response %s failed", self._response_id)
+            self._sequence.rewind(0)  # what broke it may stand in the keys and values
             self._speaker.finish(FinishReason.ERROR, f"{type(error).__name__}: {error}", self._usage)
         finally:
             self.done = True
 
-    def _reply(self) -> Generator[None, None, FinishReason]:
+    def _reply(self) -> Work[FinishReason]:
         tool = _forced(self._options)
         context = self._context if tool is None else (*self._context, _asked(tool))
         prompt = self._writer.template.reply_prompt(context, self._texts, self._writer.budget)
-        computed = 0
-        for count in self._writer.model.sync(self._sequence, prompt):
-            computed += count
-            yield
-        self._usage = Usage(len(prompt), max(0, len(prompt) - computed))
+        self._usage = Usage(len(prompt.tokens), self._sequence.common(prompt.tokens))
+        yield from self._writer.model.sync(self._sequence, prompt)
         if tool is not None:
             yield from self._call(tool)
             return FinishReason.TOOL_CALLS
         return (yield from self._speak())
 
-    def _speak(self) -> Generator[None, None, FinishReason]:
+    def _speak(self) -> Work[FinishReason]:
         """Decode to the end of the message, or to the limit."""
         cutter, decoder = ClauseCutter(), TextDecoder(self._writer.texts)
         limit = self._options.max_output_tokens or self._writer.model.context
@@ -112,19 +126,22 @@ class Reply:
             self._write(cutter, decoder.push(token))
             if len(self._sequence.tokens) + 1 >= self._writer.model.context:
                 break
-            self._writer.model.append(self._sequence, token)
-            yield
+            yield from self._writer.model.append(self._sequence, token)
         for clause in cutter.flush():
-            self._speaker.say(clause)
+            self._say(clause)
         return reason
 
     def _write(self, cutter: ClauseCutter, text: str) -> None:
         if text:
             self._tell(TextDelta(self._response_id, text))
             for clause in cutter.push(text):
-                self._speaker.say(clause)
+                self._say(clause)
 
-    def _call(self, tool: ToolSpec) -> Generator[None, None, None]:
+    def _say(self, clause: Clause) -> None:
+        self._clauses += 1
+        self._speaker.say(clause)
+
+    def _call(self, tool: ToolSpec) -> Work[None]:
         schema = json.loads(tool.parameters)
         before = len(self._sequence.tokens)
         arguments = yield from self._writer.schemas.write(self._sequence, schema)

@@ -1,8 +1,8 @@
 """The transcript of one turn while it is being spoken, and its final text soon after.
 
-Passes are generators: they yield between pieces of some tens of milliseconds, so that one model can serve others in between, and return
-their result (`result = yield from transcriber.hypothesise()`, or `completed(...)` where nobody waits). A pass that is no longer wanted is
-simply dropped. One pass at a time per turn; sound may be pushed while it is under way.
+Passes are `Work` (`streaming.batching`): they yield the model calls they need, which are made together with those of other sessions, and
+return their result. A pass that is no longer wanted is simply dropped. One pass at a time per turn; sound may be pushed while it is under
+way.
 
 Whisper hears at most 30 s at once. A longer turn is heard in windows: one ends at the first pause after 20 s (`mark_pause`), by force at
 28 s, and then the next one repeats 2 s and the texts are joined on the words they share. What a closed window said is not decoded again.
@@ -10,14 +10,14 @@ Whisper hears at most 30 s at once. A longer turn is heard in windows: one ends 
 
 import math
 from collections import deque
-from collections.abc import Generator
 from dataclasses import dataclass
-from typing import Final, TypeVar
+from typing import Final
 
 import numpy as np
 import torch
 
 from streaming.audio import Samples
+from streaming.batching import Work
 from streaming.encoder import BlockPlan, EncoderStream
 from streaming.events import SAMPLE_RATE
 from streaming.features import LogMel
@@ -25,7 +25,7 @@ from streaming.models.whisper import AttentionCache
 from streaming.recogniser import Decoding, Recogniser
 from streaming.settling import Settler, join_overlap, split_words
 
-__all__ = ["Hypothesis", "Recogniser", "Transcriber", "Transcript", "completed"]
+__all__ = ["Hypothesis", "Recogniser", "Transcriber", "Transcript"]
 
 _INTERVAL: Final = 64 * SAMPLE_RATE // 100
 """New sound that makes a pass worth its price: 640 ms, two or three words."""
@@ -53,12 +53,14 @@ bfloat16). The caller has then ignored `due` for as long."""
 @dataclass(frozen=True, slots=True)
 class Hypothesis:
     """What one pass found. `settled` only ever grows, by `settled_new` (which brings the space or punctuation that goes before it);
-    `provisional` is the rest of this pass's text and may be anything next time. `confidence` is the mean probability of a token."""
+    `provisional` is the rest of this pass's text and may be anything next time. `text` is all this pass found, and what `finish` would
+    say now. `confidence` is the mean probability of a token."""
 
     settled: str
     settled_new: str
     provisional: str
     confidence: float
+    text: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,19 +73,6 @@ class Transcript:
     language: str
     seconds: float
     revised: int
-
-
-_Result = TypeVar("_Result")
-
-
-def completed(work: Generator[None, None, _Result]) -> _Result:
-    """The result of a pass, run to its end at once."""
-    while True:
-        try:
-            next(work)
-        except StopIteration as stop:
-            result: _Result = stop.value
-            return result
 
 
 class Transcriber:
@@ -138,19 +127,19 @@ class Transcriber:
         """Whether there is enough new sound for another pass, or a window to close."""
         return self._pushed - self._heard >= _INTERVAL or len(self._windows) > 1
 
-    def hypothesise(self) -> Generator[None, None, Hypothesis]:
+    def hypothesise(self) -> Work[Hypothesis]:
         """One pass over the turn so far."""
         words, score = yield from self._pass()
         settled = self._settler.push(words, self._heard, sure=score.confidence >= _SURE)
-        return Hypothesis(settled.text, settled.new, settled.provisional, score.confidence)
+        return Hypothesis(settled.text, settled.new, settled.provisional, score.confidence, "".join(words).strip())
 
-    def finish(self) -> Generator[None, None, Transcript]:
+    def finish(self) -> Work[Transcript]:
         """The final pass; nothing may be pushed afterwards. Costs nothing where the last pass has heard everything."""
         words, score = yield from self._pass()
         revised = self._settler.missing_from(words)
         return Transcript("".join(words).strip(), score.confidence, self._language, self._pushed / SAMPLE_RATE, revised)
 
-    def _pass(self) -> "Generator[None, None, tuple[list[str], _Score]]":
+    def _pass(self) -> "Work[tuple[list[str], _Score]]":
         """All words so far, and how sure they are."""
         while True:
             window = self._windows[0]
@@ -161,7 +150,6 @@ class Transcriber:
                 return words, score
             self._words, self._score = words, score
             self._windows.popleft()
-            yield
 
     def _joined(self, window: "_Window", decoding: Decoding) -> list[str]:
         words = split_words(self._recogniser.text(decoding.tokens)) if decoding.speech else []
@@ -202,7 +190,7 @@ class _Window:
         self.samples = 0
         self._recogniser = recogniser
         self._features = LogMel()
-        self._encoder = EncoderStream(recogniser.model.encoder, recogniser.silence, plan)
+        self._encoder = EncoderStream(recogniser.encoder, plan)
         # What the decoder hears: sound, then silence. Made with the first frames.
         self._audio: AttentionCache | None = None
         # The last decoding, the draft of the next, and how many samples it heard.
@@ -213,35 +201,27 @@ class _Window:
         self.samples += len(pcm)
         self._encoder.push(self._features.push(pcm))
 
-    def decode(self, language: str) -> Generator[None, None, tuple[Decoding, int]]:
+    def decode(self, language: str) -> Work[tuple[Decoding, int]]:
         """Transcribe what is there; with the number of samples that was."""
         if self._decoding is not None and self._decoded == self.samples:
             return self._decoding, self._decoded
-        while self._commit():
-            yield
-        (audio, heard), samples = self._provisional(), self.samples
-        yield
+        while True:
+            start = self._encoder.committed
+            frames = yield from self._encoder.commit()
+            if frames is None:
+                break
+            self._listen(frames, start)
+        # Sound may be pushed while this is under way: what is encoded now is what this pass has heard.
+        samples = self.samples
+        frames = yield from self._encoder.provisional(self._features.tail())
+        audio = self._listen(frames, start)
         draft = self._decoding.tokens if self._decoding else ()
-        decoding = yield from self._recogniser.decode(audio, heard, language, draft)
+        decoding = yield from self._recogniser.decode(audio, start + len(frames), language, draft)
         self._decoding, self._decoded = decoding, samples
         return decoding, samples
 
-    def _commit(self) -> bool:
-        """Encode the next block, if there is one."""
-        start = self._encoder.committed
-        frames = self._encoder.commit()
-        if frames is not None:
-            self._listen(frames, start)
-        return frames is not None
-
-    def _provisional(self) -> tuple[AttentionCache, int]:
-        """Encode the rest as it stands; what the decoder hears now, and how many frames of it are not silence."""
-        start = self._encoder.committed
-        frames = self._encoder.provisional(self._features.tail())
-        return self._listen(frames, start), start + len(frames)
-
     @torch.inference_mode()
     def _listen(self, frames: torch.Tensor, start: int) -> AttentionCache:
-        audio = self._audio = self._audio or self._recogniser.audio_silence.copy()
+        audio = self._audio = self._audio or self._recogniser.model.decoder.new_audio_cache()
         self._recogniser.model.decoder.listen(frames, start, audio)
         return audio

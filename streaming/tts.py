@@ -1,21 +1,24 @@
-"""The voice: a clause of text in, PCM at the client's rate and the position of every word out.
+"""The voice: a clause of text in, PCM at the client's rate and the position of every word out, as it is made.
 
 `Voice` is what the engine speaks through; `PiperVoice` is the one that comes with it. Text is normalised (`streaming.normalise`), then
-pronounced (`streaming.phonemes`), synthesised (`streaming.models.piper`) and brought to level (`streaming.mastering`) a piece at a time: a
-sentence, or less where a sentence is long. Word positions are the graph's own durations. A voice keeps no state between clauses.
+pronounced (`streaming.phonemes`), synthesised (`streaming.models.piper`) and mastered (`streaming.mastering`) a piece at a time: a
+sentence, or less where a sentence is long; and each piece a stretch at a time, so that the first sound does not wait for the last. Word
+positions are the graph's own durations. A voice keeps no state between clauses.
 """
 
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Final, Protocol
 
 import numpy as np
 
-from streaming.audio import Pcm16, resample_clause, to_pcm16
+from streaming.audio import Pcm16
 from streaming.events import WordMark
-from streaming.mastering import fade, level, sounding
-from streaming.models.piper import Noise, PiperModel, Utterance
+from streaming.mastering import Mastering, measure_gain
+from streaming.models.piper import WHOLE, Noise, PiperModel, Stretches, Utterance
 from streaming.normalise import SpokenToken, normalise
 from streaming.phonemes import EnglishPhonemes
 
@@ -27,8 +30,9 @@ SPEED_RANGE: Final = (0.25, 1.5)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Speech:
-    """A spoken clause: `pcm` int16 shape (n,) at the rate asked for. `words` count characters of the clause's text and samples of `pcm`;
-    the last one ends with both. `exact` where positions are the voice's own durations. Nothing to say: no samples, no words."""
+    """A chunk of a spoken clause: `pcm` int16 shape (n,), n > 0, at the rate asked for. `words` are those whose sound ends in it, perhaps
+    none; they count characters of the clause's text, and samples from the clause's first one. The last chunk's last word ends with the text
+    and the sound. `exact` where positions are the voice's own durations."""
 
     pcm: Pcm16
     words: tuple[WordMark, ...]
@@ -36,61 +40,126 @@ class Speech:
 
 
 class Voice(Protocol):
-    """Anything that speaks. Called by one thread at a time."""
+    """Anything that speaks. Called by one thread at a time; several clauses may be under way."""
 
-    def speak(self, text: str, rate: int, speed: float = 1.0) -> Speech:
-        """Speak a clause at `rate` samples a second. Raises ValueError for a speed or rate out of range, never for a text."""
+    def speak(self, text: str, rate: int, speed: float = 1.0, *, prompt: bool = False) -> Iterator[Speech]:
+        """Speak a clause at `rate` samples a second: chunks, each made when it is asked for; none where there is nothing to say. `prompt`
+        where the clause begins a reply: whoever waits for it hears less silence first. Raises ValueError for a speed or rate out of range
+        at once, never for a text."""
 
 
 class PiperVoice:
     """An American English Piper voice."""
 
-    def __init__(self, model: PiperModel, phonemes: EnglishPhonemes) -> None:
+    def __init__(self, model: PiperModel, phonemes: EnglishPhonemes, gain: float = 1.0, stretches: Stretches | None = None) -> None:
+        """`gain` is applied to all it says; `stretches` None are those of `Stretches`."""
         self._model = model
         self._phonemes = phonemes
+        self._gain = gain
+        self._stretches = stretches or Stretches()
         # Symbols asked for that the voice does not have, since it was loaded: a fault of the phoneme tables, for the logs and the tests.
         self.dropped = 0
 
     @classmethod
-    def load(cls, folder: Path, threads: int = 1, noise: Noise | None = None) -> "PiperVoice":
-        """From a folder with one .onnx and its .onnx.json; about 1.5 s. `noise` None: the voice's own, no two readings alike. Raises
+    def load(cls, folder: Path, threads: int = 1, noise: Noise | None = None, stretches: Stretches | None = None) -> "PiperVoice":
+        """From a folder with one .onnx and its .onnx.json; about 2 s. `noise` None: the voice's own, no two readings alike. Raises
         FileNotFoundError where there is not one voice, ValueError where it is no Piper voice."""
         models = sorted(folder.glob("*.onnx"))
         if len(models) != 1:
             raise FileNotFoundError(f"expected one .onnx in {folder}, found {len(models)}")
-        voice = cls(PiperModel.load(models[0], threads, noise), EnglishPhonemes.load())
-        # The first run of the graph costs twice as much as any other.
-        voice.speak("Ready when you are.", 24_000)
-        return voice
+        model, phonemes = PiperModel.load(models[0], threads, noise), EnglishPhonemes.load()
+        # The first runs of a graph cost twice as much as any other, and these serve two purposes.
+        utterances = (model.stream(piece.symbols, 1.0, WHOLE) for text in _SAMPLE_TEXTS for piece in _pieces(normalise(text), phonemes))
+        gain = measure_gain([sound for utterance in utterances for sound in utterance.stretches], model.sample_rate)
+        return cls(model, phonemes, gain, stretches)
 
-    def speak(self, text: str, rate: int, speed: float = 1.0) -> Speech:
+    def speak(self, text: str, rate: int, speed: float = 1.0, *, prompt: bool = False) -> Iterator[Speech]:
         """See `Voice`."""
         if not SPEED_RANGE[0] <= speed <= SPEED_RANGE[1]:
             raise ValueError(f"speed is {SPEED_RANGE[0]} to {SPEED_RANGE[1]}, got {speed}")
-        if not 4_000 <= rate <= 192_000:
-            raise ValueError(f"sample rates are 4000 to 192000 Hz, got {rate}")
-        sounds: list[Pcm16] = []
-        # Where each spoken token begins in the text, and where its sound ends.
-        spoken: list[tuple[int, int]] = []
-        cursor = 0
-        for piece in _pieces(normalise(text), self._phonemes):
-            utterance = self._model.synthesise(piece.symbols, 1.0 / speed)
+        return self._speak(text, Mastering(self._model.sample_rate, rate, self._gain, prompt=prompt), speed, rate * _LEAST_MS // 1000)
+
+    def _speak(self, text: str, mastering: Mastering, speed: float, least: int) -> Iterator[Speech]:
+        pieces = list(_pieces(normalise(text), self._phonemes))
+        words = _Words(len(text), pieces, mastering)
+        # What has been mastered and not given.
+        sound = np.zeros(0, np.int16)
+        for index, piece in enumerate(pieces):
+            utterance = self._model.stream(piece.symbols, 1.0 / speed, self._stretches)
             self.dropped += utterance.dropped
-            sound, ends = _master(utterance, self._model.sample_rate, rate, _PAUSE_MS[piece.stop] / speed)
-            spoken.extend((token.start, cursor + ends[last]) for token, last in piece.tokens)
-            sounds.append(sound)
-            cursor += len(sound)
-        if not cursor:
-            return Speech(np.zeros(0, np.int16), (), True)
-        return Speech(np.concatenate(sounds), _marks(spoken, len(text), cursor), True)
+            words.begin(index, utterance)
+            made = 0
+            for samples in utterance.stretches:
+                parts = [sound, mastering.push(samples)]
+                made += len(samples)
+                words.place()
+                if made == utterance.samples:
+                    parts.append(mastering.end(_PAUSE_MS[piece.stop] / speed))
+                    words.end()
+                    if index == len(pieces) - 1:
+                        parts.append(mastering.flush())
+                sound = np.concatenate(parts)
+                if len(sound) >= least or (made == utterance.samples and index == len(pieces) - 1):
+                    yield Speech(sound, words.take(), True)
+                    sound = sound[:0]
 
 
-def _marks(spoken: Sequence[tuple[int, int]], text_end: int, samples: int) -> tuple[WordMark, ...]:
-    """A mark for each token: its text goes up to where the next one begins, the last one's to the end of everything."""
-    following = [start for start, _ in spoken[1:]]
-    # A token that went over the end of a piece is there twice; its last part counts.
-    marks = [WordMark(after, end) for (start, end), after in zip(spoken, following, strict=False) if after != start]
-    return (*marks, WordMark(text_end, samples))
+_LEAST_MS: Final = 100
+"""The shortest chunk, unless it is a clause's last: what follows takes some tens of milliseconds, and other callers' chunks may come before
+it. A short one is what is left of a stretch with a pause in it."""
+
+_SAMPLE_TEXTS: Final = ("Yes, of course.", "How may I help you?", "The weather will be cold and rainy tomorrow morning.", "I'm afraid not.")
+"""What a voice is measured on: short and long, statement and question."""
+
+_PAUSE_MS: Final[Mapping[str, float]] = {".": 250, "?": 250, "!": 250, ";": 180, ":": 180, ",": 110, "": 40}
+"""Silence after a piece by the stop it ends with, at normal speed. The voice's own varies from nothing to half a second."""
+
+
+class _Words:
+    """Where the words of a clause end, as its pieces are spoken: `begin` a piece, `place` its words when it sounds, `end` it; `take` what
+    has been said."""
+
+    def __init__(self, text_end: int, pieces: "Sequence[_Piece]", mastering: Mastering) -> None:
+        self._mastering = mastering
+        self._text_end = text_end
+        # For each piece its words: the text each goes up to, which is where the next one begins, and its last symbol. The clause's last
+        # word ends with the clause. A word that went over the end of a piece is there twice; its last part counts.
+        starts = [token.start for piece in pieces for token, _ in piece.tokens]
+        following = iter([after if after != start else None for start, after in pairwise(starts)])
+        self._pieces = [[(after, last) for _, last in piece.tokens if (after := next(following, None)) is not None] for piece in pieces]
+        # Words of the piece being spoken with the sample of it they end at, and words whose end in the clause is known.
+        self._sounding: list[tuple[int, int]] = []
+        self._waiting: deque[WordMark] = deque()
+        self._pieces_left = len(pieces)
+
+    def begin(self, index: int, utterance: Utterance) -> None:
+        """The durations of a piece are known."""
+        self._sounding = [(text_end, int(utterance.ends[last])) for text_end, last in self._pieces[index]]
+
+    def place(self) -> None:
+        """More of the piece has been mastered."""
+        for text_end, sample in self._sounding:
+            if (end := self._mastering.position(sample)) is None:
+                return
+            self._waiting.append(WordMark(text_end, end))
+        self._sounding = []
+
+    def end(self) -> None:
+        """The piece has been mastered to its end: none of its words ends behind it."""
+        self._pieces_left -= 1
+        end = self._mastering.ended
+        self._waiting.extend(WordMark(text_end, end) for text_end, _ in self._sounding)
+        self._sounding = []
+        self._waiting = deque(WordMark(mark.text_end, min(mark.end, end)) for mark in self._waiting)
+        if not self._pieces_left:
+            self._waiting.append(WordMark(self._text_end, end))
+
+    def take(self) -> tuple[WordMark, ...]:
+        """The words that have ended in what the mastering has given, each once."""
+        said = []
+        while self._waiting and self._waiting[0].end <= self._mastering.given:
+            said.append(self._waiting.popleft())
+        return tuple(said)
 
 
 # ------------------------------------------------------------------------------------------------------------ pieces
@@ -160,28 +229,3 @@ def _sentences(tokens: Sequence[SpokenToken]) -> Iterator[Sequence[SpokenToken]]
         if token.stop in _SENTENCE_ENDS or index == len(tokens):
             yield tokens[start:index]
             start = index
-
-
-# ------------------------------------------------------------------------------------------------------------- sound
-
-_PAUSE_MS: Final[Mapping[str, float]] = {".": 250, "?": 250, "!": 250, ";": 180, ":": 180, ",": 110, "": 40}
-"""Silence after a piece by the stop it ends with, at normal speed. The voice's own varies from nothing to half a second."""
-
-_LEAD_MS: Final = 20
-"""Silence before the first sound of a piece: a soft onset is kept, the rest of the voice's own is latency."""
-
-_FADE_IN_MS, _FADE_OUT_MS = 4, 15
-
-
-def _master(utterance: Utterance, own_rate: int, rate: int, pause_ms: float) -> tuple[Pcm16, Sequence[int]]:
-    """The piece as it is played, at `rate`, and where each of its symbols ends in it."""
-    first, end = sounding(utterance.samples, own_rate)
-    start = max(0, first - own_rate * _LEAD_MS // 1000)
-    # What the voice says softly after the last loud window is kept, faded out, within the pause.
-    tail = min(len(utterance.samples), end + own_rate * _FADE_OUT_MS // 1000)
-    kept = fade(utterance.samples[start:tail], own_rate * _FADE_IN_MS // 1000, own_rate * _FADE_OUT_MS // 1000)
-    pause = round(own_rate * pause_ms / 1000) - (tail - end)
-    own = np.concatenate((level(kept, own_rate), np.zeros(max(0, pause), np.float32)))
-    pcm = to_pcm16(resample_clause(own, own_rate, rate))
-    ends = np.clip(np.rint((utterance.ends - start) * (rate / own_rate)), 0, len(pcm))
-    return pcm, [int(sample) for sample in ends]

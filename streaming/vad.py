@@ -110,6 +110,8 @@ class SpeechGate:
         self._phase = GatePhase.QUIET
         # Windows in a row that speak for leaving the phase: above the threshold in STARTING, without speech in STOPPING.
         self._run = 0
+        # Windows since the last one of speech.
+        self._silent = 0
         # First sample of the first window of that run.
         self._edge = 0
 
@@ -118,8 +120,19 @@ class SpeechGate:
         """The state of the hysteresis after the last window."""
         return self._phase
 
+    @property
+    def silence(self) -> int:
+        """Samples since the last window that counted as speech; 0 while there is some."""
+        return self._silent * WINDOW
+
     def push(self, probability: float, start: int) -> SpeechStarted | SpeechStopped | None:
         """The window that begins at `start` has this probability; windows come in order."""
+        event = self._push(probability, start)
+        talking = self._phase is GatePhase.SPEAKING
+        self._silent = 0 if talking else self._silent + 1
+        return event
+
+    def _push(self, probability: float, start: int) -> SpeechStarted | SpeechStopped | None:
         if self._phase in (GatePhase.QUIET, GatePhase.STARTING):
             return self._while_quiet(probability, start)
         return self._while_speaking(probability, start)

@@ -21,13 +21,12 @@ _CLOSE_SECONDS: Final = 1.0
 """How long a close frame may take to leave; a client that does not read never lets it."""
 _LINGER_SECONDS: Final = 12.0
 """After this a connection is cut, answered close frame or not; uvicorn waits 10 s for the answer and then for ever for its buffer."""
-_RETRY_AFTER: Final = "5"
 
 
 def refusal_response(refusal: Refusal) -> JSONResponse:
     """The JSON error body the hosted service uses."""
     kind = "invalid_request_error" if refusal.status < 500 else "server_error"
-    headers = {"Retry-After": _RETRY_AFTER} if refusal.status == 503 else {}
+    headers = {} if refusal.retry_after is None else {"Retry-After": str(refusal.retry_after)}
     if refusal.status == 401:
         headers["WWW-Authenticate"] = "Bearer"
     error = {"message": refusal.message, "type": kind, "param": None, "code": refusal.code}

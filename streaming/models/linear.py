@@ -82,7 +82,6 @@ def can_pack(weight: Tensor) -> bool:
         and weight.device.type == "cpu"
         and torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512")
         and hasattr(torch.ops.aten, "_weight_int4pack_mm_for_cpu")
-        and weight.shape[0] % 64 == 0
         and weight.shape[1] % GROUP == 0
     )
 
@@ -104,7 +103,7 @@ def packed_eight(dense: Dense, *, shared: bool = False) -> Linear:
 
 def packed_four(dense: Dense, bits: FourBits) -> Linear:
     """`dense`, whose weights are `bits`, with those 4 bits for few rows, where that is possible."""
-    if not can_pack(dense.weight):
+    if not can_pack(dense.weight) or dense.weight.shape[0] % 64:
         return dense
     levels = torch.ops.aten._convert_weight_to_int4pack_for_cpu(bits.levels.to(torch.int32), 1)
     # The kernel counts levels from -8 and wants scale and zero beside each other, a group of all outputs at a time.

@@ -5,9 +5,9 @@ number of kernels it starts. RoPE in the half-rotated form of the Hugging Face w
 but the weights: what a sequence holds is in its `KeyValueCache`.
 """
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
+from itertools import accumulate
 from typing import Final
 
 import torch
@@ -17,7 +17,7 @@ from torch.nn import functional
 from streaming.kv import KeyValueCache
 from streaming.models.linear import Linear
 
-__all__ = ["Llama", "LlamaLayer", "LlamaShape", "LlamaWeights"]
+__all__ = ["Llama", "LlamaLayer", "LlamaShape", "LlamaWeights", "Stretch"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,38 +79,51 @@ class Llama:
         self._cosines = cosines.to(weights.embedding)  # [context, 1, head_width]
         self._sines = sines.to(weights.embedding)  # [context, 1, head_width], the first half negated
 
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self._weights.embedding.device
+
     def new_cache(self, capacity: int) -> KeyValueCache:
         """An empty cache for `capacity` positions, in the dtype and on the device of the weights."""
         shape, embedding = self.shape, self._weights.embedding
         return KeyValueCache(shape.layers, shape.kv_heads, shape.head_width, capacity, embedding.dtype, embedding.device)
 
-    @torch.inference_mode()
-    def logits(self, tokens: list[int], start: int, cache: KeyValueCache) -> Tensor:
-        """Logits float32 [vocabulary] after the last of `tokens`, which stand at positions `start` and on; their keys and values are
-        written into `cache`, whose first `start` positions must hold what came before. Raises ValueError beyond the cache's capacity or
-        for no tokens."""
-        hidden = self._hidden(tokens, start, cache)[-1:]
-        last = _normalise(hidden, self._weights.norm, self.shape.norm_epsilon)
-        return self._weights.head(last)[0].float()
+    def logits(self, tokens: Sequence[int], start: int, cache: KeyValueCache) -> Tensor:
+        """`forward` of one sequence alone: logits float32 [vocabulary] after the last of `tokens`."""
+        (logits,) = self.forward([Stretch(tokens, start, cache)])
+        assert logits is not None
+        return logits
 
     @torch.inference_mode()
-    def extend(self, tokens: list[int], start: int, cache: KeyValueCache) -> None:
-        """The same without the logits, which cost a fifth of a step: for pieces of a prefill but the last."""
-        self._hidden(tokens, start, cache)
+    def forward(self, stretches: Sequence["Stretch"]) -> list[Tensor | None]:
+        """Run stretches of different sequences as one batch: every product is made once for all rows, attention sequence by sequence. Keys
+        and values are written into each cache, whose first `start` positions must hold what came before. Gives the logits float32
+        [vocabulary] after the last token of each stretch that is `scored` (they cost a fifth of a step), None for the others. Raises
+        ValueError beyond a cache's capacity or the model's context, or for no tokens; nothing has been written then."""
+        hidden = self._hidden(stretches)
+        ends = list(accumulate(len(stretch.tokens) for stretch in stretches))
+        scored = [end - 1 for stretch, end in zip(stretches, ends, strict=True) if stretch.scored]
+        if not scored:
+            return [None] * len(stretches)
+        last = _normalise(hidden[scored], self._weights.norm, self.shape.norm_epsilon)
+        logits = iter(self._weights.head(last).float())
+        return [next(logits) if stretch.scored else None for stretch in stretches]
 
-    def _hidden(self, tokens: list[int], start: int, cache: KeyValueCache) -> Tensor:
-        """What the last layer makes of the tokens, [n, width]."""
-        end = start + len(tokens)
-        if not tokens or end > self.shape.context:
-            raise ValueError(f"{len(tokens)} tokens at position {start} of {self.shape.context}")
-        cache.reserve(end)
+    def _hidden(self, stretches: Sequence["Stretch"]) -> Tensor:
+        """What the last layer makes of all tokens, [n, width]."""
+        for stretch in stretches:
+            if not stretch.tokens or stretch.end > self.shape.context:
+                raise ValueError(f"{len(stretch.tokens)} tokens at position {stretch.start} of {self.shape.context}")
+            stretch.cache.reserve(stretch.end)
         embedding = self._weights.embedding
-        hidden = embedding[torch.tensor(tokens, device=embedding.device)]
-        rotation = self._rotation(start, end)
-        mask = self._mask(len(tokens), end, embedding)
+        tokens = torch.tensor([token for stretch in stretches for token in stretch.tokens], device=embedding.device)
+        hidden = embedding[tokens]
+        rotation = self._rotation(stretches)
+        masks = [self._mask(len(stretch.tokens), stretch.end, embedding) for stretch in stretches]
         for index, layer in enumerate(self._weights.layers):
             normed = _normalise(hidden, layer.attention_norm, self.shape.norm_epsilon)
-            hidden = hidden + self._attend(layer, normed, rotation, mask, partial(cache.write, index, start))
+            hidden = hidden + self._attend(layer, index, normed, rotation, list(zip(stretches, masks, strict=True)))
             normed = _normalise(hidden, layer.feed_forward_norm, self.shape.norm_epsilon)
             gate, up = layer.gate_up(normed).chunk(2, dim=-1)
             hidden = hidden + layer.down(functional.silu(gate) * up)
@@ -123,31 +136,59 @@ class Llama:
         closed = torch.full((count, end), float("-inf"), dtype=like.dtype, device=like.device).triu(end - count + 1)
         return closed.repeat_interleave(self.shape.heads // self.shape.kv_heads, dim=0)
 
-    def _rotation(self, start: int, end: int) -> tuple[Tensor, Tensor]:
-        """Cosines and signed sines for every head of the fused product at these positions, each [n, heads + 2 kv_heads, head_width]. Values
-        get 1 and 0: turned by nothing they go through the same operation as queries and keys, which is cheaper than taking them apart."""
+    def _rotation(self, stretches: Sequence["Stretch"]) -> tuple[Tensor, Tensor]:
+        """Cosines and signed sines for every head of the fused product at the rows' positions, each [n, heads + 2 kv_heads, head_width].
+        Values get 1 and 0: turned by nothing they go through the same operation as queries and keys, which is cheaper than taking them
+        apart."""
         shape = self.shape
         still, turned = shape.kv_heads, shape.heads + shape.kv_heads
-        ones = self._cosines.new_ones(end - start, still, shape.head_width)
-        cosines = torch.cat((self._cosines[start:end].expand(-1, turned, -1), ones), dim=1)
-        return cosines, torch.cat((self._sines[start:end].expand(-1, turned, -1), torch.zeros_like(ones)), dim=1)
+        turns = torch.cat([self._cosines[stretch.start : stretch.end] for stretch in stretches])
+        sines = torch.cat([self._sines[stretch.start : stretch.end] for stretch in stretches])
+        ones = self._cosines.new_ones(len(turns), still, shape.head_width)
+        cosines = torch.cat((turns.expand(-1, turned, -1), ones), dim=1)
+        return cosines, torch.cat((sines.expand(-1, turned, -1), torch.zeros_like(ones)), dim=1)
 
     def _attend(
-        self, layer: LlamaLayer, hidden: Tensor, rotation: tuple[Tensor, Tensor], mask: Tensor | None, keep: Callable[[Tensor], Tensor]
+        self,
+        layer: LlamaLayer,
+        index: int,
+        hidden: Tensor,
+        rotation: tuple[Tensor, Tensor],
+        stretches: Sequence[tuple["Stretch", Tensor | None]],
     ) -> Tensor:
-        """Attention of `hidden` [n, width]; `keep` puts new keys and values [2, kv_heads, n, head_width] behind those held, and gives
-        all."""
-        shape, count = self.shape, len(hidden)
-        heads = _rotate(layer.qkv(hidden).view(count, -1, shape.head_width), *rotation)
+        """Attention of `hidden` [n, width], each stretch to its own past."""
+        heads = _rotate(layer.qkv(hidden).view(len(hidden), -1, self.shape.head_width), *rotation)
+        parts = torch.split(heads, [len(stretch.tokens) for stretch, _ in stretches])
+        mixed = [self._mix(index, part, stretch, mask) for part, (stretch, mask) in zip(parts, stretches, strict=True)]
+        return layer.attention_out(mixed[0] if len(mixed) == 1 else torch.cat(mixed))
+
+    def _mix(self, index: int, heads: Tensor, stretch: "Stretch", mask: Tensor | None) -> Tensor:
+        """One stretch's attention in layer `index`: its heads [n, heads + 2 kv_heads, head_width] to [n, heads * head_width]."""
+        shape, count = self.shape, len(heads)
         pairs = heads[:, shape.heads :].view(count, 2, shape.kv_heads, shape.head_width)
-        keys, values = keep(pairs.permute(1, 2, 0, 3)).unsqueeze(1).unbind(0)  # [1, kv_heads, start + n, head_width]
+        # [1, kv_heads, end, head_width]
+        keys, values = stretch.cache.write(index, stretch.start, pairs.permute(1, 2, 0, 3)).unsqueeze(1).unbind(0)
         # The query heads that share a key-value head become rows of it: nothing is repeated, and one decode row needs no mask.
         group = shape.heads // shape.kv_heads
         queries = heads[:, : shape.heads].view(count, shape.kv_heads, group, shape.head_width).transpose(0, 1)
         queries = queries.reshape(1, shape.kv_heads, count * group, shape.head_width)
         mixed = functional.scaled_dot_product_attention(queries, keys, values, attn_mask=mask)
-        mixed = mixed.view(shape.kv_heads, count, -1).transpose(0, 1).reshape(count, -1)
-        return layer.attention_out(mixed)
+        return mixed.view(shape.kv_heads, count, -1).transpose(0, 1).reshape(count, -1)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Stretch:
+    """Tokens of one sequence that stand at positions `start` and on. `scored`: the logits after the last are wanted."""
+
+    tokens: Sequence[int]
+    start: int
+    cache: KeyValueCache
+    scored: bool = True
+
+    @property
+    def end(self) -> int:
+        """The position after the last token."""
+        return self.start + len(self.tokens)
 
 
 def _normalise(hidden: Tensor, weight: Tensor, epsilon: float) -> Tensor:

@@ -1,14 +1,17 @@
-"""A Piper voice (VITS in ONNX): phoneme symbols in, samples and how long each symbol lasts out.
+"""A Piper voice (VITS in ONNX): phoneme symbols in, how long each one lasts and samples, a stretch at a time, out.
 
-The exported graph keeps the durations to itself: the output of its `Ceil` node, frames per input id. ONNX Runtime only hands out what the
-graph declares as an output, so the declaration is appended to the model as it is read: a protocol buffer followed by another is their
-merge, repeated fields appended (https://protobuf.dev/programming-guides/encoding/#last-one-wins). No `onnx` package is needed.
+The exported graph is three networks in a row. The front makes of symbols their durations (the output of the graph's only `Ceil` node,
+frames per input id) and a vector for every frame, the prior; all chance is in here. The flow makes of the prior the latent, frame by frame,
+and the decoder (HiFi-GAN) of every frame of the latent 256 samples. These two take six sevenths of the time, and both are convolutional:
+what they make of a frame depends on some frames to each side and no others (`streaming.models.frames`). So the graph is cut where the prior
+enters the flow and where the latent enters the decoder (`streaming.models.onnx_graph`), the front runs once, and the others run over
+stretches, each with as many frames around it as their reach. What comes out is what they make of the whole, to float rounding (below 1e-5).
 
 Input ids as the voices were trained: begin, blank, then each symbol and a blank, end (https://github.com/rhasspy/piper, TRAINING.md).
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -18,11 +21,16 @@ import numpy.typing as npt
 import onnxruntime
 
 from streaming.audio import Samples
+from streaming.models.frames import FrameNetwork, Frames
+from streaming.models.onnx_graph import Graph
 
-__all__ = ["Noise", "PiperModel", "Utterance", "with_durations"]
+__all__ = ["WHOLE", "Networks", "Noise", "PiperModel", "Stretches", "Utterance", "split"]
 
 _HOP: Final = 256
 """Samples a frame of the decoder, in every Piper voice."""
+
+_FLOW_FRAMES: Final = 256
+"""How many frames the flow is run over at once, at least, after the first stretch: 3 s of sound, some 20 ms of work."""
 
 _BLANK, _BEGIN, _END = "_", "^", "$"
 
@@ -35,24 +43,114 @@ class Noise:
     rhythm: float
 
 
+@dataclass(frozen=True, slots=True)
+class Stretches:
+    """How many frames are decoded at once: `first`, then twice as many each time up to `longest`. What is left goes with the last stretch
+    where it is at most half as long. Every cut costs twice the decoder's reach in frames decoded again: with these, 20 % of a clause of six
+    words."""
+
+    first: int = 22
+    longest: int = 128
+
+    def cut(self, frames: int) -> Iterator[tuple[int, int]]:
+        """First and end frame of each stretch of `frames` frames."""
+        start, size = 0, self.first
+        while start < frames:
+            end = frames if frames - start <= size * 3 // 2 else start + size
+            yield start, end
+            start, size = end, min(2 * size, self.longest)
+
+
+WHOLE: Final = Stretches(1 << 30, 1 << 30)
+"""Everything at once."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Utterance:
-    """`samples` float32 shape (n,); `ends[i]` is the sample at which symbol `i` (and its blank) ends; shape (symbols,). `dropped` symbols
-    the voice does not know were left out: they end where the one before them does."""
+    """`samples` is how many there will be; `ends[i]` is the sample at which symbol `i` (and its blank) ends, shape (symbols,). `dropped`
+    symbols the voice does not know were left out: they end where the one before them does. `stretches`, float32 (n,) each, are decoded as
+    they are asked for, once."""
 
-    samples: Samples
+    samples: int
     ends: npt.NDArray[np.int64]
     dropped: int
+    stretches: Iterator[Samples]
+
+
+@dataclass(frozen=True, slots=True)
+class Networks:
+    """The three networks as serialised models. `front` gives the prior and the durations of the ids it is fed as the whole did; `flow`
+    takes the tensors `prior` and `mask` (1 for every frame) and gives the latent; `decoder` takes the tensor `latent` and gives samples."""
+
+    front: bytes
+    flow: bytes
+    decoder: bytes
+    prior: str
+    mask: str
+    latent: str
+
+
+def split(model: bytes) -> Networks:
+    """The serialised voice cut in three. Raises ValueError where it has not one `Ceil` node (the durations), one output, one tensor that
+    enters the decoder (the latent), one that masks it and one other that enters the flow (the prior), or the bytes are no ONNX model."""
+    graph = Graph(model)
+    durations = [output for node in graph.nodes if node.kind == "Ceil" for output in node.outputs]
+    latent = _only("latent that enters /dec/", _entering(graph, "/dec/"))
+    into_flow = _entering(graph, "/flow/")
+    masked = next((node.inputs for node in graph.nodes if latent in node.outputs), ())
+    mask = _only("mask of the latent and the flow", into_flow.intersection(masked))
+    prior = _only("prior that enters /flow/", into_flow - {mask})
+    output = _only("output", graph.outputs)
+    return Networks(
+        graph.part((), (prior, _only("Ceil node (the durations)", durations))),
+        graph.part((prior, mask), (latent,)),
+        graph.part((latent,), (output,)),
+        prior,
+        mask,
+        latent,
+    )
+
+
+def _entering(graph: Graph, module: str) -> set[str]:
+    """The tensors that nodes of `module` take and that do not depend on any of them. Nodes are in the order they are computed in."""
+    taken: set[str] = set()
+    dependent: set[str] = set()
+    for node in graph.nodes:
+        if node.name.startswith(module):
+            taken.update(name for name in node.inputs if name not in graph.weights and name)
+            dependent.update(node.outputs)
+        elif not dependent.isdisjoint(node.inputs):
+            dependent.update(node.outputs)
+    return taken - dependent
+
+
+def _only(what: str, found: Collection[str]) -> str:
+    if len(found) != 1:
+        raise ValueError(f"expected one {what} in a Piper voice, found {len(found)}")
+    return next(iter(found))
 
 
 class PiperModel:
-    """One loaded voice. `synthesise` may be called by one thread at a time."""
+    """One loaded voice. Called by one thread at a time; several utterances may be under way."""
 
-    def __init__(self, session: onnxruntime.InferenceSession, ids: Mapping[str, int], sample_rate: int, noise: Noise) -> None:
-        self._session = session
+    def __init__(
+        self,
+        front: onnxruntime.InferenceSession,
+        flow: Callable[[Frames], Frames],
+        decoder: Callable[[Frames], Frames],
+        ids: Mapping[str, int],
+        sample_rate: int,
+        noise: Noise,
+    ) -> None:
+        """`flow` makes the latent of the prior, `decoder` samples of the latent. Raises ValueError where they depend on too much."""
+        self._front = front
         self._ids = ids
         self.sample_rate = sample_rate
         self._noise = noise
+        # Sound, not silence, so that no part of the networks is at rest while they are measured.
+        prior, _ = self._run_front([ids[symbol] for symbol in "ab" if symbol in ids], 1.0)
+        self.flow = FrameNetwork(flow, 1, prior)
+        self.decoder = FrameNetwork(decoder, _HOP, flow(prior))
 
     @classmethod
     def load(cls, model: Path, threads: int, noise: Noise | None = None) -> "PiperModel":
@@ -68,98 +166,70 @@ class PiperModel:
             raise ValueError(f"{model.name}.json is not the configuration of a Piper voice: {error!r}") from error
         if config.get("num_speakers", 1) != 1:
             raise ValueError(f"{model.name} has {config['num_speakers']} speakers; only voices of one speaker are supported")
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        # Its threads must not burn a core that the language model needs.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        options.log_severity_level = 3
-        graph = with_durations(model.read_bytes())
-        return cls(onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"]), ids, rate, noise or own)
+        networks = split(model.read_bytes())
+        front, flow, decoder = (_session(network, threads) for network in (networks.front, networks.flow, networks.decoder))
+        # Names only: what these functions mention lives as long as they do, and the serialised networks need not.
+        prior_name, mask_name, latent_name = networks.prior, networks.mask, networks.latent
 
-    def synthesise(self, symbols: Sequence[str], length_scale: float) -> Utterance:
-        """Say `symbols` (one code point each). `length_scale` 2.0 is twice as slow. Durations and samples agree to the sample."""
+        def run_flow(prior: Frames) -> Frames:
+            (latent,) = flow.run(None, {prior_name: prior, mask_name: np.ones((1, 1, prior.shape[2]), np.float32)})
+            return np.asarray(latent, np.float32)
+
+        def run_decoder(latent: Frames) -> Frames:
+            (audio,) = decoder.run(None, {latent_name: latent})
+            return np.asarray(audio, np.float32).reshape(1, 1, -1)
+
+        return cls(front, run_flow, run_decoder, ids, rate, noise or own)
+
+    def stream(self, symbols: Sequence[str], length_scale: float, stretches: Stretches) -> Utterance:
+        """Say `symbols` (one code point each). `length_scale` 2.0 is twice as slow. When this returns, the front has run: every duration is
+        known, and no sample has been made. Durations and samples agree to the sample."""
         known = [symbol in self._ids and symbol not in (_BLANK, _BEGIN, _END) for symbol in symbols]
+        usable = [self._ids[symbol] for symbol, is_known in zip(symbols, known, strict=True) if is_known]
+        prior, frames = self._run_front(usable, length_scale)
+        ends = np.cumsum(frames) * _HOP
+        assert ends[-1] == prior.shape[2] * _HOP, "the durations are not those of the prior"
+        # The n-th usable symbol's blank is id 2n + 3; before the first one the opening blank, id 1.
+        symbol_ends = ends[1 + 2 * np.cumsum(known, dtype=np.int64)]
+        return Utterance(int(ends[-1]), symbol_ends, len(known) - len(usable), self._decode(prior, stretches))
+
+    def _run_front(self, symbol_ids: Sequence[int], length_scale: float) -> tuple[Frames, npt.NDArray[np.int64]]:
+        """The prior, and the frames of each input id, shape (ids,)."""
         blank = self._ids[_BLANK]
         ids = [self._ids[_BEGIN], blank]
-        for symbol, usable in zip(symbols, known, strict=True):
-            if usable:
-                ids.extend((self._ids[symbol], blank))
+        for symbol in symbol_ids:
+            ids += (symbol, blank)
         ids.append(self._ids[_END])
         inputs = {
             "input": np.array([ids], np.int64),
             "input_lengths": np.array([len(ids)], np.int64),
             "scales": np.array([self._noise.sound, length_scale, self._noise.rhythm], np.float32),
         }
-        audio, frames = self._session.run(None, inputs)
+        prior, frames = self._front.run(None, inputs)
         # (1, 1, ids) -> (ids,)
-        ends = np.cumsum(frames.reshape(-1).astype(np.int64)) * _HOP
-        samples: Samples = audio.reshape(-1).astype(np.float32, copy=False)
-        assert ends[-1] == len(samples), "the durations are not those of the audio"
-        # The n-th usable symbol's blank is id 2n + 3; before the first one the opening blank, id 1.
-        return Utterance(samples, ends[1 + 2 * np.cumsum(known, dtype=np.int64)], len(known) - sum(known))
+        return prior, frames.reshape(-1).astype(np.int64)
+
+    def _decode(self, prior: Frames, stretches: Stretches) -> Iterator[Samples]:
+        """The samples of each stretch, decoded with the frames it depends on."""
+        frames = prior.shape[2]
+        latent: Frames = np.empty((1, 0, 0), np.float32)
+        for start, end in stretches.cut(frames):
+            # What this stretch needs of the latent; after the first one more, for the flow reaches far, and all of it where the rest would
+            # be read in any case.
+            done, needed = latent.shape[2], min(frames, end + self.decoder.reach)
+            if done < needed:
+                until = max(needed, min(frames, done + _FLOW_FRAMES)) if done else needed
+                until = until if until + self.flow.reach < frames else frames
+                ahead = self.flow.run(prior, done, until)
+                latent = np.concatenate((latent, ahead), axis=2) if done else ahead
+            yield self.decoder.run(latent, start, end).reshape(-1)
 
 
-# ------------------------------------------------------------------------------------------- the graph's declaration
-
-# Field numbers of onnx.proto3: ModelProto.graph; GraphProto.node and .output; NodeProto.output and .op_type.
-_MODEL_GRAPH, _GRAPH_NODE, _GRAPH_OUTPUT, _NODE_OUTPUT, _NODE_OP = 7, 1, 12, 2, 4
-# ValueInfoProto.name and .type; then TypeProto.tensor_type { elem_type: FLOAT }, shape left open.
-_VALUE_NAME, _VALUE_TYPE, _FLOAT_TENSOR = 1, 2, b"\x0a\x02\x08\x01"
-
-
-def with_durations(model: bytes) -> bytes:
-    """The serialised model with its `Ceil` node's output declared as a second output. Raises ValueError where there is not exactly one such
-    node, or the bytes are no ONNX model."""
-    found: list[bytes] = []
-    try:
-        for _, start, end in _fields(model, 0, len(model), _MODEL_GRAPH):
-            for _, node, node_end in _fields(model, start, end, _GRAPH_NODE):
-                if any(model[a:b] == b"Ceil" for _, a, b in _fields(model, node, node_end, _NODE_OP)):
-                    found.extend(model[a:b] for _, a, b in _fields(model, node, node_end, _NODE_OUTPUT))
-    except IndexError as error:
-        raise ValueError("not an ONNX model, or not all of it") from error
-    if len(found) != 1:
-        raise ValueError(f"expected one Ceil node (the durations of a Piper voice), found {len(found)}")
-    value = _field(_VALUE_NAME, found[0]) + _field(_VALUE_TYPE, _FLOAT_TENSOR)
-    return model + _field(_MODEL_GRAPH, _field(_GRAPH_OUTPUT, value))
-
-
-def _fields(data: bytes, start: int, end: int, wanted: int) -> Iterator[tuple[int, int, int]]:
-    """The length-delimited fields numbered `wanted` of the message `data[start:end]`: number, first byte, end.
-    https://protobuf.dev/programming-guides/encoding/"""
-    at = start
-    while at < end:
-        key, at = _varint(data, at)
-        wire = key & 7
-        if wire == 2:
-            size, at = _varint(data, at)
-            if key >> 3 == wanted:
-                yield wanted, at, at + size
-            at += size
-        elif wire == 0:
-            _, at = _varint(data, at)
-        elif wire in (1, 5):
-            at += 8 if wire == 1 else 4
-        else:
-            raise ValueError(f"not an ONNX model: wire type {wire} at byte {at}")
-
-
-def _varint(data: bytes, at: int) -> tuple[int, int]:
-    value = shift = 0
-    while True:
-        byte = data[at]
-        value |= (byte & 127) << shift
-        at, shift = at + 1, shift + 7
-        if byte < 128:
-            return value, at
-
-
-def _field(number: int, payload: bytes) -> bytes:
-    """A length-delimited field."""
-    size, encoded = len(payload), bytearray((number << 3 | 2,))
-    while size > 127:
-        encoded.append(size & 127 | 128)
-        size >>= 7
-    encoded.append(size)
-    return bytes(encoded) + payload
+def _session(model: bytes, threads: int) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    # Its threads must not burn a core that the language model needs.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.log_severity_level = 3
+    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])

@@ -1,10 +1,13 @@
-"""Whisper's encoder and decoder (Radford et al. 2022) with explicit caches, one sequence at a time.
+"""Whisper's encoder and decoder (Radford et al. 2022) with explicit caches, stretches of several sequences at a time.
 
 The encoder may be run on a stretch of frames that attends to cached keys and values of what came before; the decoder on a stretch of
-tokens, likewise. The same arithmetic as the reference where the stretch is everything: `tests/streaming/test_whisper.py` holds it equal
-to `transformers`, and to CTranslate2 running the same file. Neither features nor tokens nor decoding strategy are here.
+tokens, likewise. Every product is made once for the rows of all stretches, attention stretch by stretch (`Span`). The same arithmetic as
+the reference where the stretch is everything: `tests/streaming/test_whisper.py` holds it equal to `transformers`, and to CTranslate2
+running the same file. Neither features nor tokens nor decoding strategy are here.
 """
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -14,8 +17,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from streaming.models.ctranslate2 import WeightsError, WeightsFile, read_weights
+from streaming.models.linear import Dense, Linear, packed_eight
 
-__all__ = ["AttentionCache", "Whisper", "WhisperDecoder", "WhisperEncoder", "WhisperShape", "load_whisper"]
+__all__ = ["AttentionCache", "Silence", "Span", "Whisper", "WhisperDecoder", "WhisperEncoder", "WhisperShape", "load_whisper"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,18 +52,6 @@ class AttentionCache:
         """Positions there is room for."""
         return self.keys.shape[3]
 
-    def copy(self) -> "AttentionCache":
-        """Another cache with the same content."""
-        layers, _, heads, capacity, head_width = self.keys.shape
-        twin = AttentionCache(layers, heads, capacity, head_width, self.keys.dtype, self.keys.device)
-        twin.copy_from(self, 0, capacity)
-        return twin
-
-    def copy_from(self, other: "AttentionCache", start: int, end: int) -> None:
-        """Take positions `start` to `end` of every layer from another cache of the same sizes."""
-        self.keys[:, :, :, start:end] = other.keys[:, :, :, start:end]
-        self.values[:, :, :, start:end] = other.values[:, :, :, start:end]
-
     def write(self, layer: int, start: int, keys: Tensor, values: Tensor) -> None:
         """Put (1, heads, n, width / heads) at positions `start` to `start + n` of a layer. Raises ValueError beyond the capacity."""
         end = start + keys.shape[2]
@@ -71,6 +63,33 @@ class AttentionCache:
     def read(self, layer: int, end: int) -> tuple[Tensor, Tensor]:
         """Keys and values of positions 0 to `end`, each (1, heads, end, width / heads), without a copy."""
         return self.keys[layer, :, :, :end], self.values[layer, :, :, :end]
+
+
+class Silence:
+    """Keys and values of silence at every position of a sequence that holds nothing else, thinned: one position stands for `every`, with
+    the logarithm of that added to its score, so that it weighs as much as those it stands for. Shared by all sequences."""
+
+    def __init__(self, cache: AttentionCache, every: int = 1) -> None:
+        self.every: Final = every
+        self._keys = cache.keys[:, :, :, every // 2 :: every].clone()
+        self._values = cache.values[:, :, :, every // 2 :: every].clone()
+
+    def behind(self, layer: int, start: int) -> tuple[Tensor, Tensor]:
+        """Of the positions from `start` on, each (1, heads, n, width / heads)."""
+        first = -(-start // self.every)
+        return self._keys[layer, :, :, first:], self._values[layer, :, :, first:]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Span:
+    """Rows of a batch that belong to one sequence: `count` of them, standing at `start`, with the sequence's cache. `silence` follows what
+    the cache holds. In the decoder `audio` is what the rows hear: its cache, and how many frames of it are heard before the silence."""
+
+    count: int
+    start: int
+    cache: AttentionCache
+    silence: Silence | None = None
+    audio: tuple[AttentionCache, int] | None = None
 
 
 class WhisperEncoder(nn.Module):
@@ -104,11 +123,11 @@ class WhisperEncoder(nn.Module):
         frames = functional.gelu(self.conv2(hidden))[0].T  # (n, width)
         return frames + self.positions[start:end]
 
-    def forward(self, frames: Tensor, start: int, cache: AttentionCache, reach: int) -> Tensor:
-        """Run stem frames (n, width) standing at `start`: their keys and values are written, and they attend to positions 0 to `reach`, of
-        which those before `start`, and any from start + n on, are what earlier runs left in the cache. Returns (n, width)."""
+    def forward(self, frames: Tensor, spans: Sequence[Span]) -> Tensor:
+        """Run stem frames (n, width), the rows of all spans one after another: their keys and values are written, and they attend to what
+        their cache holds up to their own end, and to the span's silence from there on. Returns (n, width)."""
         for index, layer in enumerate(self.layers):
-            frames = layer(frames, index, start, cache, reach)
+            frames = layer(frames, index, spans)
         normed: Tensor = self.norm(frames)
         return normed
 
@@ -122,6 +141,8 @@ class WhisperDecoder(nn.Module):
         self.embeddings = nn.Parameter(torch.empty(shape.vocabulary, shape.width))
         self.positions = nn.Parameter(torch.empty(shape.text_positions, shape.width))
         self.layers = nn.ModuleList(_DecoderLayer(shape.width, shape.heads) for _ in range(shape.decoder_layers))
+        # The product with `embeddings`, where it is packed.
+        self._head: Linear | None = None
         self.norm = nn.LayerNorm(shape.width)
 
     def new_cache(self) -> AttentionCache:
@@ -140,19 +161,30 @@ class WhisperDecoder(nn.Module):
             assert isinstance(layer, _DecoderLayer)
             layer.attention.listen(frames, index, start, audio)
 
-    def forward(self, tokens: Tensor, start: int, cache: AttentionCache, audio: AttentionCache, heard: int) -> Tensor:
-        """Run token ids (n,) standing at `start` after the `start` cached ones, against the first `heard` audio frames. Returns hidden
-        states (n, width): see `scores`."""
-        count = len(tokens)
-        hidden = self.embeddings[tokens] + self.positions[start : start + count]
+    def forward(self, tokens: Tensor, spans: Sequence[Span]) -> Tensor:
+        """Run token ids (n,), the rows of all spans one after another, each behind what its cache holds and against its span's audio.
+        Returns hidden states (n, width): see `scores`."""
+        at = torch.cat([self.positions[span.start : span.start + span.count] for span in spans])
+        hidden = self.embeddings[tokens] + at
         for index, layer in enumerate(self.layers):
-            hidden = layer(hidden, index, start, cache, audio, heard)
+            hidden = layer(hidden, index, spans)
         normed: Tensor = self.norm(hidden)
         return normed
 
+    def pack(self) -> None:
+        """Keep a second copy of the weights in 8 bits for runs of a few tokens, where that is possible: such a run is as long as reading
+        the weights takes. Once, after loading."""
+        for layer in self.layers:
+            for module in layer.modules():
+                for name, child in list(module.named_children()):
+                    if isinstance(child, nn.Linear):
+                        setattr(module, name, _Product(packed_eight(Dense(child.weight, child.bias))))
+        self._head = packed_eight(Dense(self.embeddings), shared=True)
+
     def scores(self, hidden: Tensor) -> Tensor:
         """Logits of the token that follows each hidden state: (n, width) to float32 (n, vocabulary)."""
-        return functional.linear(hidden, self.embeddings).float()
+        head = self._head or Dense(self.embeddings)
+        return head(hidden).float()
 
 
 class Whisper(nn.Module):
@@ -163,6 +195,17 @@ class Whisper(nn.Module):
         self.shape: Final = shape
         self.encoder = WhisperEncoder(shape)
         self.decoder = WhisperDecoder(shape)
+
+
+class _Product(nn.Module):
+    """A packed linear layer in the place of a plain one."""
+
+    def __init__(self, product: Linear) -> None:
+        super().__init__()
+        self._product = product
+
+    def forward(self, rows: Tensor) -> Tensor:
+        return self._product(rows)
 
 
 class _SelfAttention(nn.Module):
@@ -176,17 +219,21 @@ class _SelfAttention(nn.Module):
         self._heads = heads
         self._causal = causal
 
-    def forward(self, hidden: Tensor, layer: int, start: int, cache: AttentionCache, reach: int) -> Tensor:
-        count = len(hidden)
-        query, key, value = (_split(part, self._heads) for part in self.qkv(self.norm(hidden)).chunk(3, dim=-1))
-        cache.write(layer, start, key, value)
-        keys, values = cache.read(layer, reach)
-        mask = None
-        if self._causal and count > 1:
-            mask = torch.ones(count, reach, dtype=torch.bool, device=hidden.device).tril(start)
-        mixed = functional.scaled_dot_product_attention(query, keys, values, attn_mask=mask)
-        added: Tensor = hidden + self.out(_join(mixed))
+    def forward(self, hidden: Tensor, layer: int, spans: Sequence[Span]) -> Tensor:
+        parts = torch.split(self.qkv(self.norm(hidden)), [span.count for span in spans])
+        added: Tensor = hidden + self.out(_together([self._mix(part, layer, span) for part, span in zip(parts, spans, strict=True)]))
         return added
+
+    def _mix(self, part: Tensor, layer: int, span: Span) -> Tensor:
+        """One span's attention: its fused projections (n, 3 * width) to (n, width)."""
+        query, key, value = (_split(projection, self._heads) for projection in part.chunk(3, dim=-1))
+        span.cache.write(layer, span.start, key, value)
+        end = span.start + span.count
+        keys, values = span.cache.read(layer, end)
+        if not self._causal:
+            return _join(_attend(query, keys, values, layer, end, span.silence))
+        mask = torch.ones(span.count, end, dtype=torch.bool, device=part.device).tril(span.start) if span.count > 1 else None
+        return _join(functional.scaled_dot_product_attention(query, keys, values, attn_mask=mask))
 
 
 class _CrossAttention(nn.Module):
@@ -204,11 +251,16 @@ class _CrossAttention(nn.Module):
         key, value = self.key_value(frames).chunk(2, dim=-1)
         audio.write(layer, start, _split(key, self._heads), _split(value, self._heads))
 
-    def forward(self, hidden: Tensor, layer: int, audio: AttentionCache, heard: int) -> Tensor:
-        query = _split(self.query(self.norm(hidden)), self._heads)
-        keys, values = audio.read(layer, heard)
-        added: Tensor = hidden + self.out(_join(functional.scaled_dot_product_attention(query, keys, values)))
+    def forward(self, hidden: Tensor, layer: int, spans: Sequence[Span]) -> Tensor:
+        parts = torch.split(self.query(self.norm(hidden)), [span.count for span in spans])
+        added: Tensor = hidden + self.out(_together([self._mix(part, layer, span) for part, span in zip(parts, spans, strict=True)]))
         return added
+
+    def _mix(self, part: Tensor, layer: int, span: Span) -> Tensor:
+        assert span.audio is not None
+        audio, heard = span.audio
+        keys, values = audio.read(layer, heard)
+        return _join(_attend(_split(part, self._heads), keys, values, layer, heard, span.silence))
 
 
 class _FeedForward(nn.Module):
@@ -231,8 +283,8 @@ class _EncoderLayer(nn.Module):
         self.self_attention = _SelfAttention(width, heads, causal=False)
         self.feed_forward = _FeedForward(width)
 
-    def forward(self, frames: Tensor, layer: int, start: int, cache: AttentionCache, reach: int) -> Tensor:
-        mixed: Tensor = self.feed_forward(self.self_attention(frames, layer, start, cache, reach))
+    def forward(self, frames: Tensor, layer: int, spans: Sequence[Span]) -> Tensor:
+        mixed: Tensor = self.feed_forward(self.self_attention(frames, layer, spans))
         return mixed
 
 
@@ -243,10 +295,26 @@ class _DecoderLayer(nn.Module):
         self.attention = _CrossAttention(width, heads)
         self.feed_forward = _FeedForward(width)
 
-    def forward(self, hidden: Tensor, layer: int, start: int, cache: AttentionCache, audio: AttentionCache, heard: int) -> Tensor:
-        hidden = self.self_attention(hidden, layer, start, cache, start + len(hidden))
-        mixed: Tensor = self.feed_forward(self.attention(hidden, layer, audio, heard))
+    def forward(self, hidden: Tensor, layer: int, spans: Sequence[Span]) -> Tensor:
+        hidden = self.self_attention(hidden, layer, spans)
+        mixed: Tensor = self.feed_forward(self.attention(hidden, layer, spans))
         return mixed
+
+
+def _attend(query: Tensor, keys: Tensor, values: Tensor, layer: int, end: int, silence: Silence | None) -> Tensor:
+    """Attention of (1, heads, n, width / heads) to what is held up to `end`, and to silence behind it."""
+    if silence is None:
+        return functional.scaled_dot_product_attention(query, keys, values)
+    quiet_keys, quiet_values = silence.behind(layer, end)
+    held = keys.shape[2]
+    keys, values = torch.cat((keys, quiet_keys), dim=2), torch.cat((values, quiet_values), dim=2)
+    weight = query.new_zeros(1, 1, 1, keys.shape[2])
+    weight[..., held:] = math.log(silence.every)
+    return functional.scaled_dot_product_attention(query, keys, values, attn_mask=weight.expand(1, 1, query.shape[2], -1))
+
+
+def _together(parts: Sequence[Tensor]) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(list(parts))
 
 
 def _split(states: Tensor, heads: int) -> Tensor:
@@ -297,7 +365,9 @@ def load_whisper(path: Path, dtype: torch.dtype = torch.bfloat16, device: str = 
             raise WeightsError(f"{path}: {_ctranslate2_name(name)} is {tensor.dtype} {tuple(tensor.shape)}, expected {tuple(wanted.shape)}")
         state[name] = tensor.to(device=device, dtype=dtype, copy=True)
     model.load_state_dict(state, assign=True)
-    return model.eval().requires_grad_(False)
+    model.eval().requires_grad_(False)
+    model.decoder.pack()
+    return model
 
 
 def _ctranslate2_name(name: str) -> str:

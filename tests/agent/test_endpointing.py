@@ -115,23 +115,3 @@ def test_more_eager_is_never_slower_and_auto_is_medium():
     for n in range(101):
         low, medium, auto, high = (semantic_wait_ms(e, n / 100) for e in (Eagerness.LOW, Eagerness.MEDIUM, Eagerness.AUTO, Eagerness.HIGH))
         assert low > medium == auto > high
-
-
-def test_what_words_tell_counts_beside_the_scores_from_when_they_came(monkeypatch):
-    monkeypatch.setattr("agent.endpointing.words_belief", lambda text: 0.97 if text.endswith("?") else None)
-    plain = first_decision(paused(Endpointer(SemanticVad()), (96, 0.97)))
-    for words, decided in (("What is", plain), ("What is it?", plain)):
-        endpointer = paused(Endpointer(SemanticVad()), (96, 0.97))
-        endpointer.worded(STOPPED, words)
-        assert first_decision(endpointer) == decided
-    unscored = paused(Endpointer(SemanticVad()))
-    unscored.decide(STOPPED + 300 * MS)
-    unscored.worded(STOPPED, "What is it?")
-    assert unscored.decide(STOPPED + 300 * MS) == STOPPED + 300 * MS  # not in the past
-
-
-def test_words_of_another_pause_are_late(monkeypatch):
-    monkeypatch.setattr("agent.endpointing.words_belief", lambda _: 0.97)
-    endpointer = paused(Endpointer(SemanticVad()))
-    endpointer.worded(STOPPED - 1, "What is it?")
-    assert first_decision(endpointer) == first_decision(paused(Endpointer(SemanticVad())))

@@ -41,7 +41,7 @@ from agent.events import (
     UpdateSession,
 )
 from agent.settings import SessionSettings
-from server.engine_link import LocalEngineLink
+from server.engine_link import EngineLink, LocalEngineLink
 from server.limits import Limits
 from server.serve import ServeOptions, serve
 from server.sessions import ConversationFactory
@@ -189,7 +189,9 @@ class Client:
 Start = Callable[..., "asyncio.Future[Served]"]
 
 
-async def _start(stack: AsyncExitStack, engine: Engine | None, factory: ConversationFactory | None, options: ServeOptions) -> Served:
+async def _start(
+    stack: AsyncExitStack, engine: Engine | None, link: EngineLink | None, factory: ConversationFactory | None, options: ServeOptions
+) -> Served:
     dialogues: list[PlainDialogue] = []
 
     def plain(session_id: str, seed: int) -> PlainDialogue:
@@ -198,7 +200,7 @@ async def _start(stack: AsyncExitStack, engine: Engine | None, factory: Conversa
 
     engine = engine or ScriptedEngine()
     stop, address = asyncio.Event(), asyncio.get_running_loop().create_future()
-    link = LocalEngineLink(engine)
+    link = link or LocalEngineLink(engine)
     task = asyncio.create_task(serve(options, link, factory or plain, stop=stop, announce=address.set_result))
     await asyncio.wait({task, address}, return_when=asyncio.FIRST_COMPLETED)
     if task.done():
@@ -214,12 +216,14 @@ async def _start(stack: AsyncExitStack, engine: Engine | None, factory: Conversa
 
 @pytest.fixture
 async def start() -> AsyncIterator[Callable[..., object]]:
-    """`await start(engine, factory=..., limits=..., api_keys=...)` gives a `Served`; everything is stopped at the end."""
+    """`await start(engine, link=..., factory=..., limits=..., api_keys=...)` gives a `Served`; everything is stopped at the end."""
     async with AsyncExitStack() as stack:
 
-        async def start_server(engine: Engine | None = None, *, factory: ConversationFactory | None = None, **options: object) -> Served:
+        async def start_server(
+            engine: Engine | None = None, *, link: EngineLink | None = None, factory: ConversationFactory | None = None, **options: object
+        ) -> Served:
             defaults = ServeOptions(port=0, drain_seconds=0.2, limits=Limits())
-            return await _start(stack, engine, factory, replace(defaults, **options))
+            return await _start(stack, engine, link, factory, replace(defaults, **options))
 
         yield start_server
 

@@ -30,6 +30,7 @@ from streaming.events import (
     AudioReady,
     EndOfTurnScore,
     EngineFailed,
+    EngineLost,
     FinishReason,
     Listened,
     OverlapKind,
@@ -43,6 +44,7 @@ from streaming.events import (
     TranscriptDelta,
     TranscriptDone,
     TranscriptFailed,
+    TranscriptProvisional,
     Usage,
     WordMark,
 )
@@ -84,6 +86,7 @@ EVENTS: list[Event] = [
     Listened(4),
     OverlapScore(5, OverlapKind.ECHO, 0.5),
     TranscriptDelta("i", " yóu", 0.9, "en"),
+    TranscriptProvisional("i", 7, "you", 0.9),
     TranscriptDone("i", "you", 0.9, "en"),
     TranscriptFailed("i", "why"),
     TextDelta("r", "text"),
@@ -91,6 +94,7 @@ EVENTS: list[Event] = [
     ToolCallReady("r", 0, "f", "{}"),
     ResponseFinished("r", FinishReason.LENGTH, None, Usage(1, 2, 3, 4)),
     EngineFailed("dead"),
+    EngineLost("dying"),
 ]
 
 

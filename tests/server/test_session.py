@@ -10,7 +10,6 @@ import pytest
 from agent.conversation import Conversation
 from agent.settings import SessionSettings
 from server.limits import Limits
-from server.metrics import Metrics
 from server.outbox import Outbox
 from server.realtime.codec import Codec
 from server.realtime.dialect import Dialect
@@ -85,7 +84,20 @@ def make(plain, link):
         limits = limits or Limits()
         codec = Codec("sess_1", Dialect.GA, limits, 0)
         clock = asyncio.get_running_loop().time
-        return Session(SessionParts("sess_1", 1, SessionSettings(), conversation("sess_1", 1), codec, link, limits, clock, Metrics()))
+        return Session(
+            SessionParts(
+                "sess_1",
+                1,
+                SessionSettings(),
+                conversation("sess_1", 1),
+                codec,
+                link,
+                limits,
+                clock,
+                lambda _turn: None,
+                lambda _adopted, _tokens: None,
+            )
+        )
 
     return make_session
 

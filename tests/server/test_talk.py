@@ -167,7 +167,7 @@ async def test_a_turn_is_spoken_at_pace_and_accounted_for() -> None:
     assert len(caller.speaker.parts[0].pcm) == 240 + 4_800
     session = next(event["session"] for event in peers[0].received if event["type"] == "session.update")
     assert session["audio"]["input"]["turn_detection"] == {"type": "semantic_vad"}
-    assert session["vivavoce"] == {"playback": True, "ledger": True}
+    assert session["vivavoce"] == {"playback": True, "ledger": True, "speculation": True}
 
 
 async def test_the_microphone_goes_on_between_turns_and_playback_is_reported() -> None:

@@ -1,16 +1,28 @@
-"""Models small enough for every test, with random weights: a speech recogniser of 60 words, and a language model of 300 tokens."""
+"""Models small enough for every test, with random weights: a speech recogniser of 60 words, and a language model of 300 tokens; and a way
+to write ONNX models by hand."""
 
+from collections.abc import Iterator, Sequence
+
+import numpy as np
 import pytest
 import torch
 from tokenizers import Tokenizer, decoders, pre_tokenizers
 from tokenizers.models import BPE, WordLevel
 from tokenizers.trainers import BpeTrainer
 
+from streaming.audio import Samples
+from streaming.chat import ChatTemplate
 from streaming.decoder import LlamaLanguageModel
+from streaming.engine import Parts
+from streaming.events import WordMark
 from streaming.models.llama import Llama, LlamaShape
 from streaming.models.weights import Matrix, assemble
 from streaming.models.whisper import Whisper, WhisperShape
 from streaming.recogniser import Recogniser
+from streaming.replying import Writer
+from streaming.sampling import Sampling
+from streaming.tts import Speech
+from streaming.vad import VadState
 
 COMMANDS = ("endoftext", "startoftranscript", "en", "de", "transcribe", "nocaptions", "notimestamps", "0.00")
 
@@ -45,6 +57,43 @@ def tiny_recogniser(tiny_whisper: Whisper) -> Recogniser:
 def tiny_language_model() -> LlamaLanguageModel:
     """A random decoder, float32, 256 positions, with a byte-level tokenizer of 300 tokens learned from a few sentences. What it says is
     nonsense, but always the same."""
+    return random_language_model(256)
+
+
+@pytest.fixture(scope="session")
+def tiny_parts(tiny_recogniser: Recogniser) -> Parts:
+    """Everything an engine needs, tiny: a VAD that hears loudness, a score that is always 0.9, a voice of one tone a word."""
+    model = random_language_model(1_536)
+    return Parts(LoudnessVad(), SureTurns(), tiny_recogniser, Writer(model, ChatTemplate(model), Sampling()), ToneVoice())
+
+
+class LoudnessVad:
+    """Speech is what is louder than 0.01."""
+
+    def step(self, windows: Samples, states: Sequence[VadState]) -> tuple[list[float], list[VadState]]:
+        return [float(np.sqrt(np.mean(window**2)) > 0.01) for window in windows], list(states)
+
+
+class SureTurns:
+    """Every pause is scored 0.9."""
+
+    def score(self, _pcm: Samples) -> float:
+        return 0.9
+
+
+class ToneVoice:
+    """A clause is 100 samples a word, each of them the word's length."""
+
+    def speak(self, text: str, _rate: int, _speed: float = 1.0, *, prompt: bool = False) -> Iterator[Speech]:
+        del prompt
+        words = text.split()
+        if words:
+            pcm = np.concatenate([np.full(100, len(word), np.int16) for word in words])
+            yield Speech(pcm, (WordMark(len(text), len(pcm)),), False)
+
+
+def random_language_model(context: int) -> LlamaLanguageModel:
+    """A random decoder with a byte-level tokenizer; the same for every context."""
     tokenizer = Tokenizer(BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Digits(True), pre_tokenizers.ByteLevel(add_prefix_space=False)])
     tokenizer.decoder = decoders.ByteLevel()
@@ -54,7 +103,7 @@ def tiny_language_model() -> LlamaLanguageModel:
     tokenizer.train_from_iterator(
         ["system user assistant", "What is the weather in Paris today?", "It is the best time of the year."], trainer
     )
-    shape = LlamaShape(vocabulary=304, layers=2, width=32, hidden=48, heads=4, kv_heads=2, head_width=8, context=256)
+    shape = LlamaShape(vocabulary=304, layers=2, width=32, hidden=48, heads=4, kv_heads=2, head_width=8, context=context)
     generator = torch.Generator().manual_seed(7)
 
     def find(name: str) -> Matrix | None:
@@ -67,4 +116,39 @@ def tiny_language_model() -> LlamaLanguageModel:
             return None
         return Matrix(torch.randn(sizes[kind], generator=generator) * 0.3 if kind in sizes else torch.ones(32))
 
-    return LlamaLanguageModel(Llama(shape, assemble(shape, find, torch.float32)), tokenizer)
+    return LlamaLanguageModel(Llama(shape, assemble(shape, find, torch.float32)), tokenizer, context=context)
+
+
+class Onnx:
+    """Writes small ONNX models, byte by byte (onnx.proto3)."""
+
+    # IR version 8; operator set 15.
+    HEAD, TAIL = b"\x08\x08", b"\x42\x02\x10\x0f"
+
+    def field(self, number: int, payload: bytes) -> bytes:
+        """A length-delimited field of at most 16 kB."""
+        assert len(payload) < 1 << 14
+        size = bytes((len(payload),)) if len(payload) < 128 else bytes((len(payload) & 127 | 128, len(payload) >> 7))
+        return bytes((number << 3 | 2,)) + size + payload
+
+    def node(self, name: str, kind: str, inputs: str, outputs: str) -> bytes:
+        """A node; its tensors are separated by spaces."""
+        tensors = [(1, each) for each in inputs.split()] + [(2, each) for each in outputs.split()]
+        return self.field(1, b"".join(self.field(number, each.encode()) for number, each in (*tensors, (3, name), (4, kind))))
+
+    def weight(self, name: str, value: float) -> bytes:
+        """An initializer: a float scalar (data_type 1, raw_data)."""
+        return self.field(5, b"\x10\x01" + self.field(9, np.float32(value).tobytes()) + self.field(8, name.encode()))
+
+    def value(self, number: int, name: str) -> bytes:
+        """The declaration of a float tensor: an input (11), an output (12) or one between (13)."""
+        return self.field(number, self.field(1, name.encode()) + self.field(2, b"\x0a\x02\x08\x01"))
+
+    def model(self, *graph: bytes) -> bytes:
+        """A model of these nodes, weights and declarations."""
+        return self.HEAD + self.field(7, self.field(2, b"g") + b"".join(graph)) + self.TAIL
+
+
+@pytest.fixture(scope="session")
+def onnx() -> Onnx:
+    return Onnx()

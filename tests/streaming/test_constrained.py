@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Generator
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -12,9 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from streaming.batching import Call, Work, completed
 from streaming.chat import ChatTemplate
 from streaming.constrained import Schema, SchemaWriter
-from streaming.decoder import ContextFullError, LlamaLanguageModel, TokenSequence
+from streaming.decoder import ContextFullError, Extend, LlamaLanguageModel, Prompt, TokenSequence
 from streaming.events import ContextMessage
 
 
@@ -28,38 +29,33 @@ class _Dreaming:
         self.sequence = model.sequence
         self._random = torch.Generator().manual_seed(seed)
 
-    def sync(self, sequence: TokenSequence, tokens: list[int]) -> Generator[int, None, None]:
-        if len(tokens) >= self.context:
-            raise ContextFullError("full")
-        sequence.tokens[:] = tokens
-        sequence.logits = self._logits()
-        yield 1
+    @property
+    def rows_at_once(self) -> int:
+        return 64
 
-    def append(self, sequence: TokenSequence, token: int) -> Tensor:
-        sequence.tokens.append(token)
-        sequence.logits = self._logits()
-        return sequence.logits
+    def sync(self, sequence: TokenSequence, prompt: Prompt) -> Work[None]:
+        if len(prompt.tokens) >= self.context:
+            raise ContextFullError("full")
+        sequence.rewind(0)
+        yield Extend(self, sequence, prompt.tokens, scored=True)
+
+    def append(self, sequence: TokenSequence, token: int) -> Work[None]:
+        yield Extend(self, sequence, [token], scored=True)
+
+    def run(self, calls: Sequence[Call]) -> None:
+        for call in calls:
+            assert isinstance(call, Extend)
+            call.sequence.tokens.extend(call.tokens)
+            call.sequence.logits = self._logits()
 
     def _logits(self) -> Tensor:
         return torch.randn(len(self.token_texts()), generator=self._random)
 
 
-def _written(work: Generator[None, None, str]) -> str:
-    text = ""
-
-    def run() -> Generator[None, None, None]:
-        nonlocal text
-        text = yield from work
-
-    for _ in run():
-        pass
-    return text
-
-
 def _write(model: _Dreaming, schema: Schema) -> str:
     sequence = model.sequence()
-    list(model.sync(sequence, [5]))
-    return _written(SchemaWriter(model).write(sequence, schema))
+    completed(model.sync(sequence, Prompt([5])))
+    return completed(SchemaWriter(model).write(sequence, schema))
 
 
 def _follows(value: object, schema: Schema) -> bool:
@@ -185,8 +181,8 @@ def test_strings_and_the_whole_are_bounded(tiny_language_model: LlamaLanguageMod
     assert 60 <= len(one["a"]) <= 64
     many = {"properties": {"a": {"type": "array", "items": {"type": "array", "items": {}}}}, "required": ["a"]}
     sequence = model.sequence()
-    list(model.sync(sequence, [5]))
-    assert json.loads(_written(SchemaWriter(model).write(sequence, many)))["a"]
+    completed(model.sync(sequence, Prompt([5])))
+    assert json.loads(completed(SchemaWriter(model).write(sequence, many)))["a"]
     assert len(sequence.tokens) < 384 + 64 + 20
 
 
@@ -196,13 +192,13 @@ def test_no_room_is_an_error_not_a_broken_text(tiny_language_model: LlamaLanguag
         _write(model, {"properties": {"name": {"type": "string", "minLength": 60}}, "required": ["name"]})
 
 
-def test_the_model_reads_what_was_written(tiny_language_model: LlamaLanguageModel) -> None:
+def test_the_model_reads_what_wascompleted(tiny_language_model: LlamaLanguageModel) -> None:
     """With a real sequence: the ledger holds the text itself, tokenised as one piece where nothing was chosen."""
     model, sequence = tiny_language_model, tiny_language_model.sequence()
     prompt = model.encode("call: ")
-    list(model.sync(sequence, prompt))
+    completed(model.sync(sequence, Prompt(prompt)))
     schema = {"properties": {"city": {"type": "string", "maxLength": 3, "minLength": 3}, "n": {"const": 1}}, "required": ["city", "n"]}
-    text = _written(SchemaWriter(model).write(sequence, schema))
+    text = completed(SchemaWriter(model).write(sequence, schema))
     assert text.startswith('{"city": "')
     # Random bytes that are no UTF-8 are in the ledger, not in the text.
     assert text.startswith(model.decode(sequence.tokens[len(prompt) :]).replace("\ufffd", ""))
@@ -229,5 +225,5 @@ def test_the_pocket_model_asks_for_the_right_city(pocket: LlamaLanguageModel, qu
     )
     messages = (ContextMessage("user", "item_1", question), ContextMessage("user", "", asked))
     sequence = pocket.sequence()
-    list(pocket.sync(sequence, ChatTemplate(pocket).reply_prompt(messages, {}, 2_000)))
-    assert json.loads(_written(SchemaWriter(pocket).write(sequence, CITY))) == {"city": city}
+    completed(pocket.sync(sequence, ChatTemplate(pocket).reply_prompt(messages, {}, 2_000)))
+    assert json.loads(completed(SchemaWriter(pocket).write(sequence, CITY))) == {"city": city}

@@ -7,14 +7,24 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from streaming.decoder import ContextFullError, LlamaLanguageModel, TokenSequence
+from streaming.batching import completed
+from streaming.decoder import ContextFullError, LlamaLanguageModel, Prompt, TokenSequence
 
 PROMPT = st.lists(st.integers(3, 299), min_size=1, max_size=200)
 
 
+def _sync(model: LlamaLanguageModel, sequence: TokenSequence, tokens: list[int]) -> list[int]:
+    """Brings the sequence in line; how many tokens each call computed."""
+    work, rows = model.sync(sequence, Prompt(tokens)), []
+    for call in work:
+        call.station.run([call])
+        rows.append(call.rows)
+    return rows
+
+
 def _fresh(model: LlamaLanguageModel, tokens: list[int]) -> torch.Tensor:
     sequence = model.sequence()
-    assert sum(model.sync(sequence, tokens)) == len(tokens)
+    assert sum(_sync(model, sequence, tokens)) == len(tokens)
     assert sequence.logits is not None
     return sequence.logits
 
@@ -31,55 +41,57 @@ def test_after_any_history_a_sequence_is_as_good_as_new(
 ) -> None:
     model, sequence = tiny_language_model, tiny_language_model.sequence()
     for prompt in prompts:
-        list(model.sync(sequence, prompt))
+        _sync(model, sequence, prompt)
         assert sequence.tokens == prompt
         for token in range(10, 10 + appended):
-            model.append(sequence, token)
+            completed(model.append(sequence, token))
     _same(sequence, _fresh(model, sequence.tokens))
 
 
 def test_only_what_is_missing_is_computed(tiny_language_model: LlamaLanguageModel) -> None:
     model, sequence = tiny_language_model, tiny_language_model.sequence()
     tokens = list(range(10, 60))
-    assert list(model.sync(sequence, tokens)) == [50]
-    assert list(model.sync(sequence, tokens)) == []
-    assert list(model.sync(sequence, [*tokens, 70, 71])) == [2]
-    assert list(model.sync(sequence, [*tokens[:40], 90, 91, 92])) == [3]
+    assert _sync(model, sequence, tokens) == [50]
+    assert _sync(model, sequence, tokens) == []
+    assert _sync(model, sequence, [*tokens, 70, 71]) == [2]
+    assert _sync(model, sequence, [*tokens[:40], 90, 91, 92]) == [3]
     # A prefix of what is held: the logits after its last token were not kept.
-    assert list(model.sync(sequence, tokens[:30])) == [1]
+    assert _sync(model, sequence, tokens[:30]) == [1]
     _same(sequence, _fresh(model, tokens[:30]))
 
 
 def test_a_long_prompt_is_computed_in_pieces_and_may_be_left_half_way(tiny_language_model: LlamaLanguageModel) -> None:
     model, sequence = tiny_language_model, tiny_language_model.sequence()
     tokens = [3 + n % 200 for n in range(200)]
-    assert list(model.sync(sequence, tokens)) == [128, 72]
+    assert _sync(model, sequence, tokens) == [64, 64, 64, 8]
     other = [299, *tokens[1:]]
-    work = model.sync(sequence, other)
-    assert next(work) == 128
+    work = model.sync(sequence, Prompt(other))
+    call = next(work)
+    call.station.run([call])
+    next(work)  # not made: it is dropped with the work
     work.close()
-    assert sequence.tokens == other[:128]
+    assert sequence.tokens == other[:64]
     assert sequence.logits is None
-    assert list(model.sync(sequence, other)) == [72]
+    assert _sync(model, sequence, other) == [64, 64, 8]
     _same(sequence, _fresh(model, other))
 
 
 def test_a_prompt_that_does_not_fit_changes_nothing(tiny_language_model: LlamaLanguageModel) -> None:
     model, sequence = tiny_language_model, tiny_language_model.sequence()
-    list(model.sync(sequence, [5, 6, 7]))
+    _sync(model, sequence, [5, 6, 7])
     with pytest.raises(ContextFullError, match="256 tokens do not fit the 256"):
-        model.sync(sequence, [5] * 256)
+        model.sync(sequence, Prompt([5] * 256))
     with pytest.raises(ValueError, match="at least one token"):
-        model.sync(sequence, [])
+        model.sync(sequence, Prompt([]))
     assert sequence.tokens == [5, 6, 7]
 
 
 def test_the_last_position_can_be_used_and_no_more(tiny_language_model: LlamaLanguageModel) -> None:
     model, sequence = tiny_language_model, tiny_language_model.sequence()
-    list(model.sync(sequence, [5] * 255))
-    model.append(sequence, 6)
+    _sync(model, sequence, [5] * 255)
+    completed(model.append(sequence, 6))
     with pytest.raises(ContextFullError, match="all 256 positions"):
-        model.append(sequence, 7)
+        completed(model.append(sequence, 7))
     assert len(sequence.tokens) == 256
 
 
@@ -116,11 +128,11 @@ def test_the_pocket_model_knows_the_capital_of_france(parts: Path) -> None:
     start, end = model.control("<|im_start|>"), model.control("<|im_end|>")
     question = [start, *model.encode("user\nWhat is the capital of France?"), end, *model.encode("\n"), start, *model.encode("assistant\n")]
     sequence = model.sequence()
-    list(model.sync(sequence, question))
+    _sync(model, sequence, question)
     said: list[int] = []
     while (token := int(_logits(sequence).argmax())) != model.end_token and len(said) < 30:
         said.append(token)
-        model.append(sequence, token)
+        completed(model.append(sequence, token))
     assert model.decode(said) == "The capital of France is Paris."
     assert model.context == 4_096
 

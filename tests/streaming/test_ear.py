@@ -1,6 +1,7 @@
 """The Ear on real speech with the real VAD and a model that notes what it is asked; on scripted probabilities where positions matter."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
@@ -11,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streaming.audio import AudioFrame, Samples
-from streaming.ear import Ear
+from streaming.ear import Ear, Ears
 from streaming.events import ConfigureEar, EarEvent, EndOfTurnScore, Listened, SpeechStarted, SpeechStopped
-from streaming.turn import TURN_SAMPLES
-from streaming.vad import WINDOW, SileroVad, VadState, silero_model
+from streaming.turn import TURN_SAMPLES, EndOfTurnModel
+from streaming.vad import WINDOW, SileroVad, SpeechModel, VadState, silero_model
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 MARKS = [96, 192, 384, 704, 1_088, 1_600]  # ms of silence at which a pause is scored
@@ -51,7 +52,30 @@ def dialogue() -> Samples:
     return np.concatenate((np.zeros(5_000, np.float32), first, np.zeros(16_000, np.float32), second, np.zeros(32_000, np.float32)))
 
 
-def hear(ear: Ear, pcm: Samples, cuts: Sequence[int] = (), at: int = 0) -> list[EarEvent]:
+@dataclass
+class Listener:
+    """An Ear and the VAD that judges for it: `Ears` of one session."""
+
+    ears: Ears
+    ear: Ear
+
+    def push(self, frame: AudioFrame) -> list[EarEvent]:
+        self.ears.push("s", frame)
+        events: list[EarEvent] = []
+        while found := self.ears.step():
+            events += [event for _, event in found]
+        return events
+
+
+def heard_by(vad: SpeechModel, turn: EndOfTurnModel | None) -> Listener:
+    ears = Ears(vad, turn)
+    ears.open("s")
+    ear = ears.find("s")
+    assert ear is not None
+    return Listener(ears, ear)
+
+
+def hear(ear: Listener, pcm: Samples, cuts: Sequence[int] = (), at: int = 0) -> list[EarEvent]:
     bounds = sorted({0, len(pcm), *(c % len(pcm) for c in cuts)})
     return [event for a, b in pairwise(bounds) for event in ear.push(AudioFrame(pcm[a:b], at + a))]
 
@@ -69,7 +93,7 @@ def without_listened(events: list[EarEvent]) -> list[EarEvent]:
 
 
 def test_two_questions_are_two_stretches_of_speech(vad, dialogue):
-    facts = [e for e in without_listened(hear(Ear(vad, None), dialogue)) if not isinstance(e, EndOfTurnScore)]
+    facts = [e for e in without_listened(hear(heard_by(vad, None), dialogue)) if not isinstance(e, EndOfTurnScore)]
     assert [type(e) for e in facts] == [SpeechStarted, SpeechStopped, SpeechStarted, SpeechStopped]
     assert [e.at for e in facts] == sorted(e.at for e in facts)
     # Where they are by construction, to 100 ms; the end of a word fades out.
@@ -81,17 +105,17 @@ def test_two_questions_are_two_stretches_of_speech(vad, dialogue):
 @settings(max_examples=12, deadline=None)
 @given(cuts=st.lists(st.integers(0, 200_000), max_size=30))
 def test_any_split_gives_the_same_events(vad, dialogue, cuts):
-    assert hear(Ear(vad, NotedTurns()), dialogue, cuts) == hear(Ear(vad, NotedTurns()), dialogue)
+    assert hear(heard_by(vad, NotedTurns()), dialogue, cuts) == hear(heard_by(vad, NotedTurns()), dialogue)
 
 
 def test_20_ms_frames_give_the_same_events(vad, dialogue):
-    whole = hear(Ear(vad, NotedTurns()), dialogue)
-    assert hear(Ear(vad, NotedTurns()), dialogue, range(0, len(dialogue), 320)) == whole
+    whole = hear(heard_by(vad, NotedTurns()), dialogue)
+    assert hear(heard_by(vad, NotedTurns()), dialogue, range(0, len(dialogue), 320)) == whole
     assert sum(isinstance(e, EndOfTurnScore) for e in whole) >= 8
 
 
 def test_every_window_is_listened_to_and_closes_its_events(vad, dialogue):
-    events = hear(Ear(vad, NotedTurns()), dialogue, at=700)
+    events = hear(heard_by(vad, NotedTurns()), dialogue, at=700)
     listened = [e.at for e in events if isinstance(e, Listened)]
     assert listened == [700 + WINDOW * (n + 1) for n in range(len(dialogue) // WINDOW)]
     position = 700
@@ -103,17 +127,17 @@ def test_every_window_is_listened_to_and_closes_its_events(vad, dialogue):
 
 
 def test_scores_come_at_fixed_amounts_of_silence():
-    events = hear(Ear(ScriptedVad(), NotedTurns()), scripted((0, 10), (0.9, 20), (0, 60)))
+    events = hear(heard_by(ScriptedVad(), NotedTurns()), scripted((0, 10), (0.9, 20), (0, 60)))
     stopped = 30 * WINDOW
     assert [e.at - stopped for e in events if isinstance(e, EndOfTurnScore)] == [ms * 16 for ms in MARKS]
     first = events.index(next(e for e in events if isinstance(e, EndOfTurnScore)))
     assert events[first - 1] == SpeechStopped(at=stopped, probability=0.0)
-    assert events[first + 1] == Listened(stopped + 3 * WINDOW)
+    assert events[first + 1] == Listened(stopped + 3 * WINDOW, silence=3 * WINDOW)
 
 
 def test_a_score_is_of_the_turn_with_its_pre_roll_up_to_now():
     turns, pcm = NotedTurns(), scripted((0, 20), (0.9, 20), (0, 12))
-    hear(Ear(ScriptedVad(), turns), pcm)
+    hear(heard_by(ScriptedVad(), turns), pcm)
     onset, stopped = 20 * WINDOW, 40 * WINDOW
     assert np.array_equal(turns.heard[0], pcm[onset - PRE_ROLL : stopped + 3 * WINDOW])
     assert np.array_equal(turns.heard[1], pcm[onset - PRE_ROLL : stopped + 6 * WINDOW])
@@ -121,7 +145,7 @@ def test_a_score_is_of_the_turn_with_its_pre_roll_up_to_now():
 
 def test_a_turn_goes_on_after_a_pause():
     turns, pcm = NotedTurns(), scripted((0, 20), (0.9, 20), (0, 10), (0.9, 20), (0, 4))
-    events = hear(Ear(ScriptedVad(), turns), pcm)
+    events = hear(heard_by(ScriptedVad(), turns), pcm)
     assert len(turns.heard) == 3
     assert np.array_equal(turns.heard[2], pcm[20 * WINDOW - PRE_ROLL : 73 * WINDOW])
     assert sum(isinstance(e, SpeechStarted) for e in events) == 2
@@ -129,19 +153,19 @@ def test_a_turn_goes_on_after_a_pause():
 
 def test_a_long_turn_is_scored_on_its_last_seconds_only():
     turns, pcm = NotedTurns(), scripted((0.9, 900), (0, 4))
-    hear(Ear(ScriptedVad(), turns), pcm)
+    hear(heard_by(ScriptedVad(), turns), pcm)
     assert np.array_equal(turns.heard[0][-TURN_SAMPLES:], pcm[903 * WINDOW - TURN_SAMPLES : 903 * WINDOW])
     assert len(turns.heard[0]) <= TURN_SAMPLES + PRE_ROLL
 
 
 def test_after_a_commit_the_pause_is_scored_no_more_and_the_next_turn_begins_anew():
     turns = NotedTurns()
-    ear = Ear(ScriptedVad(), turns)
+    ear = heard_by(ScriptedVad(), turns)
     pcm = scripted((0, 5), (0.9, 20), (0, 10), (0, 40), (0.9, 20), (0, 4))
     committed = 35 * WINDOW
     hear(ear, pcm[:committed])
     assert len(turns.heard) == 2
-    ear.forget(committed)
+    ear.ear.forget(committed)
     events = hear(ear, pcm[committed:], at=committed)
     assert len(turns.heard) == 3
     assert np.array_equal(turns.heard[2], pcm[75 * WINDOW - PRE_ROLL : 98 * WINDOW])
@@ -150,62 +174,55 @@ def test_after_a_commit_the_pause_is_scored_no_more_and_the_next_turn_begins_ane
 
 def test_the_pre_roll_does_not_reach_into_the_committed_turn():
     turns = NotedTurns()
-    ear = Ear(ScriptedVad(), turns)
+    ear = heard_by(ScriptedVad(), turns)
     pcm = scripted((0.9, 20), (0, 4), (0.9, 20), (0, 4))
     hear(ear, pcm[: 23 * WINDOW])
-    ear.forget(23 * WINDOW)
+    ear.ear.forget(23 * WINDOW)
     hear(ear, pcm[23 * WINDOW :], at=23 * WINDOW)
     assert np.array_equal(turns.heard[-1], pcm[23 * WINDOW : 47 * WINDOW])
 
 
 def test_speech_across_a_cleared_buffer_is_reported_anew():
-    ear = Ear(ScriptedVad(), None)
+    ear = heard_by(ScriptedVad(), None)
     pcm = scripted((0.9, 40))
     assert without_listened(hear(ear, pcm[: 20 * WINDOW])) == [SpeechStarted(at=0, probability=pytest.approx(0.9))]
-    ear.forget(20 * WINDOW)
+    ear.ear.forget(20 * WINDOW)
     assert [e.at for e in without_listened(hear(ear, pcm[20 * WINDOW :], at=20 * WINDOW))] == [20 * WINDOW]
 
 
 def test_speech_that_began_after_the_commit_is_kept():
     turns = NotedTurns()
-    ear = Ear(ScriptedVad(), turns)
+    ear = heard_by(ScriptedVad(), turns)
     pcm = scripted((0.9, 20), (0, 20), (0.9, 20), (0, 4))
     hear(ear, pcm[: 50 * WINDOW])
-    ear.forget(30 * WINDOW)
+    ear.ear.forget(30 * WINDOW)
     events = hear(ear, pcm[50 * WINDOW :], at=50 * WINDOW)
     assert [type(e) for e in without_listened(events)] == [SpeechStopped, EndOfTurnScore]
     assert np.array_equal(turns.heard[-1], pcm[40 * WINDOW - PRE_ROLL : 63 * WINDOW])
 
 
 def test_an_onset_never_lies_before_what_was_forgotten():
-    ear = Ear(ScriptedVad(), None)
+    ear = heard_by(ScriptedVad(), None)
     pcm = scripted((0, 5), (0.9, 10))
     hear(ear, pcm[: 6 * WINDOW])
-    ear.forget(5 * WINDOW + 100)
+    ear.ear.forget(5 * WINDOW + 100)
     events = without_listened(hear(ear, pcm[6 * WINDOW :], at=6 * WINDOW))
     assert [e.at for e in events] == [5 * WINDOW + 100]
 
 
 def test_configure_sets_the_threshold_and_turns_scoring_off():
     turns = NotedTurns()
-    ear = Ear(ScriptedVad(), turns)
-    ear.configure(ConfigureEar(threshold=0.95))
+    ear = heard_by(ScriptedVad(), turns)
+    ear.ear.configure(ConfigureEar(threshold=0.95))
     assert without_listened(hear(ear, scripted((0.9, 20), (0, 10)))) == []
-    ear.reset()
-    ear.configure(ConfigureEar(threshold=0.5, end_of_turn=False))
+    ear.ear.reset()
+    ear.ear.configure(ConfigureEar(threshold=0.5, end_of_turn=False))
     assert len(without_listened(hear(ear, scripted((0.9, 20), (0, 60))))) == 2
     assert turns.heard == []
 
 
-def test_reset_hears_as_if_for_the_first_time(vad, dialogue):
-    ear = Ear(vad, NotedTurns())
-    first = hear(ear, dialogue)
-    ear.reset()
-    assert hear(ear, dialogue) == first
-
-
 def test_a_gap_in_the_input_is_a_bug_of_the_caller():
-    ear = Ear(ScriptedVad(), None)
+    ear = heard_by(ScriptedVad(), None)
     ear.push(AudioFrame(np.zeros(100, np.float32), 0))
     with pytest.raises(AssertionError, match="expected 100"):
         ear.push(AudioFrame(np.zeros(100, np.float32), 101))
@@ -214,10 +231,10 @@ def test_a_gap_in_the_input_is_a_bug_of_the_caller():
 @pytest.mark.parametrize("level", [0.0, 0.01, 0.2])
 def test_ten_minutes_of_silence_or_noise_cost_no_score_and_no_memory(vad, level):
     turns = NotedTurns()
-    ear = Ear(vad, turns)
+    ear = heard_by(vad, turns)
     second = (np.random.default_rng(0).standard_normal(16_000) * level).astype(np.float32)
-    held = ear.samples_held
+    held = ear.ear.samples_held
     facts = [e for n in range(600) for e in without_listened(ear.push(AudioFrame(second, n * 16_000)))]
     assert facts == []
     assert turns.heard == []
-    assert ear.samples_held - held < WINDOW
+    assert ear.ear.samples_held - held < WINDOW

@@ -141,7 +141,7 @@ def test_a_spoken_question_is_transcribed_and_answered_in_speech(call: Call, que
 def test_settled_words_are_prefilled_while_the_caller_speaks(call: Call, question: Samples) -> None:
     call.hear(question[:38_000])
     tokens = call.engine._sessions["s"].sequence.tokens
-    text = call.engine._writer.model.decode(tokens)
+    text = call.engine._tools.writer.model.decode(tokens)
     assert text.endswith("user\nWhat is")
 
 
@@ -181,8 +181,8 @@ def test_the_model_believes_what_was_heard_and_no_more(call: Call) -> None:
     call.order(SetHistory((question,)), Respond("r1", RespondOptions(audio=False))).steps()
     cut = ContextMessage("assistant", "a", call.text("r1")[:5].strip(), complete=False)
     call.order(SetHistory((question, cut, ContextMessage("user", "j", "And cats?"))), Respond("r2", RespondOptions(audio=False)))
-    call.steps(3)
-    held = call.engine._writer.model.decode(call.engine._sessions["s"].sequence.tokens)
+    call.steps(1)
+    held = call.engine._tools.writer.model.decode(call.engine._sessions["s"].sequence.tokens)
     assert f"assistant\n{cut.text}\nuser\nAnd cats?\nassistant\n" in held
     assert call.text("r1") not in held
     call.steps()

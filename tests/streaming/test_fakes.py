@@ -177,6 +177,22 @@ def test_pieces_change_neither_text_nor_sound(words_per_step: int) -> None:
     assert all(event.text_end == event.words[-1].text_end and event.start + event.samples == event.words[-1].end for event in ready)
 
 
+def test_a_clause_may_come_in_chunks_of_sound() -> None:
+    text = "One two. Three"
+    outputs = respond(opened(ScriptedEngine([ScriptedReply(text)], chunk_ms=40)), RespondOptions(rate=8_000))
+    whole = respond(opened(ScriptedEngine([ScriptedReply(text)])), RespondOptions(rate=8_000))
+    ready = [event for event in events(outputs) if isinstance(event, AudioReady)]
+    assert ready == [
+        AudioReady("r", 0, 320, 0, (), True),
+        AudioReady("r", 320, 320, 4, (WordMark(4, 480),), True),
+        AudioReady("r", 640, 320, 9, (WordMark(9, 960),), True),
+        AudioReady("r", 960, 320, 9, (), True),
+        AudioReady("r", 1_280, 160, 14, (WordMark(14, 1_440),), True),
+    ]
+    sound, same = (np.concatenate([each.pcm for each in told if isinstance(each, SynthesisedAudio)]) for told in (outputs, whole))
+    assert np.array_equal(sound, same)
+
+
 def test_one_step_makes_one_piece_and_an_abort_finds_the_reply_in_the_middle() -> None:
     engine = opened(ScriptedEngine([ScriptedReply("one two three four. five")], words_per_step=2))
     engine.order("s", Respond("r", RespondOptions()))
@@ -281,10 +297,10 @@ def test_replies_may_depend_on_what_the_model_is_told() -> None:
 
 def test_a_speculation_leaves_a_trace_only_when_adopted() -> None:
     engine = opened(ScriptedEngine([ScriptedReply("Kept.")]))
-    engine.order("s", Speculate("a", RespondOptions()))
+    engine.order("s", Speculate("a", "i", "Hello.", RespondOptions()))
     engine.order("s", Drop("a"))
     engine.order("s", Adopt("a"))
-    engine.order("s", Speculate("b", RespondOptions()))
+    engine.order("s", Speculate("b", "i", "Hello.", RespondOptions()))
     assert run(engine) == []
     assert engine.contexts == []
     engine.order("s", Adopt("b"))
@@ -320,5 +336,6 @@ def test_what_is_remembered_is_bounded() -> None:
 
 
 def test_a_knob_must_be_positive() -> None:
-    with pytest.raises(ValueError, match="must be positive"):
-        ScriptedEngine(words_per_step=0)
+    for knob in ("words_per_step", "chunk_ms"):
+        with pytest.raises(ValueError, match="must be positive"):
+            ScriptedEngine(**{knob: 0})

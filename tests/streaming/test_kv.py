@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from streaming.kv import KeyValueCache
+from streaming.kv import KeyValueCache, SharedPrefixes
 
 
 def _cache(capacity: int) -> KeyValueCache:
@@ -26,6 +26,8 @@ def test_writes_are_read_back_and_overwritten_after_a_rewind() -> None:
 
 def test_growth_keeps_what_is_held() -> None:
     cache = _cache(2_000)
+    assert cache.bytes == 0
+    cache.reserve(1)
     before = cache.bytes
     cache.reserve(512)
     assert cache.bytes == before
@@ -43,3 +45,42 @@ def test_capacity_is_a_bound() -> None:
         _cache(64).reserve(65)
     with pytest.raises(ValueError, match="at least one"):
         _cache(0)
+
+
+def test_memory_given_back_can_be_taken_again() -> None:
+    cache = _cache(64)
+    cache.reserve(10)
+    cache.release()
+    assert cache.bytes == 0
+    cache.reserve(3)
+    assert torch.equal(cache.write(1, 0, _pairs(3, 5.0)), _pairs(3, 5.0))
+
+
+def test_a_prefix_is_copied_into_another_sequence() -> None:
+    one, other, prefixes = _cache(64), _cache(64), SharedPrefixes()
+    one.reserve(20)
+    for layer in (0, 1):
+        one.write(layer, 0, _pairs(20, 1.0 + layer))
+    prefixes.keep(range(20), one)
+    assert prefixes.find(range(19)) is None
+    held = prefixes.find(range(20))
+    assert held is not None
+    other.restore(held)
+    one.write(0, 0, _pairs(20, 9.0))
+    assert torch.equal(other.write(0, 20, _pairs(1, 3.0))[:, :, :20], _pairs(20, 1.0))
+
+
+def test_shared_prefixes_are_bounded_and_the_least_used_goes_first() -> None:
+    cache = _cache(64)
+    cache.reserve(20)
+    size = sum(layer.nbytes for layer in cache.snapshot(20))
+    prefixes = SharedPrefixes(2 * size)
+    for start in (0, 100):
+        prefixes.keep(range(start, start + 20), cache)
+    assert prefixes.find(range(20)) is not None
+    prefixes.keep(range(200, 220), cache)
+    assert prefixes.find(range(100, 120)) is None
+    assert prefixes.find(range(20)) is not None
+    assert prefixes.bytes == 2 * size
+    prefixes.keep(range(300, 308), cache)  # as quick to compute
+    assert prefixes.find(range(300, 308)) is None

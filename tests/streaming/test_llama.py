@@ -82,7 +82,7 @@ def test_any_split_of_a_prefill_gives_the_same_logits(tiny: Llama, pieces: list[
 
 def test_rewinding_and_appending_equals_a_fresh_prefill(tiny: Llama) -> None:
     cache = tiny.new_cache(128)
-    tiny.extend(TOKENS, 0, cache)
+    tiny.logits(TOKENS, 0, cache)
     other = [token + 1 if token + 1 < SHAPE.vocabulary else 0 for token in TOKENS[20:40]]
     rewound = tiny.logits(other, 20, cache)
     fresh = tiny.logits(TOKENS[:20] + other, 0, tiny.new_cache(128))
@@ -91,7 +91,7 @@ def test_rewinding_and_appending_equals_a_fresh_prefill(tiny: Llama) -> None:
 
 def test_extend_leaves_the_cache_as_logits_does(tiny: Llama) -> None:
     one, other = tiny.new_cache(128), tiny.new_cache(128)
-    tiny.extend(TOKENS[:30], 0, one)
+    tiny.logits(TOKENS[:30], 0, one)
     tiny.logits(TOKENS[:30], 0, other)
     assert torch.equal(tiny.logits([5], 30, one), tiny.logits([5], 30, other))
 

@@ -1,4 +1,3 @@
-from collections.abc import Generator
 from pathlib import Path
 
 import pytest
@@ -8,6 +7,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 
+from streaming.batching import Work
 from streaming.models.ctranslate2 import WeightsError
 from streaming.models.whisper import AttentionCache, Whisper
 from streaming.recogniser import Decoding, Recogniser, load_recogniser, looping_tokens
@@ -16,19 +16,20 @@ HEARD = 150
 
 
 def heard(recogniser: Recogniser, seed: int) -> AttentionCache:
-    audio = recogniser.audio_silence.copy()
+    audio = recogniser.model.decoder.new_audio_cache()
     with torch.inference_mode():
         recogniser.model.decoder.listen(torch.randn(HEARD, 16, generator=torch.Generator().manual_seed(seed)), 0, audio)
     return audio
 
 
-def result(work: Generator[None, None, Decoding]) -> tuple[Decoding, int]:
+def result(work: Work[Decoding]) -> tuple[Decoding, int]:
     steps = 0
     while True:
         try:
-            next(work)
+            call = next(work)
         except StopIteration as stop:
-            return stop.value, steps + 1
+            return stop.value, steps
+        call.station.run([call])
         steps += 1
 
 

@@ -9,7 +9,7 @@ from transformers import WhisperConfig, WhisperModel
 
 from streaming.features import LogMel
 from streaming.models.ctranslate2 import WeightsError
-from streaming.models.whisper import Whisper, WhisperShape, load_whisper
+from streaming.models.whisper import Span, Whisper, WhisperShape, load_whisper
 
 SHAPE = WhisperShape(mels=80, width=32, heads=4, encoder_layers=2, decoder_layers=2, vocabulary=97, audio_positions=60, text_positions=24)
 
@@ -109,11 +109,11 @@ def test_equal_to_transformers(pair: tuple[WhisperModel, Whisper]) -> None:
     mel = torch.randn(2 * SHAPE.audio_positions, SHAPE.mels)
     tokens = torch.randint(0, SHAPE.vocabulary, (17,))
     expected = reference(input_features=mel.T[None], decoder_input_ids=tokens[None])
-    frames = ours.encoder(ours.encoder.stem(padded(mel), 0), 0, ours.encoder.new_cache(), SHAPE.audio_positions)
+    frames = ours.encoder(ours.encoder.stem(padded(mel), 0), [Span(SHAPE.audio_positions, 0, ours.encoder.new_cache())])
     torch.testing.assert_close(frames, expected.encoder_last_hidden_state[0], atol=1e-4, rtol=1e-4)
     audio = ours.decoder.new_audio_cache()
     ours.decoder.listen(frames, 0, audio)
-    hidden = ours.decoder(tokens, 0, ours.decoder.new_cache(), audio, SHAPE.audio_positions)
+    hidden = ours.decoder(tokens, [Span(17, 0, ours.decoder.new_cache(), audio=(audio, SHAPE.audio_positions))])
     torch.testing.assert_close(hidden, expected.last_hidden_state[0], atol=1e-4, rtol=1e-4)
     scores = expected.last_hidden_state[0] @ reference.decoder.embed_tokens.weight.T
     torch.testing.assert_close(ours.decoder.scores(hidden), scores, atol=1e-3, rtol=1e-4)
@@ -126,11 +126,11 @@ def test_decoder_in_steps_is_the_decoder_at_once(pair: tuple[WhisperModel, Whisp
     audio, cache = decoder.new_audio_cache(), decoder.new_cache()
     decoder.listen(frames[:25], 0, audio)
     decoder.listen(frames[25:], 25, audio)
-    at_once = decoder(tokens, 0, decoder.new_cache(), audio, 40)
-    steps = [decoder(tokens[a:b], a, cache, audio, 40) for a, b in ((0, 6), (6, 7), (7, 15), (15, 20))]
+    at_once = decoder(tokens, [Span(20, 0, decoder.new_cache(), audio=(audio, 40))])
+    steps = [decoder(tokens[a:b], [Span(b - a, a, cache, audio=(audio, 40))]) for a, b in ((0, 6), (6, 7), (7, 15), (15, 20))]
     torch.testing.assert_close(torch.cat(steps), at_once, atol=1e-4, rtol=1e-4)
     # Positions are overwritten, whatever stood there: that is what rewinding is.
-    torch.testing.assert_close(decoder(tokens[3:8], 3, cache, audio, 40), at_once[3:8], atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(decoder(tokens[3:8], [Span(5, 3, cache, audio=(audio, 40))]), at_once[3:8], atol=1e-4, rtol=1e-4)
 
 
 @torch.inference_mode()
@@ -145,7 +145,7 @@ def test_the_stem_of_a_stretch_is_the_stretch_of_the_stem(pair: tuple[WhisperMod
 def test_a_cache_refuses_what_does_not_fit(pair: tuple[WhisperModel, Whisper]) -> None:
     encoder = pair[1].encoder
     with pytest.raises(ValueError, match="positions 50 to 61"):
-        encoder(torch.zeros(11, SHAPE.width), 50, encoder.new_cache(), 60)
+        encoder(torch.zeros(11, SHAPE.width), [Span(11, 50, encoder.new_cache())])
 
 
 @pytest.mark.parametrize(
@@ -190,9 +190,10 @@ def test_equal_to_ctranslate2_on_a_recording(parts: Path, shared_data: Path) -> 
 
     model = load_whisper(folder / "model.bin", torch.float32)
     whole = torch.cat((torch.zeros(2, 80), torch.from_numpy(features), torch.zeros(1, 80)))
-    frames = model.encoder(model.encoder.stem(whole, 0), 0, model.encoder.new_cache(), 1500)
+    frames = model.encoder(model.encoder.stem(whole, 0), [Span(1500, 0, model.encoder.new_cache())])
     np.testing.assert_allclose(frames.numpy(), expected, atol=5e-3)
     audio = model.decoder.new_audio_cache()
     model.decoder.listen(frames, 0, audio)
-    scores = model.decoder.scores(model.decoder(torch.tensor([*prompt, *text]), 0, model.decoder.new_cache(), audio, 1500))
+    tokens = torch.tensor([*prompt, *text])
+    scores = model.decoder.scores(model.decoder(tokens, [Span(len(tokens), 0, model.decoder.new_cache(), audio=(audio, 1500))]))
     assert scores.argmax(-1)[3:].tolist() == [*text, 50257]

@@ -1,0 +1,394 @@
+"""One session on the engine's thread: what it was told, what it holds, and the jobs that follow from both."""
+
+import logging
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from streaming.audio import AudioFrame
+from streaming.batching import Work
+from streaming.decoder import ContextFullError
+from streaming.doors import EngineOutput, SessionEvent, SynthesisedAudio
+from streaming.events import (
+    Abort,
+    Adopt,
+    CommitTurn,
+    ConfigureEar,
+    ContextMessage,
+    DiscardTurn,
+    Drop,
+    EarEvent,
+    EngineEvent,
+    EngineOrder,
+    Listened,
+    Respond,
+    RespondOptions,
+    Say,
+    SessionSpec,
+    SetHistory,
+    Speculate,
+    SpeechStarted,
+    SpeechStopped,
+    StartTurn,
+    TranscriptDelta,
+    TranscriptDone,
+    TranscriptFailed,
+    TranscriptProvisional,
+)
+from streaming.hearing import InputRing, Turn
+from streaming.lane import Lane
+from streaming.replying import Reply, Writer, say
+from streaming.sampling import Sampler
+from streaming.scheduler import Job, Urgency
+from streaming.speaking import Speaker
+from streaming.transcriber import Recogniser, Transcriber
+from streaming.tts import Voice
+
+__all__ = ["EngineSession", "SessionTools"]
+
+log = logging.getLogger(__name__)
+
+_DRY_SECONDS: Final = 1.0
+"""Sound in hand below which a reply must go on: the next clause takes some hundred milliseconds to decode and to speak."""
+
+_PATIENCE_SECONDS: Final = 0.64
+"""How long the words of running speech may wait: a pass is due as often."""
+
+_PREFILL_SECONDS: Final = 2.0
+"""How long the prefill of settled words may wait."""
+
+
+@dataclass(frozen=True, slots=True)
+class SessionTools:
+    """What all sessions of an engine share."""
+
+    recogniser: Recogniser
+    writer: Writer
+    voice: Voice
+    voices: Lane
+    emit: Callable[[EngineOutput], None]
+    # Seconds, monotonic: orders work, and never decides what comes of it.
+    clock: Callable[[], float]
+
+
+@dataclass(slots=True)
+class _Replying:
+    """A reply and where its sound stands."""
+
+    reply: Reply
+    job: Job
+    # Samples a second of its sound.
+    rate: int
+    # When all sound made so far will have been played, if it is played as soon as it is made; None before the first.
+    dry_at: float | None = None
+
+
+class EngineSession:
+    """Holds what one session needs. `heard`, `keep` and `obey` take what comes in; `jobs` is the work that follows."""
+
+    def __init__(self, session_id: str, spec: SessionSpec, tools: SessionTools) -> None:
+        self.id: Final = session_id
+        self.sequence: Final = tools.writer.model.sequence()
+        # When it last had work: the longest idle are the first to give up their memory.
+        self.used_at = tools.clock()
+        self._spec = spec
+        self._tools = tools
+        self._language = spec.language
+        self._ring = InputRing()
+        # The Ear has heard this far; where its first silence since the last speech ended, and where the pause it became began.
+        self._listened = 0
+        self._hushed_at: int | None = None
+        self._paused_at: int | None = None
+        # The turn being spoken, its pass under way, and turns whose final transcript is due, oldest first.
+        self._turn: Turn | None = None
+        self._hearing: Job | None = None
+        self._ending: deque[Turn] = deque()
+        self._final: Job | None = None
+        # The pause whose words have been told.
+        self._told: int | None = None
+        # Final texts of audio items, for `ContextMessage.text` None; only of items in the history.
+        self._transcripts: dict[str, str] = {}
+        self._history: tuple[ContextMessage, ...] = ()
+        self._replies: dict[str, _Replying] = {}
+        # The voice of every response whose end has not been told, which is later than its reply's.
+        self._speakers: dict[str, Speaker] = {}
+        # Replies that count: each draws from its own random numbers, so that a dropped speculation leaves no trace in the next.
+        self._replied = 0
+        # The prefill of what is known of the next prompt, and whether there is something to prefill.
+        self._prefill: Job | None = None
+        self._unfilled = True
+
+    # ------------------------------------------------------------------------------------------------------ what comes
+
+    def close(self) -> None:
+        """The session is over."""
+        for replying in self._replies.values():
+            replying.reply.abort()
+        for speaker in list(self._speakers.values()):
+            speaker.abort()
+        self._replies.clear()
+
+    def keep(self, frame: AudioFrame) -> None:
+        """A frame of input."""
+        self._ring.append(frame)
+
+    def heard(self, event: EarEvent) -> None:
+        """What the Ear found."""
+        match event:
+            case Listened(at, silence):
+                self._listened = at
+                self._hushed_at = (at if self._hushed_at is None else self._hushed_at) if silence else None
+                if not silence:
+                    self._paused_at = None
+                if self._turn is not None:
+                    self._turn.listen(self._ring, at, quiet=silence > 0)
+            case SpeechStarted():
+                self._paused_at = None
+            case SpeechStopped(at):
+                self._paused_at = at
+                if self._turn is not None:
+                    self._turn.pause(at)
+                    self._tell_pause(self._turn)
+
+    def obey(self, order: EngineOrder) -> None:
+        """An order of the agent."""
+        self.used_at = self._tools.clock()
+        match order:
+            case ConfigureEar(language=language):
+                self._language = language or self._spec.language
+            case StartTurn():
+                self._start_turn(order)
+            case CommitTurn():
+                self._commit_turn(order)
+            case DiscardTurn():
+                self._turn = self._hearing = None
+            case SetHistory(messages):
+                self._set_history(messages)
+            case Respond(response_id, options):
+                self._begin(response_id, options, self._history if options.context is None else options.context)
+                self._replied += 1
+            case Speculate(response_id, item_id, text, options):
+                self._begin(response_id, options, (*self._history, ContextMessage("user", item_id, text)), speculative=True)
+            case Adopt(response_id):
+                self._adopt(response_id)
+            case Say(response_id, text, options):
+                say(self._speaker(response_id, options), self._tell, response_id, text)
+            case Abort(response_id) | Drop(response_id):
+                if (replying := self._replies.pop(response_id, None)) is not None:
+                    replying.reply.abort()
+                    self._unfilled = True
+                elif (speaker := self._speakers.get(response_id)) is not None:
+                    speaker.abort()  # made, but not all of it spoken
+
+    def finished(self, response_id: str) -> None:
+        """The end of a response was told. Called on the voice's thread."""
+        self._speakers.pop(response_id, None)
+
+    def sounds(self, audio: SynthesisedAudio) -> None:
+        """Sound of a reply was made. Called on the voice's thread."""
+        replying = self._replies.get(audio.response_id)
+        if replying is not None:
+            now = self._tools.clock()
+            replying.dry_at = max(replying.dry_at or now, now) + len(audio.pcm) / replying.rate
+
+    def evict(self) -> None:
+        """Give up the keys and values; they are computed again when the caller next speaks."""
+        self.sequence.evict()
+        self._stop_prefill()
+
+    # ------------------------------------------------------------------------------------------------------------ jobs
+
+    def jobs(self, *, speculate: bool) -> list[Job]:
+        """The work that could go on now, each with its urgency; without speculations, and what serves only them, where there is no room."""
+        now = self._tools.clock()
+        self._replies = {response_id: replying for response_id, replying in self._replies.items() if not self._over(replying)}
+        waiting = {turn.item_id for turn in self._ending}
+        replies = [
+            replying.job
+            for replying in self._replies.values()
+            if replying.reply.ready(waiting) and self._may_go_on(replying, now, speculate=speculate)
+        ]
+        others = (self._final_job(now), self._hearing_job(now, eager=speculate), self._prefill_job(now))
+        return [*replies, *(job for job in others if job is not None)]
+
+    @property
+    def idle(self) -> bool:
+        """Whether nobody speaks and nothing is being made."""
+        return not self._replies and self._turn is None and not self._ending
+
+    def _over(self, replying: _Replying) -> bool:
+        if replying.reply.done:
+            self._unfilled = True
+        return replying.reply.done
+
+    def _may_go_on(self, replying: _Replying, now: float, *, speculate: bool) -> bool:
+        """Gives the reply its urgency; False where it has to wait."""
+        reply, job = replying.reply, replying.job
+        if reply.speculative:
+            job.urgency = Urgency.SPECULATION
+            return speculate and not reply.held
+        if replying.dry_at is None or not reply.audible:
+            job.urgency = Urgency.AWAITED
+        else:
+            job.deadline = replying.dry_at
+            job.urgency = Urgency.RUNNING_DRY if replying.dry_at - now < _DRY_SECONDS else Urgency.AHEAD
+        return True
+
+    def _final_job(self, now: float) -> Job | None:
+        """The final transcript of the oldest turn that has ended."""
+        if self._final is None and self._ending:
+            self._final = Job(self._conclude(self._ending[0]), Urgency.AWAITED, now)
+        return self._final
+
+    def _hearing_job(self, now: float, *, eager: bool) -> Job | None:
+        """The words of the open turn."""
+        turn = self._turn
+        if turn is None:
+            return None
+        if self._hearing is None and turn.due(eager=eager):
+            self._hearing = Job(self._hear(turn), Urgency.LISTENING, now + _PATIENCE_SECONDS)
+        if self._hearing is not None:
+            self._hearing.urgency = Urgency.PAUSE if turn.hushed else Urgency.LISTENING
+        return self._hearing
+
+    def _prefill_job(self, now: float) -> Job | None:
+        """What is known of the next prompt, while no reply is using the sequence."""
+        if self._replies or self._ending:
+            return None
+        if self._prefill is None and self._unfilled:
+            self._prefill = Job(self._fill(), Urgency.PREFILL, now + _PREFILL_SECONDS)
+        return self._prefill
+
+    # ----------------------------------------------------------------------------------------------------------- turns
+
+    def _start_turn(self, order: StartTurn) -> None:
+        self._unfilled |= not self.sequence.tokens  # what was given up is wanted again
+        self._turn, self._hearing, self._told = Turn(order.item_id, order.start, self._transcriber()), None, None
+        quiet = self._hushed_at is not None
+        self._turn.listen(self._ring, self._listened if self._hushed_at is None else self._hushed_at, quiet=quiet)
+        if self._paused_at is not None:  # the order came late: as if it had come in time
+            self._turn.pause(self._paused_at)
+
+    def _transcriber(self) -> Transcriber:
+        return Transcriber(self._tools.recogniser, self._language)
+
+    def _commit_turn(self, order: CommitTurn) -> None:
+        turn, hearing = self._turn, self._hearing
+        self._turn = self._hearing = None
+        self._stop_prefill()
+        if order.transcript is not None:
+            self._transcripts[order.item_id] = order.transcript
+            return
+        if turn is None or turn.item_id != order.item_id:
+            turn, hearing = Turn(order.item_id, order.start, self._transcriber()), None
+        turn.commit(self._ring, order.end)
+        self._ending.append(turn)
+        if hearing is not None and len(self._ending) == 1:
+            self._final = Job(self._conclude(turn, hearing), Urgency.AWAITED, self._tools.clock())
+
+    def _set_history(self, messages: tuple[ContextMessage, ...]) -> None:
+        self._history = messages
+        self._unfilled = True
+        self._stop_prefill()
+        kept = {message.item_id for message in messages}
+        self._transcripts = {item_id: text for item_id, text in self._transcripts.items() if item_id in kept}
+
+    def _hear(self, turn: Turn) -> Work[None]:
+        """One pass over the open turn; tells what it settled, and in a pause what it found."""
+        try:
+            hypothesis = yield from turn.hear()
+            if hypothesis.settled_new:
+                self._unfilled = True
+                self._stop_prefill()
+                self._tell(TranscriptDelta(turn.item_id, hypothesis.settled_new, hypothesis.confidence, turn.language))
+            self._tell_pause(turn)
+        except Exception:
+            log.exception("session %s: a pass over %s failed", self.id, turn.item_id)  # the final one will say so
+        finally:
+            if turn is self._turn:
+                self._hearing = None
+
+    def _tell_pause(self, turn: Turn) -> None:
+        """What the turn says if it ends in this pause, once, as soon as that is known."""
+        if turn is self._turn and turn.found is not None and turn.paused_at is not None and self._told != turn.paused_at:
+            self._told = turn.paused_at
+            self._tell(TranscriptProvisional(turn.item_id, turn.paused_at, turn.found.text, turn.found.confidence))
+
+    def _conclude(self, turn: Turn, before: Job | None = None) -> Work[None]:
+        """The final transcript of a turn that has ended, after the pass that was under way."""
+        try:
+            if before is not None:
+                if before.call is not None:
+                    yield before.call
+                yield from before.work
+            transcript = yield from turn.conclude()
+            self._transcripts[turn.item_id] = transcript.text
+            self._tell(TranscriptDone(turn.item_id, transcript.text, transcript.confidence, transcript.language))
+        except Exception as error:
+            log.exception("session %s: the transcript of %s failed", self.id, turn.item_id)
+            self._transcripts[turn.item_id] = turn.settled
+            self._tell(TranscriptFailed(turn.item_id, f"{type(error).__name__}: {error}"))
+        finally:
+            if self._ending and self._ending[0] is turn:
+                self._ending.popleft()
+                self._final = None
+
+    # --------------------------------------------------------------------------------------------------------- replies
+
+    def _begin(self, response_id: str, options: RespondOptions, context: tuple[ContextMessage, ...], *, speculative: bool = False) -> None:
+        self._stop_prefill()
+        if options.context is None:  # whatever was prepared on the conversation's sequence gives way
+            for other in [other for other, replying in self._replies.items() if replying.reply.speculative]:
+                self._replies.pop(other).reply.abort()
+        # A reply with a context of its own runs beside the conversation's, so it may not rewind its sequence.
+        sequence = self.sequence if options.context is None else self._tools.writer.model.sequence()
+        reply = Reply(
+            self._tools.writer,
+            sequence,
+            Sampler(self._spec.seed + self._replied),
+            self._speaker(response_id, options),
+            self._tell,
+            response_id,
+            options,
+            context,
+            self._transcripts,
+            speculative=speculative,
+        )
+        self._replies[response_id] = _Replying(reply, Job(reply.work, Urgency.AWAITED, self._tools.clock()), options.rate)
+
+    def _adopt(self, response_id: str) -> None:
+        replying = self._replies.get(response_id)
+        if replying is not None:
+            replying.reply.speculative = False
+        self._replied += 1
+
+    def _speaker(self, response_id: str, options: RespondOptions) -> Speaker:
+        speaker = Speaker(self._tools.voices, self._tools.voice, self._tools.emit, self.id, response_id, options)
+        self._speakers[response_id] = speaker
+        return speaker
+
+    def _fill(self) -> Work[None]:
+        """Bring the sequence in line with the history and the words that have settled."""
+        self._unfilled = False
+        settled = self._turn.settled if self._turn is not None else ""
+        writer = self._tools.writer
+        try:
+            prompt = writer.template.listening_prompt(self._history, self._transcripts, settled, writer.budget)
+            yield from writer.model.sync(self.sequence, prompt)
+        except ContextFullError:
+            log.warning("session %s: the turn being spoken does not fit the context", self.id)
+        except Exception:
+            log.exception("session %s: prefill failed", self.id)  # the reply will say so
+            self.sequence.rewind(0)
+        finally:
+            self._prefill = None
+
+    def _stop_prefill(self) -> None:
+        if self._prefill is not None:
+            self._prefill.work.close()
+            self._prefill = None
+            self._unfilled = True
+
+    def _tell(self, event: EngineEvent) -> None:
+        self._tools.emit(SessionEvent(self.id, event))
