@@ -3,13 +3,8 @@
     python -m benchmarks.pacing [--sessions 8] [--seconds 30] [--threads 1] [--nice 0 10] [--parts FOLDER]
 
 One event loop with the real engine's process beside it, as in `vivavoce serve`. Every session has a metronome (`server.pacing`) that sends
-<<<<<<< HEAD
 a frame to a UDP socket and feeds one to its Ear at each beat. In turns of the same run: `idle`, nobody speaks; `decoding`, every session
 is always being answered, at each given niceness of the engine. `late`: when a frame left after its deadline; `interval`: how far the time
-=======
-a frame to a UDP socket and feeds one to its Ear at each beat. In turns of the same run: `idle`, nobody speaks; `decoding`, every session is
-always being answered, at each given niceness of the engine. `late`: when a frame left after its deadline; `interval`: how far the time
->>>>>>> link
 since the frame before was from 20 ms. Milliseconds. `replies` shows that work was done.
 """
 

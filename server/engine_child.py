@@ -27,14 +27,9 @@ __all__ = ["LENGTH", "EngineFactory", "Ready", "Unable", "WakingEngine", "pack",
 
 _NICE: Final = 5
 """The event loop comes first when it wakes: it needs the core for microseconds, and a frame waits for it. Measured with
-<<<<<<< HEAD
-`benchmarks/pacing.py`, eight sessions being answered on two cores: p99 lateness of a 20 ms frame 4.7 ms as equals, 2.7 ms like this, at the
-same output; 10 was no better, and beside other programs the engine has to be heard too."""
-=======
 `benchmarks/pacing.py`, eight sessions being answered on two cores: p99 lateness of a 20 ms frame 4.7 ms as equals and 2.7 like this, at the
 same output; while another server's calls took the machine, 27 and 4.3. With 10 it was no better, and beside other programs the engine has
 to be heard too."""
->>>>>>> link
 
 LENGTH: Final = struct.Struct("!I")
 """What precedes every message: its length in bytes."""
