@@ -136,15 +136,21 @@ class Conversation:
     def handle(self, event: Event, now: int) -> list[Command]:
         """Take an event that happened at session time `now` (1/16000 s); returns what to do, in order. Raises IllegalEventError for one
         that can't happen: before the session is opened, or one that nobody knows."""
+        commands = self._take(event, now)
+        for told in self._prepared.release():
+            commands += self._take(told, now)
+        return commands
+
+    def _take(self, event: Event, now: int) -> list[Command]:
         if isinstance(event, SessionOpened) is not (self.state is State.CLOSED):
             raise IllegalEventError(event, self.state)
         try:
             commands = self._dispatch(event, now)
         except RefusedError as refused:
             commands = [ErrorRaised(refused.code, refused.message, refused.param, getattr(event, "event_id", None))]
-        commands += [*self._prepared.drop_stale(self._basis()), *self._responses.start_queued(self._settings)]
+        commands += self._responses.start_queued(self._settings)
         commands += [self._forget_item(item_id) for item_id in self._history.trim()]
-        commands = [*self._with_belief(commands), *self._duck(now)]
+        commands = [*self._prepared.drop_stale(self._basis()), *self._with_belief(commands), *self._duck(now)]
         self._machine.move(self._observe(now))
         self._watch_idle(now)
         return commands
@@ -277,7 +283,7 @@ class Conversation:
                 case Interrupted():
                     commands += self._responses.interrupt(self._settings, now)
                 case TurnEnded():
-                    commands += self._end_turn(step, now)
+                    commands += self._end_turn(step)
                 case InputSpeechStarted(_, item_id):
                     commands += [step, *self._transcripts.turn_named(item_id)]
                 case StartTurn() | DiscardTurn():
@@ -297,7 +303,7 @@ class Conversation:
         self._ducked = wanted
         return commands
 
-    def _end_turn(self, turn: TurnEnded, now: int) -> list[Command]:
+    def _end_turn(self, turn: TurnEnded) -> list[Command]:
         """The caller's turn becomes an item. It is answered if it was detected and the session says so: now, or after a reply that is not
         to be interrupted."""
         speculation = self._prepared.take(turn, self._basis())
@@ -305,12 +311,11 @@ class Conversation:
         commands = [CommitTurn(turn.item_id, turn.start, turn.end, words), *self._add_audio_item(turn.item_id, None)]
         commands += self._transcripts.turn_named(turn.item_id)
         self._transcripts.expect(turn.item_id, (turn.end - turn.start) / SAMPLE_RATE)
-        detection = self._settings.turn_detection
-        if not turn.detected or self._settings.kind is not SessionKind.REALTIME or detection is None or not detection.create_response:
+        if speculation is not None:
+            return [*commands, *self._adopt(speculation)]
+        if not turn.detected or not self._settings.answers_turns:
             return commands
-        if speculation is None:
-            return [*commands, *self._responses.answer(self._settings)]
-        return [*commands, *self._adopt(speculation, now)]
+        return [*commands, *self._responses.answer(self._settings)]
 
     def _hear_out(self, words: TranscriptProvisional) -> list[Command]:
         """What the turn says if it ends in this pause: the reply to that is prepared."""
@@ -321,13 +326,13 @@ class Conversation:
         """What a reply is made from besides the words."""
         return (self._settings, self._history.version, self._heard.version, self._responses.current)
 
-    def _adopt(self, speculation: Speculation, now: int) -> list[Command]:
-        """The turn has ended with the words that were expected: what was prepared is the reply, and what has been made of it may leave."""
+    def _adopt(self, speculation: Speculation) -> list[Command]:
+        """The turn has ended with the words that were expected: what was prepared is the reply. The client is told in the order in which it
+        is told of any other."""
         words = speculation.words
-        commands = self._responses.answer(self._settings, speculation.response_id)
-        commands += self._transcripts.finish(TranscriptDone(words.item_id, words.text, words.confidence, ""))
-        commands += self._responses.go_on_without(words.item_id)
-        return commands + [command for event in speculation.withheld for command in self._responses.handle(event, now)]
+        begun = self._responses.adopt(speculation.response_id, self._settings)
+        told = self._transcripts.finish(TranscriptDone(words.item_id, words.text, words.confidence, ""))
+        return [*begun, *told, Adopt(speculation.response_id)]
 
     def _add_audio_item(self, item_id: str, transcript: str | None) -> list[Command]:
         item = Message(item_id, "user", (ContentPart(PartKind.INPUT_AUDIO, transcript),))

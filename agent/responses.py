@@ -17,7 +17,7 @@ from agent.prompt import asks_back
 from agent.response import Phase, Response
 from agent.settings import SessionKind, SessionSettings
 from agent.transcripts import Transcripts
-from streaming.events import Abort, Adopt, AudioReady, Respond, RespondOptions, ResponseFinished, Say, TextDelta, ToolCallReady
+from streaming.events import Abort, AudioReady, Respond, RespondOptions, ResponseFinished, Say, TextDelta, ToolCallReady
 
 __all__ = ["ResponseEvent", "Responses"]
 
@@ -51,8 +51,6 @@ class Responses:
         self._awaited: str | None = None
         # A request for a response of the conversation that waits until the current one's audio has left.
         self._queued: CreateResponse | None = None
-        # The response that a speculation becomes, from its adoption to its order.
-        self._adopted: str | None = None
 
     # ---------------------------------------------------------------------------------------------------- beginning
 
@@ -74,21 +72,24 @@ class Responses:
         self._queued = request
         return []
 
-    def answer(self, settings: SessionSettings, adopted: str | None = None) -> list[Command]:
-        """Answer the turn that has just ended: now, or after a reply that is not to be interrupted. What waits already answers it too.
-        `adopted` is the id of the reply that has been prepared; only while there is no other."""
+    def answer(self, settings: SessionSettings) -> list[Command]:
+        """Answer the turn that has just ended: now, or after a reply that is not to be interrupted. What waits already answers it too."""
         if self.current is None:
-            self._adopted = adopted
             return self._start(CreateResponse(None), settings)
-        assert adopted is None
         self._queued = self._queued or CreateResponse(None)
         return []
 
     def prepare(self, settings: SessionSettings) -> tuple[str, RespondOptions] | None:
-        """The id and the options of the reply that the turn being spoken would get; None where it would have to wait for another."""
-        if self.current is not None or self._queued is not None:
+        """The id and the options of the reply that the turn being spoken would get; None where that waits for another reply, or is made
+        from what is not there yet: words still due, or a history whose oldest item the turn will push out."""
+        if self.current is not None or self._transcripts.any_due or self._history.is_full:
             return None
         return self._make_id("resp"), plan_response(CreateResponse(None), settings, None).options
+
+    def adopt(self, response_id: str, settings: SessionSettings) -> list[Command]:
+        """What has been prepared is the answer to the turn that has just ended; only while there is no other. `Adopt` is to follow."""
+        assert self.current is None
+        return self._begin(self._new(CreateResponse(None), settings, response_id))
 
     def say(self, words: str, settings: SessionSettings) -> list[Command]:
         """Fixed words as the conversation's response; only while it has none."""
@@ -117,29 +118,30 @@ class Responses:
         caller at once, and waits for the words there."""
         return [] if self._awaited is None else self.go_on_without(self._awaited)
 
-    def _new(self, request: CreateResponse, settings: SessionSettings) -> Response:
+    def _new(self, request: CreateResponse, settings: SessionSettings, response_id: str | None = None) -> Response:
         context = context_for(request, settings, self._history, self._heard.cut)
         plan = plan_response(request, settings, context)
-        return Response(self._adopted or self._make_id("resp"), self._conversation_id, plan, self._history, self._make_id)
+        return Response(response_id or self._make_id("resp"), self._conversation_id, plan, self._history, self._make_id)
 
     def _start(self, request: CreateResponse, settings: SessionSettings, words: str | None = None) -> list[Command]:
         """Begin a response; `words` are to be said where given, else the model's are."""
         response = self._new(request, settings)
-        self._running[response.id] = response
-        if request.in_conversation:
-            self.current = response
+        created = self._begin(response)
         last = self._history.last
         if words is None and response.plan.options.context is None and last is not None and self._transcripts.is_due(last.id):
             self._awaited = last.id
-            return response.created()
-        return [*response.created(), self._order(response, words)]
+            return created
+        return [*created, self._order(response, words)]
+
+    def _begin(self, response: Response) -> list[Command]:
+        self._running[response.id] = response
+        if response.plan.in_conversation:
+            self.current = response
+        return response.created()
 
     def _order(self, response: Response, words: str | None = None) -> Command:
         """Ask the engine for the reply; a turn without words is asked back, not answered."""
         options = response.plan.options
-        if response.id == self._adopted:
-            self._adopted = None
-            return Adopt(response.id)
         if words is None and options.context is None and asks_back(self._history.items, self._heard.cut):
             words = _NOT_HEARD
         return Respond(response.id, options) if words is None else Say(response.id, words, options)

@@ -9,9 +9,18 @@ from typing import Final
 
 from agent.commands import Command
 from agent.responses import Responses
-from agent.settings import SessionKind, SessionSettings
+from agent.settings import SessionSettings
 from agent.turns import TurnEnded, TurnTaker
-from streaming.events import AudioReady, Drop, ResponseFinished, Speculate, TextDelta, ToolCallReady, TranscriptProvisional
+from streaming.events import (
+    AudioReady,
+    Drop,
+    FinishReason,
+    ResponseFinished,
+    Speculate,
+    TextDelta,
+    ToolCallReady,
+    TranscriptProvisional,
+)
 
 __all__ = ["Speculation", "Speculator"]
 
@@ -22,6 +31,10 @@ _FREE: Final = ("auto", "none")
 """Tool choices that leave the model free to speak; a forced call is never speculated about."""
 
 
+_MOST_WITHHELD: Final = 1_000
+"""What is kept of one: a clause and its sound, or a short reply, are tens of events. More is a fault of the engine."""
+
+
 @dataclass(slots=True)
 class Speculation:
     """One that is under way. `basis` is what the reply is made from besides the words: equal as long as the same reply would be made."""
@@ -29,8 +42,10 @@ class Speculation:
     response_id: str
     words: TranscriptProvisional
     basis: tuple[object, ...]
-    # What has been told of it, in order: at most what one clause and its sound give, or a short reply.
+    # What has been told of it, in order.
     withheld: list[_Withheld] = field(default_factory=list)
+    # It came to nothing that may be adopted: the reply is made after the turn.
+    failed: bool = False
 
 
 class Speculator:
@@ -40,17 +55,17 @@ class Speculator:
         self._turns = turns
         self._responses = responses
         self._current: Speculation | None = None
+        # What was withheld of the one that has just become a reply.
+        self._released: list[_Withheld] = []
 
     def hear_out(self, words: TranscriptProvisional, settings: SessionSettings, basis: tuple[object, ...]) -> list[Command]:
         """What the turn says if it ends in this pause: the reply to that is prepared, where there may be one."""
         if words.item_id != self._turns.open_item_id or words.at != self._turns.paused_at:
             return []  # late: the caller has gone on
-        if not words.text.strip() or not _speculates(settings):
-            return []
         if self._current is not None and self._current.words.text == words.text:
             return []
         dropped = self._drop()
-        prepared = self._responses.prepare(settings)
+        prepared = self._responses.prepare(settings) if words.text.strip() and _speculates(settings) else None
         if prepared is None:
             return dropped
         response_id, options = prepared
@@ -58,12 +73,20 @@ class Speculator:
         return [*dropped, Speculate(response_id, words.item_id, words.text, options)]
 
     def withhold(self, event: _Withheld) -> bool:
-        """Whether the engine tells of the reply that is being prepared: that is kept back. A call of a tool would be a side effect, and is
-        not kept at all."""
-        if self._current is None or event.response_id != self._current.response_id:
+        """Whether the engine tells of the reply that is being prepared: that is kept back. With a call of a tool, which would be a side
+        effect, or an error there is nothing to adopt."""
+        current = self._current
+        if current is None or event.response_id != current.response_id:
             return False
-        if not isinstance(event, ToolCallReady):
-            self._current.withheld.append(event)
+        match event:
+            case ToolCallReady():
+                current.failed = True
+            case ResponseFinished(_, reason) if reason not in (FinishReason.STOP, FinishReason.LENGTH):
+                current.failed = True
+            case _ if len(current.withheld) >= _MOST_WITHHELD:
+                current.failed = True
+            case _:
+                current.withheld.append(event)
         return True
 
     def drop_stale(self, basis: tuple[object, ...]) -> list[Command]:
@@ -73,15 +96,21 @@ class Speculator:
             return []
         words = current.words
         good = words.item_id == self._turns.open_item_id and words.at == self._turns.paused_at and current.basis == basis
-        return [] if good else self._drop()
+        return [] if good and not current.failed else self._drop()
 
     def take(self, turn: TurnEnded, basis: tuple[object, ...]) -> Speculation | None:
-        """The reply that was prepared for this turn, if it is the one that is wanted; one that is not is stale."""
+        """The reply that was prepared for this turn, if it is the one that is wanted; one that is not is stale. It is to be begun, and then
+        told what `release` gives."""
         current = self._current
         if current is None or not turn.detected or current.words.item_id != turn.item_id or current.basis != basis:
             return None
-        self._current = None
+        self._current, self._released = None, current.withheld
         return current
+
+    def release(self) -> list[_Withheld]:
+        """What was withheld of the reply that has just begun, in order: to be told now, as if the engine had."""
+        released, self._released = self._released, []
+        return released
 
     def _drop(self) -> list[Command]:
         current, self._current = self._current, None
@@ -90,11 +119,4 @@ class Speculator:
 
 def _speculates(settings: SessionSettings) -> bool:
     """Whether a session with these settings prepares replies: those it makes by itself, in words."""
-    detection = settings.turn_detection
-    return (
-        settings.speculation
-        and settings.kind is SessionKind.REALTIME
-        and detection is not None
-        and detection.create_response
-        and settings.tool_choice.mode in _FREE
-    )
+    return settings.speculation and settings.answers_turns and settings.tool_choice.mode in _FREE

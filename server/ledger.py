@@ -14,6 +14,7 @@ from streaming.events import (
     Adopt,
     AudioReady,
     CommitTurn,
+    Drop,
     EngineEvent,
     EngineOrder,
     Respond,
@@ -131,6 +132,8 @@ class Ledger:
                     waiting[-1].response_id = response_id
                     waiting[-1].speculated = isinstance(order, Adopt)
                     self._reply(response_id)
+            case Drop(response_id):
+                self._replies.pop(response_id, None)
 
     def sent(self, response_id: str, now: int) -> TurnLedger | None:
         """The first audio of a response has left; its turn's ledger, if a turn asked for it."""

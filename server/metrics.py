@@ -29,6 +29,8 @@ class Metrics:
         self._wasted = Counter(
             "vivavoce_speculation_wasted_tokens", "Tokens decoded for replies that were dropped", registry=self._registry
         )
+        for outcome in ("adopted", "dropped"):
+            self._speculations.labels(outcome)  # there from the start, so that a rate can be taken
         self._turn = Histogram(
             "vivavoce_turn_seconds",
             "Last speech sample received to first audio sent",

@@ -23,23 +23,20 @@ from server.playout import Playout, PlayoutOverflowError
 from server.realtime.codec import Codec
 from server.realtime.requests import AppendAudio
 from server.recording import Recorder
+from server.replies import Replies
 from streaming.audio import AudioFrame
 from streaming.doors import SynthesisedAudio
 from streaming.events import (
     SAMPLE_RATE,
     Abort,
-    Adopt,
     Drop,
     EngineEvent,
     EngineFailed,
     EngineOrder,
     Listened,
     OverlapScore,
-    Respond,
     ResponseFinished,
-    Say,
     SessionSpec,
-    Speculate,
     SpeechStarted,
 )
 
@@ -140,11 +137,7 @@ class Session:
         self._ingress = Ingress(parts.settings.input_format, parts.limits.max_input_lead, self._hear)
         # Items of the conversation and their bytes on the wire, from its notices.
         self._item_sizes: dict[str, int] = {}
-        # Replies ordered of the engine and not finished.
-        self._replies: set[str] = set()
-        # Speculations not adopted: tokens decoded for those the engine has finished, None before. At most one is not dropped.
-        self._prepared: dict[str, int | None] = {}
-        self._dropped: set[str] = set()
+        self._replies = Replies(parts.on_speculation)
         # Whether the session ends as soon as it is quiet.
         self._draining = False
         # The engine has died and this session with it: the client is told, and comes back to a new one.
@@ -227,7 +220,7 @@ class Session:
             if self._engine_failed:
                 await self._leave(SessionEnd(_CLOSE_RESTART, "engine_failed"))
             now = self.now()
-            if now >= self._expires or (self._draining and not self._replies and self._playout.silent):
+            if now >= self._expires or (self._draining and not self._replies.count and self._playout.silent):
                 await self._say_farewell()
             deadline = self._conversation.deadline()
             if deadline is not None and now >= deadline:
@@ -280,10 +273,7 @@ class Session:
             self._ingress.heard(fact.at)
         if isinstance(fact, ResponseFinished):
             self._playout.finish(fact.response_id)
-            self._replies.discard(fact.response_id)
-            if fact.response_id in self._prepared:
-                self._prepared[fact.response_id] = fact.usage.output_tokens
-                self._count_dropped()
+            self._replies.finished(fact)
         if isinstance(fact, SpeechStarted | OverlapScore):
             self._report_playback()
         self._ledger.fact(fact, self.now())
@@ -304,7 +294,7 @@ class Session:
                 request = RefuseRequest(
                     event_id, "invalid_value", "The conversation is full; delete items, or open another session.", "item"
                 )
-            case CreateResponse(event_id, in_conversation=False) if len(self._replies) >= self._parts.limits.max_replies:
+            case CreateResponse(event_id, in_conversation=False) if self._replies.count >= self._parts.limits.max_replies:
                 message = f"At most {self._parts.limits.max_replies} responses at once."
                 request = RefuseRequest(event_id, "inference_rate_limit_exceeded", message)
         self._tell(request)
@@ -360,30 +350,15 @@ class Session:
         if isinstance(command, EngineOrder):
             self._ledger.ordered(command, now)
             self._parts.link.order(self._parts.session_id, command)
-            if isinstance(command, Respond | Say | Adopt):
-                self._replies.add(command.response_id)
-                if isinstance(command, Adopt):
-                    self._prepared.pop(command.response_id, None)
-                    self._parts.on_speculation(True, 0)
-            elif isinstance(command, Speculate):
-                self._prepared[command.response_id] = None
-            elif isinstance(command, Drop | Abort):
+            self._replies.ordered(command)
+            if isinstance(command, Drop | Abort):
                 self._playout.forget(command.response_id)
-                if isinstance(command, Drop):
-                    self._dropped.add(command.response_id)
-                    self._count_dropped()
         elif isinstance(command, PlayoutOrder):
             self._playout.order(command, now)
             if isinstance(command, Cut):
                 self._outbox.drop_audio(command.response_id)
         else:
             self._notify(command, now)
-
-    def _count_dropped(self) -> None:
-        """Count the speculations that are dropped and finished."""
-        for response_id in [response_id for response_id in self._dropped if self._prepared.get(response_id) is not None]:
-            self._dropped.discard(response_id)
-            self._parts.on_speculation(False, self._prepared.pop(response_id) or 0)
 
     def _notify(self, notice: Notify, now: int) -> None:
         match notice:

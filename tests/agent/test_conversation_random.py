@@ -283,7 +283,8 @@ class PromptWorld(World):
         self.obey()
 
     def suppose(self, item_id: str, at: int, words: str) -> None:
-        if self.talk.conversation._turns.pauses(item_id, at):
+        turns = self.talk.conversation._turns
+        if (turns.open_item_id, turns.paused_at) == (item_id, at):
             self.words = words
         super().suppose(item_id, at, words)
 

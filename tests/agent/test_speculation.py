@@ -28,6 +28,7 @@ from streaming.events import (
     CommitTurn,
     ContextMessage,
     Drop,
+    EndOfTurnScore,
     EngineFailed,
     FinishReason,
     Respond,
@@ -97,6 +98,29 @@ def test_it_is_asked_for_as_a_reply_to_the_turn_would_be(play) -> None:
     plain = play(speculation=False, **fields)
     plain.turn()
     assert talk.last(Speculate).options == plain.last(Respond).options
+
+
+def test_a_transcript_that_comes_all_the_same_changes_nothing(play) -> None:
+    talk = paused(play())
+    talk.wait(500)
+    assert talk.transcript("Other words.") == []
+    assert talk.believed() == [("user", WORDS)]
+
+
+def test_a_score_that_ends_the_turn_adopts_it_too(play) -> None:
+    talk = paused(play(turn_detection=SemanticVad()), "Tell me more.")
+    talk.wait(200)
+    assert not talk.all(Adopt)
+    talk.tell(EndOfTurnScore(talk.now, 0.99))
+    assert talk.last(Adopt).response_id == talk.last(Release).response_id
+
+
+@pytest.mark.parametrize(("words", "ended"), [("Is it so?", True), ("It is so", False)])
+def test_a_question_mark_ends_a_turn_that_is_scored_as_open(play, words: str, ended: bool) -> None:
+    talk = paused(play(turn_detection=SemanticVad()), words)
+    talk.wait(150)
+    talk.tell(EndOfTurnScore(talk.now, 0.3))
+    assert bool(talk.all(CommitTurn)) is ended
 
 
 def test_it_is_adopted_before_anything_has_come_of_it(play, shown) -> None:
