@@ -219,20 +219,18 @@ class Session:
                 self._fact(self._inbox.popleft())
             if self._engine_failed:
                 await self._leave(SessionEnd(_CLOSE_RESTART, "engine_failed"))
-            now = self.now()
-            if now >= self._expires or (self._draining and not self._replies.count and self._playout.silent):
-                await self._say_farewell()
             deadline = self._conversation.deadline()
-            if deadline is not None and now >= deadline:
+            if deadline is not None and self.now() >= deadline:
                 self._tell(Tick())
             self._settle(self.now())
+            if self.now() >= self._expires or (self._draining and not self._replies.count and self._playout.silent):
+                await self._say_farewell()
             await asyncio.sleep(0)
 
     async def _sleep(self) -> None:
         """Until there is a fact, something became due, or the writer has room for sound."""
         if self._inbox:
             return
-        self._wake.clear()
         times = [self._expires, self._conversation.deadline(), self._playout.deadline(room=self._outbox.has_audio_room)]
         due = min(time for time in times if time is not None)
         seconds = (due - self.now()) / SAMPLE_RATE
@@ -242,6 +240,7 @@ class Session:
                     await self._wake.wait()
             except TimeoutError:
                 pass
+        self._wake.clear()  # only now: whoever set it while the pump was at work, as `drain` does, has not been heeded yet
 
     async def _say_farewell(self) -> None:
         """`session_expired`, then the end."""

@@ -43,7 +43,12 @@ async def test_metrics_are_for_this_machine_and_holders_of_a_key(start, dial) ->
 def test_turns_become_histograms() -> None:
     metrics = Metrics()
     metrics.turn(TurnLedger("i", "r", (1_600,) * len(STAGES)))
+    metrics.speculation(True, 0)
+    metrics.speculation(False, 7)
     text = metrics.text().decode()
+    assert 'vivavoce_speculations_total{outcome="adopted"} 1.0' in text
+    assert 'vivavoce_speculations_total{outcome="dropped"} 1.0' in text
+    assert "vivavoce_speculation_wasted_tokens_total 7.0" in text
     assert "vivavoce_turn_seconds_sum 0.7" in text
     assert all(f'vivavoce_turn_stage_seconds_sum{{stage="{stage}"}} 0.1' in text for stage in STAGES)
 

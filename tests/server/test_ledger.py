@@ -8,6 +8,7 @@ from streaming.events import (
     Adopt,
     AudioReady,
     CommitTurn,
+    Drop,
     Respond,
     RespondOptions,
     SpeechStopped,
@@ -60,6 +61,32 @@ def test_an_adopted_speculation_has_no_time_of_its_own() -> None:
     turn = ledger.sent("resp_1", 20_010)
     assert turn is not None
     assert turn.stages == (1_600, 2_400, 0, 0, 0, 0, 10)
+    assert turn.speculated
+    assert turn.to_json()["speculated"] is True
+
+
+def test_what_is_made_after_the_adoption_counts_from_it() -> None:
+    ledger = Ledger()
+    ledger.arrived(16_000, 16_000)
+    ledger.fact(SpeechStopped(16_000, 0.1), 17_600)
+    ledger.fact(TextDelta("resp_1", "Hello."), 18_000)
+    ledger.ordered(CommitTurn("item_1", 0, 16_800, "Hi"), 20_000)
+    ledger.ordered(Adopt("resp_1"), 20_000)
+    ledger.fact(AudioReady("resp_1", 0, 4800, 6), 21_000)
+    turn = ledger.sent("resp_1", 21_010)
+    assert turn is not None
+    assert turn.stages == (1_600, 2_400, 0, 0, 0, 1_000, 10)
+    assert turn.total == 21_010 - 16_000
+
+
+def test_nothing_of_a_dropped_speculation_counts() -> None:
+    ledger = Ledger()
+    ledger.fact(TextDelta("resp_0", "Hello."), 0)
+    ledger.ordered(Drop("resp_0"), 10)
+    turn = a_turn(ledger)
+    assert turn == a_turn(Ledger())
+    assert not turn.speculated
+    assert not ledger._replies
 
 
 def test_a_manual_commit_counts_from_its_last_sample() -> None:
@@ -93,7 +120,7 @@ def test_what_never_ends_is_forgotten() -> None:
     assert (len(ledger._arrivals), len(ledger._turns), len(ledger._replies)) == (4_000, 8, 16)
 
 
-EVENTS = st.sampled_from(["stopped", "transcript", "text", "audio", "commit", "respond"])
+EVENTS = st.sampled_from(["stopped", "transcript", "text", "audio", "commit", "respond", "adopt", "drop"])
 
 
 @given(st.lists(st.tuples(EVENTS, st.integers(0, 5_000)), max_size=20))
@@ -114,6 +141,10 @@ def test_stages_add_up_in_any_order(steps: list[tuple[str, int]]) -> None:
                 ledger.fact(AudioReady("r", 0, 1, 4), now)
             case "commit":
                 ledger.ordered(CommitTurn("i", 0, 1_000), now)
+            case "adopt":
+                ledger.ordered(Adopt("r"), now)
+            case "drop":
+                ledger.ordered(Drop("r"), now)
             case _:
                 ledger.ordered(Respond("r", OPTIONS), now)
     ledger.ordered(CommitTurn("i", 0, 1_000), now)

@@ -15,7 +15,21 @@ from server.realtime.codec import Codec
 from server.realtime.dialect import Dialect
 from server.session import ChannelClosedError, Session, SessionEnd, SessionParts
 from streaming.doors import SynthesisedAudio
-from streaming.events import AudioReady, EngineFailed
+from streaming.events import (
+    Adopt,
+    AudioReady,
+    Drop,
+    EngineFailed,
+    FinishReason,
+    Listened,
+    ResponseFinished,
+    Speculate,
+    SpeechStarted,
+    SpeechStopped,
+    StartTurn,
+    TextDelta,
+    TranscriptProvisional,
+)
 
 
 class Link:
@@ -23,6 +37,7 @@ class Link:
 
     def __init__(self) -> None:
         self.calls: list[str] = []
+        self.orders: list[object] = []
         self.sink = None
 
     def open(self, _session_id: str, _spec: object, sink: object) -> None:
@@ -31,6 +46,10 @@ class Link:
 
     def order(self, _session_id: str, order: object) -> None:
         self.calls.append(type(order).__name__)
+        self.orders.append(order)
+
+    def last(self, kind: type) -> object:
+        return next(order for order in reversed(self.orders) if isinstance(order, kind))
 
     def feed(self, _session_id: str, _frame: object) -> None:
         self.calls.append("feed")
@@ -176,3 +195,52 @@ async def test_a_session_whose_engine_dies_is_told_and_sent_to_a_new_one(make, l
     assert await asyncio.wait_for(running, 10) == SessionEnd(1012, "engine_failed")
     assert channel.got[-1]["type"] == "error"
     assert channel.got[-1]["error"]["message"] == "the engine process exited with -9"
+
+
+async def prepared(make, link, channel: Channel, *, whole: bool) -> tuple[Session, asyncio.Task[SessionEnd], str]:
+    """A session whose caller has paused: a reply of 10 ms has been prepared, and made to its end where it is `whole`."""
+    session = make(conversation=Conversation)
+    running = asyncio.create_task(session.run(channel))
+    await turns_until(lambda: link.sink is not None)
+    for fact in (SpeechStarted(0, 0.9), Listened(8_000), SpeechStopped(8_000, 0.1)):
+        link.sink(fact)
+    await turns_until(lambda: "StartTurn" in link.calls)
+    link.sink(TranscriptProvisional(link.last(StartTurn).item_id, 8_000, "Tell me more.", 0.9))
+    await turns_until(lambda: "Speculate" in link.calls)
+    response_id = link.last(Speculate).response_id
+    link.sink(TextDelta(response_id, "No."))
+    link.sink(SynthesisedAudio("sess_1", response_id, 0, np.zeros(240, np.int16)))
+    link.sink(AudioReady(response_id, 0, 240, 3))
+    if whole:
+        link.sink(ResponseFinished(response_id, FinishReason.STOP))
+    await turns_until(lambda: not session._inbox)
+    assert not any(event["type"].startswith("response.") for event in channel.got)
+    return session, running, response_id
+
+
+@pytest.mark.parametrize("whole", [True, False])
+async def test_a_prepared_reply_is_sent_when_the_turn_ends_and_waited_for_when_the_server_does(make, link, whole: bool) -> None:
+    channel = Channel()
+    session, running, response_id = await prepared(make, link, channel, whole=whole)
+    link.sink(Listened(16_000))
+    await turns_until(lambda: any(event["type"] == "response.output_audio.delta" for event in channel.got))
+    assert link.last(Adopt) == Adopt(response_id)
+    assert "Respond" not in link.calls
+    session.drain(60)
+    if not whole:
+        await asyncio.sleep(0)
+        assert not running.done()
+        link.sink(ResponseFinished(response_id, FinishReason.STOP))
+    assert await asyncio.wait_for(running, 10) == SessionEnd(1012, "session_expired")
+    assert any(event["type"] == "response.done" for event in channel.got)
+
+
+async def test_a_dropped_reply_is_neither_heard_nor_waited_for(make, link) -> None:
+    channel = Channel()
+    session, running, response_id = await prepared(make, link, channel, whole=False)
+    link.sink(SpeechStarted(12_000, 0.9))
+    await turns_until(lambda: link.orders[-1] == Drop(response_id))
+    assert session._playout.silent
+    session.drain(60)
+    assert await asyncio.wait_for(running, 10) == SessionEnd(1012, "session_expired")
+    assert not any(event["type"].startswith("response.") for event in channel.got)
