@@ -31,6 +31,9 @@ _NICE: Final = 5
 same output; while another server's calls took the machine, 27 and 4.3. With 10 it was no better, and beside other programs the engine has
 to be heard too."""
 
+_IDLE_SECONDS: Final = 0.5
+"""An engine without work steps this often: it reports its load in a step, and the last report must not be of when it was busy."""
+
 LENGTH: Final = struct.Struct("!I")
 """What precedes every message: its length in bytes."""
 
@@ -92,7 +95,9 @@ def run_engine(sock: socket.socket, factory: EngineFactory) -> None:
         while engine.busy():
             for output in engine.step():
                 outputs.put(output)
-        wake.wait()
+        while not wake.wait(_IDLE_SECONDS):
+            for output in engine.step():
+                outputs.put(output)
     # Nothing here needs an orderly end, and the lanes may be inside a library that would abort the process over one.
     os._exit(0)
 
