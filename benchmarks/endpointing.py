@@ -31,7 +31,7 @@ from agent.endpointing import Endpointer
 from agent.settings import Eagerness, SemanticVad, ServerVad, TurnDetection
 from server.caller_audio import CALLER_RATE, load_recording
 from streaming.audio import Samples, WireDecoder, encode_pcm16
-from streaming.ear import Ears
+from streaming.ear import Ear, Ears
 from streaming.events import SAMPLE_RATE, EarEvent, EndOfTurnScore, Listened, SpeechStarted, SpeechStopped
 from streaming.turn import SmartTurn
 from streaming.vad import SileroVad, silero_model
@@ -122,7 +122,7 @@ def listen(clip: Clip, vad: SileroVad, turns: TimedTurns) -> Heard:
     for start in range(0, len(pcm), _MESSAGE):
         frame = decoder.push(encode_pcm16(pcm[start : start + _MESSAGE]))
         if frame:
-            ears.push("s", frame)
+            ears.tell("s", Ear.push, frame)
         while found := ears.step():
             events += [event for _, event in found]
     return Heard(clip.group, tuple(events), recording.speech_end * SAMPLE_RATE // CALLER_RATE)

@@ -1,6 +1,7 @@
 """What the server can say without an engine: an apology, synthesised when the engine starts and kept here as sound (design.md section 6,
 "Apologies"), so that a dead engine cannot silence it."""
 
+import contextlib
 import queue
 import time
 from dataclasses import dataclass, replace
@@ -76,9 +77,8 @@ def speak_fixed(engine: Engine, early: "queue.SimpleQueue[EngineOutput]", text: 
 def _outputs(engine: Engine, early: "queue.SimpleQueue[EngineOutput]") -> list[EngineOutput]:
     """What a step gives; waits a little for what comes on the voice's thread."""
     outputs = engine.step()
-    try:
+    with contextlib.suppress(queue.Empty):
         outputs.append(early.get(timeout=0.01))
-        while True:
-            outputs.append(early.get_nowait())
-    except queue.Empty:
-        return outputs
+    while not early.empty():  # nobody else takes
+        outputs.append(early.get())
+    return outputs

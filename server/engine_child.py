@@ -4,7 +4,6 @@ A reader thread knocks at the engine's doors (which only note what is wanted, an
 out, and the main thread steps. Messages are length-prefixed pickles between our own two processes; nothing of a stranger is ever unpickled.
 """
 
-import contextlib
 import gc
 import os
 import pickle
@@ -91,13 +90,11 @@ def run_engine(sock: socket.socket, factory: EngineFactory) -> None:
     threading.Thread(target=_write_outputs, args=(sock, outputs), name="writer", daemon=True).start()
     engine.on_work(wake.set)
     while not gone.is_set():
-        wake.clear()
-        while engine.busy():
-            for output in engine.step():
-                outputs.put(output)
-        while not wake.wait(_IDLE_SECONDS):
-            for output in engine.step():
-                outputs.put(output)
+        for output in engine.step():
+            outputs.put(output)
+        if not engine.busy():
+            wake.wait(_IDLE_SECONDS)
+            wake.clear()
     # Nothing here needs an orderly end, and the lanes may be inside a library that would abort the process over one.
     os._exit(0)
 
@@ -126,9 +123,8 @@ def _write_outputs(sock: socket.socket, outputs: queue.SimpleQueue[EngineOutput]
     """Send outputs as they come, all that wait in one message."""
     while True:
         batch = [outputs.get()]
-        with contextlib.suppress(queue.Empty):
-            while True:
-                batch.append(outputs.get_nowait())
+        while not outputs.empty():  # nobody else takes
+            batch.append(outputs.get())
         try:
             sock.sendall(pack(batch))
         except OSError:

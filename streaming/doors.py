@@ -36,8 +36,8 @@ class SynthesisedAudio:
 
 @dataclass(frozen=True, slots=True)
 class EngineLoad:
-    """How hard the engine works, told about twice a second while that changes. `busy` is the share of the last seconds in which its busiest
-    thread worked, 0.0 to 1.0, speculations not counted: they are what is left out first. `sessions` is how many it holds."""
+    """How hard the engine works, told about twice a second while that changes. `busy` is the share of the last seconds in which its
+    stepping thread worked, 0.0 to 1.0, speculations not counted: they are what is left out first. `sessions` is how many it holds."""
 
     busy: float
     sessions: int

@@ -4,7 +4,8 @@ Windows are cut at fixed positions of the input, whatever the frames were, so an
 Silence costs one VAD window every 32 ms; the end-of-turn model runs in pauses only.
 """
 
-from typing import Final
+from collections.abc import Callable
+from typing import Final, TypeVar
 
 import numpy as np
 
@@ -14,6 +15,8 @@ from streaming.turn import TURN_SAMPLES, EndOfTurnModel
 from streaming.vad import WINDOW, GatePhase, SpeechGate, SpeechModel, VadState
 
 __all__ = ["Ear", "Ears"]
+
+_What = TypeVar("_What")
 
 _PRE_ROLL: Final = 3 * SAMPLE_RATE // 10
 """Sound before the onset that belongs to the turn (300 ms): the VAD wakes on the vowel, a soft consonant precedes it."""
@@ -148,14 +151,10 @@ class Ears:
         """A session is over."""
         self._ears.pop(session_id, None)
 
-    def find(self, session_id: str) -> Ear | None:
-        """A session's Ear."""
-        return self._ears.get(session_id)
-
-    def push(self, session_id: str, frame: AudioFrame) -> None:
-        """Take a frame of a session; of one that is not here, nothing."""
+    def tell(self, session_id: str, method: Callable[[Ear, _What], None], what: _What) -> None:
+        """Hand a session's Ear what came for it; one that has closed gets nothing."""
         if (ear := self._ears.get(session_id)) is not None:
-            ear.push(frame)
+            method(ear, what)
 
     def step(self) -> list[tuple[str, EarEvent]]:
         """Score the pauses that are due, else judge the next window of every session that has one; nothing where there is neither."""

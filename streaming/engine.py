@@ -11,13 +11,13 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Final
+from typing import Final, TypeVar
 
 from streaming.audio import AudioFrame
 from streaming.doors import EngineLoad, EngineOutput, SessionEvent, SynthesisedAudio
-from streaming.ear import Ears
+from streaming.ear import Ear, Ears
 from streaming.engine_session import EngineSession, SessionTools
-from streaming.events import CommitTurn, ConfigureEar, DiscardTurn, EarEvent, EngineFailed, EngineOrder, ResponseFinished, SessionSpec
+from streaming.events import CommitTurn, ConfigureEar, DiscardTurn, EngineFailed, EngineOrder, ResponseFinished, SessionSpec
 from streaming.lane import Lane
 from streaming.load_meter import LoadMeter
 from streaming.replying import Writer
@@ -37,6 +37,9 @@ _SPECULATE_BELOW: Final = 0.6
 _KV_BYTES: Final = 2 << 30
 """Keys and values of all sessions; beyond it idle ones give theirs up, the longest idle first. 21 sessions of SmolLM2-135M with all
 their 4,096 positions, or 170 with up to 512."""
+
+
+_What = TypeVar("_What")
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +78,8 @@ class SpeechEngine:
         self._clock = clock
         self._kv_bytes = kv_bytes
         self._meter = LoadMeter(clock())
+        # Whether the last step found something to do: then there may be more.
+        self._working = False
         # Called, on any thread, when there is something in the inbox.
         self._wake: Callable[[], None] = lambda: None
 
@@ -93,31 +98,32 @@ class SpeechEngine:
         self._note(session_id, partial(self._close, session_id))
 
     def feed(self, session_id: str, frame: AudioFrame) -> None:
-        self._note(session_id, partial(self._keep, session_id, frame))
-        self._listening.put(partial(self._ears.push, session_id, frame), urgent=True)
+        self._note(session_id, partial(self._tell, session_id, EngineSession.keep, frame))
+        self._listening.put(partial(self._ears.tell, session_id, Ear.push, frame), urgent=True)
         self._listening.put(self._listen)
 
     def order(self, session_id: str, order: EngineOrder) -> None:
         match order:
             case ConfigureEar():
-                self._listening.put(partial(self._configure_ear, session_id, order), urgent=True)
+                self._listening.put(partial(self._ears.tell, session_id, Ear.configure, order), urgent=True)
             case CommitTurn(end=end) | DiscardTurn(end=end):
-                self._listening.put(partial(self._forget, session_id, end), urgent=True)
-        self._note(session_id, partial(self._obey, session_id, order))
+                self._listening.put(partial(self._ears.tell, session_id, Ear.forget, end), urgent=True)
+        self._note(session_id, partial(self._tell, session_id, EngineSession.obey, order))
 
     def busy(self) -> bool:
-        return not self._inbox.empty() or not self._outputs.empty() or bool(self._find_work())
+        return self._working or not self._inbox.empty() or not self._outputs.empty()
 
     def step(self) -> list[EngineOutput]:
         self._take_inbox()
         batch = choose(self._find_work())
+        self._working = bool(batch)
         if batch:
             begun = self._clock()
             speculation = all(job.urgency is Urgency.SPECULATION for job in batch)
             run(batch)
             now = self._clock()
             for job in batch:
-                job.deadline = now if job.urgency is not Urgency.AHEAD else job.deadline  # those served last come last
+                job.deadline = now  # those served last come last
             self._meter.worked(begun, now, counts=not speculation)
             self._make_room()
         self._report()
@@ -128,19 +134,11 @@ class SpeechEngine:
 
     # -------------------------------------------------------------------------------------------- the Ears' lane
 
-    def _configure_ear(self, session_id: str, order: ConfigureEar) -> None:
-        if (ear := self._ears.find(session_id)) is not None:
-            ear.configure(order)
-
-    def _forget(self, session_id: str, end: int) -> None:
-        if (ear := self._ears.find(session_id)) is not None:
-            ear.forget(end)
-
     def _listen(self) -> None:
         """Hear what has come, a window of every session at a time."""
         while found := self._ears.step():
             for session_id, event in found:
-                self._note(session_id, partial(self._heard, session_id, event))
+                self._note(session_id, partial(self._tell, session_id, EngineSession.heard, event))
                 self._emit(SessionEvent(session_id, event))
 
     # -------------------------------------------------------------------------------------- the engine's thread
@@ -167,17 +165,10 @@ class SpeechEngine:
         if (session := self._sessions.pop(session_id, None)) is not None:
             session.close()
 
-    def _keep(self, session_id: str, frame: AudioFrame) -> None:
+    def _tell(self, session_id: str, method: Callable[[EngineSession, _What], None], what: _What) -> None:
+        """Hand a session what came for it; one that has closed gets nothing."""
         if (session := self._sessions.get(session_id)) is not None:
-            session.keep(frame)
-
-    def _heard(self, session_id: str, event: EarEvent) -> None:
-        if (session := self._sessions.get(session_id)) is not None:
-            session.heard(event)
-
-    def _obey(self, session_id: str, order: EngineOrder) -> None:
-        if (session := self._sessions.get(session_id)) is not None:
-            session.obey(order)
+            method(session, what)
 
     def _emit(self, output: EngineOutput) -> None:
         session = None if isinstance(output, EngineLoad) else self._sessions.get(output.session_id)
@@ -190,14 +181,7 @@ class SpeechEngine:
     def _find_work(self) -> list[Job]:
         """Every job that could go on, each at its next call."""
         speculate = self._meter.busy(self._clock()) < _SPECULATE_BELOW
-        jobs = []
-        for session in self._sessions.values():
-            for job in session.jobs(speculate=speculate):
-                if job.call is None and not job.done:
-                    job.advance()
-                if job.call is not None:
-                    jobs.append(job)
-        return jobs
+        return [job for session in self._sessions.values() for job in _at_their_calls(session, speculate=speculate)]
 
     def _make_room(self) -> None:
         """Keep the sessions' keys and values within their bound."""
@@ -213,3 +197,15 @@ class SpeechEngine:
         load = self._meter.report(self._clock(), len(self._sessions))
         if load is not None:
             self._emit(load)
+
+
+def _at_their_calls(session: EngineSession, *, speculate: bool) -> list[Job]:
+    """The session's jobs, each at its next call. What ends without one may make room for another (a transcript for the reply that waits for
+    it), so then it is asked again."""
+    while True:
+        jobs = session.jobs(speculate=speculate)
+        for job in jobs:
+            if job.call is None:
+                job.advance()
+        if not any(job.done for job in jobs):
+            return jobs

@@ -36,7 +36,8 @@ from streaming.events import (
     TranscriptFailed,
     TranscriptProvisional,
 )
-from streaming.hearing import InputRing, Turn
+from streaming.hearing import Turn
+from streaming.input_ring import InputRing
 from streaming.lane import Lane
 from streaming.replying import Reply, Writer, say
 from streaming.sampling import Sampler
@@ -123,11 +124,8 @@ class EngineSession:
 
     def close(self) -> None:
         """The session is over."""
-        for replying in self._replies.values():
-            replying.reply.abort()
-        for speaker in list(self._speakers.values()):
-            speaker.abort()
-        self._replies.clear()
+        for response_id in [*self._speakers]:  # a copy: the voice takes out what it has finished
+            self._abort(response_id)
 
     def keep(self, frame: AudioFrame) -> None:
         """A frame of input."""
@@ -175,11 +173,7 @@ class EngineSession:
             case Say(response_id, text, options):
                 say(self._speaker(response_id, options), self._tell, response_id, text)
             case Abort(response_id) | Drop(response_id):
-                if (replying := self._replies.pop(response_id, None)) is not None:
-                    replying.reply.abort()
-                    self._unfilled = True
-                elif (speaker := self._speakers.get(response_id)) is not None:
-                    speaker.abort()  # made, but not all of it spoken
+                self._abort(response_id)
 
     def finished(self, response_id: str) -> None:
         """The end of a response was told. Called on the voice's thread."""
@@ -340,7 +334,7 @@ class EngineSession:
         self._stop_prefill()
         if options.context is None:  # whatever was prepared on the conversation's sequence gives way
             for other in [other for other, replying in self._replies.items() if replying.reply.speculative]:
-                self._replies.pop(other).reply.abort()
+                self._abort(other)
         # A reply with a context of its own runs beside the conversation's, so it may not rewind its sequence.
         sequence = self.sequence if options.context is None else self._tools.writer.model.sequence()
         reply = Reply(
@@ -356,6 +350,14 @@ class EngineSession:
             speculative=speculative,
         )
         self._replies[response_id] = _Replying(reply, Job(reply.work, Urgency.AWAITED, self._tools.clock()), options.rate)
+
+    def _abort(self, response_id: str) -> None:
+        """Stop a response, wherever it is; nothing where it is over."""
+        if (replying := self._replies.pop(response_id, None)) is not None:
+            replying.reply.abort()
+            self._unfilled = True
+        elif (speaker := self._speakers.get(response_id)) is not None:
+            speaker.abort()  # made, but not all of it spoken
 
     def _adopt(self, response_id: str) -> None:
         replying = self._replies.get(response_id)

@@ -9,7 +9,7 @@ from streaming.batching import Work
 from streaming.input_ring import InputRing
 from streaming.transcriber import Hypothesis, Transcriber, Transcript
 
-__all__ = ["InputRing", "Turn"]
+__all__ = ["Turn"]
 
 
 class Turn:
