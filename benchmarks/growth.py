@@ -46,7 +46,7 @@ class Watched:
     """The engine, stepping on a thread of its own, and when each reply's first text came."""
 
     def __init__(self, threads: int) -> None:
-        files = engine_files(ensure_bundle(load_manifest("pocket"), lambda _: None, hub=False, verify=False), threads)
+        files = engine_files(ensure_bundle(load_manifest("pocket")), threads)
         self.first: dict[str, float] = {}
         self.told = threading.Condition()
         self.engine: SpeechEngine = load_engine(files, self._hear)

@@ -1,6 +1,6 @@
 """How late 20 ms frames leave the event loop while the engine decodes for every session.
 
-    python -m benchmarks.pacing [--sessions 8] [--seconds 30] [--threads 1] [--nice 0 10] [--parts FOLDER]
+    python -m benchmarks.pacing [--sessions 8] [--seconds 30] [--threads 1] [--nice 0 10]
 
 One event loop with the real engine's process beside it, as in `vivavoce serve`. Every session has a metronome (`server.pacing`) that sends
 a frame to a UDP socket and feeds one to its Ear at each beat. In turns of the same run: `idle`, nobody speaks; `decoding`, every session
@@ -18,7 +18,6 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import uvloop
@@ -28,10 +27,13 @@ from server.engine_child import WakingEngine
 from server.engine_link import Fact
 from server.engine_process import ProcessEngineLink
 from server.pacing import FRAME_SECONDS, Metronome
+from server.wiring import engine_files
 from streaming.audio import AudioFrame
+from streaming.bundle import ensure_bundle
 from streaming.doors import EngineOutput, SynthesisedAudio
 from streaming.events import SAMPLE_RATE, ContextMessage, Respond, RespondOptions, ResponseFinished, SessionSpec
 from streaming.load import EngineFiles, load_engine
+from streaming.manifest import load_manifest
 
 _RATE = 24_000
 _IN = int(SAMPLE_RATE * FRAME_SECONDS)
@@ -142,21 +144,13 @@ def row(name: str, figures: Figures) -> str:
 
 def main() -> None:
     """The table."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "vivavoce" / "parts"
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sessions", type=int, default=8)
     parser.add_argument("--seconds", type=float, default=30.0)
     parser.add_argument("--threads", type=int, default=1, help="the engine's, for the language model and the recogniser")
     parser.add_argument("--nice", type=int, nargs="+", default=[0], help="added to the niceness the engine has by itself")
-    parser.add_argument("--parts", type=Path, default=cache, help="the folder of the pocket bundle's parts")
     arguments = parser.parse_args()
-    files = EngineFiles(
-        arguments.parts / "whisper-base",
-        next((arguments.parts / "smollm2-135m-instruct").glob("*.gguf")),
-        arguments.parts / "piper-en-us-joe",
-        next((arguments.parts / "smart-turn-v3.2").glob("*.onnx")),
-        arguments.threads,
-    )
+    files = engine_files(ensure_bundle(load_manifest("pocket")), arguments.threads)
     of = partial(measure, files, sessions=arguments.sessions, seconds=arguments.seconds)
     print(row("idle", uvloop.run(of(arguments.nice[0], answered=False))))
     for nice in arguments.nice:

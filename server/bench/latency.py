@@ -10,9 +10,6 @@ several settings in one run, in turns, so that the rows compare; `server_vad` wa
 """
 
 import contextlib
-import json
-import os
-import platform
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -25,6 +22,7 @@ from rich.table import Table
 
 from server.bench.picture import draw_stages
 from server.bench.recordings import server_at, short_name
+from server.bench.results import write_results
 from server.caller import Turn, call
 from server.caller_audio import Recording
 from server.caller_wire import CallError, JsonObject
@@ -131,14 +129,7 @@ def _stage(values: Sequence[float]) -> str:
 def write_answers(answers: Sequence[Answer], load_before: float, to_json: Path | None, to_picture: Path | None) -> None:
     """Every answer as JSON; the medians as a picture."""
     if to_json is not None:
-        to_json.parent.mkdir(parents=True, exist_ok=True)
-        content = {
-            "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-            "machine": platform.machine(),
-            "load_before": load_before,
-            "answers": [asdict(answer) for answer in answers],
-        }
-        to_json.write_text(json.dumps(content, indent=1) + "\n")
+        write_results(to_json, load_before, {"answers": [asdict(answer) for answer in answers]})
     if to_picture is None:
         return
     rows: dict[str, dict[str, float]] = {}

@@ -10,9 +10,6 @@ random (seeded) moments, so that they overlap as calls do. A level is held if al
 
 import asyncio
 import contextlib
-import json
-import os
-import platform
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -28,6 +25,7 @@ from rich.table import Table
 
 from server.bench.picture import draw_load
 from server.bench.recordings import server_at, short_name
+from server.bench.results import write_results
 from server.caller import Caller, call
 from server.caller_audio import Recording
 from server.caller_wire import CallError
@@ -181,15 +179,7 @@ def report(levels: Sequence[Level], limit: float, console: Console) -> None:
 def write_levels(levels: Sequence[Level], limit: float, load_before: float, to_json: Path | None, to_picture: Path | None) -> None:
     """Every question as JSON; the curve as a picture."""
     if to_json is not None:
-        to_json.parent.mkdir(parents=True, exist_ok=True)
-        content = {
-            "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-            "machine": platform.machine(),
-            "load_before": load_before,
-            "limit_ms": limit,
-            "levels": [asdict(level) for level in levels],
-        }
-        to_json.write_text(json.dumps(content, indent=1) + "\n")
+        write_results(to_json, load_before, {"limit_ms": limit, "levels": [asdict(level) for level in levels]})
     answered = [level for level in levels if any(asked.latency is not None for asked in level.asked)]
     if to_picture is not None and answered:
         points = [(level.sessions, level.percentile(50), level.percentile(95)) for level in answered]
