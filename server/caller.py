@@ -89,15 +89,21 @@ class Turn:
 
 @contextlib.asynccontextmanager
 async def call(
-    url: str, api_key: str | None = None, *, turn_detection: JsonObject | None = None, acks_playback: bool = True, speculation: bool = True
+    url: str,
+    api_key: str | None = None,
+    *,
+    turn_detection: JsonObject | None = None,
+    acks_playback: bool = True,
+    speculation: bool = True,
+    max_output_tokens: int | None = None,
 ) -> AsyncIterator["Caller"]:
     """Connects to `ws://HOST:PORT/v1/realtime` (http works too), agrees on the session and opens the microphone. `turn_detection` is
     the wire's object, semantic_vad by default; `acks_playback` turns on `vivavoce.playback`, `speculation`
-    False turns off replies prepared at pauses. Raises CallError."""
+    False turns off replies prepared at pauses; `max_output_tokens` bounds each answer. Raises CallError."""
     connection = await open_connection(url, api_key)
     try:
         caller = Caller(connection, acks_playback=acks_playback, speculation=speculation)
-        await caller.agree(turn_detection or {"type": "semantic_vad"})
+        await caller.agree(turn_detection or {"type": "semantic_vad"}, max_output_tokens)
         caller.start()
         try:
             yield caller
@@ -174,16 +180,18 @@ class Caller:
         self._reported = ("", 0)
         self._tasks: list[asyncio.Task[None]] = []
 
-    async def agree(self, turn_detection: JsonObject) -> None:
+    async def agree(self, turn_detection: JsonObject, max_output_tokens: int | None = None) -> None:
         """Settles the session: audio both ways, transcripts, our extension events. Raises CallError."""
         sound = {"type": "audio/pcm", "rate": CALLER_RATE}
         heard = {"format": sound, "transcription": {"model": "whisper-1"}, "turn_detection": turn_detection}
-        session = {
+        session: dict[str, object] = {
             "type": "realtime",
             "output_modalities": ["audio"],
             "audio": {"input": heard, "output": {"format": sound}},
             "vivavoce": {"playback": self._acks_playback, "ledger": True, "speculation": self._speculation},
         }
+        if max_output_tokens is not None:
+            session["max_output_tokens"] = max_output_tokens
         try:
             async with asyncio.timeout(HANDSHAKE_SECONDS):
                 await self._send({"type": "session.update", "session": session})

@@ -1,8 +1,9 @@
 """How many calls a server holds: callers that ask, listen and ask again, more and more of them at once.
 
-At each level every caller is one call that asks several questions, each at microphone pace, and hears each answer to its end; they begin at
-random (seeded) moments, so that they overlap as calls do. A level is held if all calls were taken, every question was answered, and the
-95th percentile of the latency (last speech sample to first audible sample, as in `server.bench.latency`) is within the limit.
+At each level every caller is one call that asks several questions, each at microphone pace, and hears each answer (of at most 80 tokens)
+to its end; they begin at random (seeded) moments, so that they overlap as calls do. A level is held if all calls were taken, every question
+was answered, and the 95th percentile of the latency (last speech sample to first audible sample, as in `server.bench.latency`) is within
+the limit.
 
 - Gaps: moments inside an answer at which the caller's loudspeaker had nothing to play, and how long they were altogether.
 - Lag: how late this process, which plays all callers, woke up (p99); beyond 20 ms it measures itself.
@@ -34,6 +35,9 @@ __all__ = ["Asked", "Level", "bench_load", "report", "write_levels"]
 
 _STAGGER_SECONDS: Final = 6.0
 """Callers begin within this time: about half of a question and its answer."""
+
+_ANSWER_TOKENS: Final = 80
+"""Of each answer, about 20 s of speech: a question that asks for a story would hold its caller, and the level, for minutes."""
 
 _TICK_SECONDS: Final = 0.01
 _LAG_LIMIT_MS: Final = 20.0
@@ -89,7 +93,7 @@ async def bench_load(
 
 
 async def _warm_up(url: str, api_key: str | None, recording: Recording) -> None:
-    async with call(url, api_key) as caller:
+    async with call(url, api_key, max_output_tokens=_ANSWER_TOKENS) as caller:
         async for _ in caller.speak(recording):
             pass
 
@@ -125,7 +129,7 @@ async def _call(crowd: _Crowd, number: int, chance: random.Random, count: int) -
     await asyncio.sleep(chance.uniform(0, _STAGGER_SECONDS) if count > 1 else 0.0)
     asked: list[Asked] = []
     try:
-        async with call(crowd.url, crowd.api_key) as caller:
+        async with call(crowd.url, crowd.api_key, max_output_tokens=_ANSWER_TOKENS) as caller:
             for recording in questions:
                 async for _ in caller.speak(recording):
                     pass
