@@ -15,7 +15,7 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
-from itertools import pairwise
+from itertools import pairwise, takewhile
 from pathlib import Path
 from typing import Final
 
@@ -170,7 +170,7 @@ def report(levels: Sequence[Level], limit: float, console: Console) -> None:
         gaps = (sum(asked.gaps for asked in level.asked), round(sum(asked.gap_ms for asked in level.asked)))
         table.add_row(str(level.sessions), str(len(times)), *quantiles, *map(str, (*counts, *gaps)), f"{level.lag_ms:.0f}")
     console.print(table)
-    held = max((level.sessions for level in levels if level.held(limit)), default=0)
+    held = max((level.sessions for level in takewhile(lambda level: level.held(limit), levels)), default=0)
     console.print(f"calls held at p95 below {limit / 1000:g} s: {held}" + ("" if held < levels[-1].sessions else " or more"))
     for words in dict.fromkeys(refusal for level in levels for refusal in level.refusals):
         console.print(f"a refused caller was told: {words}")

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Final
 
-from server.caller_audio import Recording, load_recording
+from server.caller_audio import Recording, RecordingError, load_recording
 
 __all__ = ["BenchError", "choose_recordings", "server_at", "short_name"]
 
@@ -29,7 +29,7 @@ def choose_recordings(given: Sequence[Path], most: int) -> list[Recording]:
         raise BenchError("no recordings: name spoken questions as WAV or FLAC files, or a folder of them")
     try:
         return [load_recording(path) for path in paths[:most]]
-    except (OSError, ValueError) as error:
+    except RecordingError as error:
         raise BenchError(str(error)) from error
 
 

@@ -17,10 +17,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-__all__ = ["GROUP", "Dense", "FourBits", "Linear", "Packed", "Packing", "can_pack", "packed_eight", "packed_four"]
+__all__ = ["GROUP", "OUTPUTS", "Dense", "FourBits", "Linear", "Packed", "Packing", "can_pack", "packed_eight", "packed_four"]
 
 GROUP: Final = 32
 """Weights of a row that share a scale and a zero in `FourBits`: ggml's Q4_0 and Q4_1 blocks."""
+
+OUTPUTS: Final = 64
+"""The packed kernels make so many outputs at a time."""
 
 _FEW_ROWS: Final = 3
 """Up to here the packed weights are faster, measured on an AVX-512 machine with bf16 instructions; beyond it the bf16 product is."""
@@ -82,6 +85,7 @@ def can_pack(weight: Tensor) -> bool:
         and weight.device.type == "cpu"
         and torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512")
         and hasattr(torch.ops.aten, "_weight_int4pack_mm_for_cpu")
+        and weight.shape[0] % OUTPUTS == 0
         and weight.shape[1] % GROUP == 0
     )
 
@@ -103,7 +107,7 @@ def packed_eight(dense: Dense, *, shared: bool = False) -> Linear:
 
 def packed_four(dense: Dense, bits: FourBits) -> Linear:
     """`dense`, whose weights are `bits`, with those 4 bits for few rows, where that is possible."""
-    if not can_pack(dense.weight) or dense.weight.shape[0] % 64:
+    if not can_pack(dense.weight):
         return dense
     levels = torch.ops.aten._convert_weight_to_int4pack_for_cpu(bits.levels.to(torch.int32), 1)
     # The kernel counts levels from -8 and wants scale and zero beside each other, a group of all outputs at a time.

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from streaming.models.ctranslate2 import WeightsError, WeightsFile, read_weights
-from streaming.models.linear import Dense, Linear, packed_eight
+from streaming.models.linear import OUTPUTS, Dense, Linear, packed_eight
 
 __all__ = ["AttentionCache", "Silence", "Span", "Whisper", "WhisperDecoder", "WhisperEncoder", "WhisperShape", "load_whisper"]
 
@@ -179,12 +179,15 @@ class WhisperDecoder(nn.Module):
                 for name, child in list(module.named_children()):
                     if isinstance(child, nn.Linear):
                         setattr(module, name, _Product(packed_eight(Dense(child.weight, child.bias))))
-        self._head = packed_eight(Dense(self.embeddings), shared=True)
+        # Rows of nothing fill the vocabulary up to what the kernel takes; one tensor, so that the weights are not there twice.
+        padded = functional.pad(self.embeddings, (0, 0, 0, -len(self.embeddings) % OUTPUTS))
+        self.embeddings = nn.Parameter(padded[: self.shape.vocabulary], requires_grad=False)
+        self._head = packed_eight(Dense(padded), shared=True)
 
     def scores(self, hidden: Tensor) -> Tensor:
         """Logits of the token that follows each hidden state: (n, width) to float32 (n, vocabulary)."""
         head = self._head or Dense(self.embeddings)
-        return head(hidden).float()
+        return head(hidden)[:, : self.shape.vocabulary].float()
 
 
 class Whisper(nn.Module):
