@@ -9,7 +9,6 @@ best. `agreement`: the share of positions of a passage where the likeliest next 
 """
 
 import argparse
-import os
 import statistics
 import time
 from collections.abc import Sequence
@@ -19,6 +18,7 @@ from typing import Final
 import torch
 
 from streaming.batching import completed
+from streaming.bundle import default_places
 from streaming.chat import ChatTemplate
 from streaming.decoder import LlamaLanguageModel
 from streaming.events import ContextMessage
@@ -27,6 +27,8 @@ from streaming.models.linear import Packing
 from streaming.models.llama import Llama
 from streaming.sampling import Sampler, Sampling
 from streaming.text import ClauseCutter, TextDecoder
+
+DEFAULT_MODEL: Final = default_places().cache / "parts" / "smollm2-135m-instruct" / "SmolLM2-135M-Instruct.Q4_1.gguf"
 
 _HELD: Final = 200
 _PREFILL: Final = 40
@@ -140,11 +142,8 @@ def answer(model: LlamaLanguageModel, question: str, sampling: Sampling, seed: i
 def main() -> None:
     """Times and agreement, or samples."""
     default = Sampling()
-    cache = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "vivavoce"
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--model", type=Path, default=cache / "parts" / "smollm2-135m-instruct" / "SmolLM2-135M-Instruct.Q4_1.gguf", help="a GGUF file"
-    )
+    parser.add_argument("--model", type=Path, default=DEFAULT_MODEL, help="a GGUF file")
     parser.add_argument("--rounds", type=int, default=12)
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--samples", action="store_true", help="answer 20 spoken questions instead")

@@ -17,7 +17,6 @@ Intervals are Wilson's, 95 %.
 import argparse
 import json
 import math
-import os
 import random
 import time
 from collections.abc import Iterable, Sequence
@@ -31,6 +30,7 @@ from agent.endpointing import Endpointer
 from agent.settings import Eagerness, SemanticVad, ServerVad, TurnDetection
 from server.caller_audio import CALLER_RATE, load_recording
 from streaming.audio import Samples, WireDecoder, encode_pcm16
+from streaming.bundle import default_places
 from streaming.ear import Ear, Ears
 from streaming.events import SAMPLE_RATE, EarEvent, EndOfTurnScore, Listened, SpeechStarted, SpeechStopped
 from streaming.turn import SmartTurn
@@ -221,10 +221,9 @@ def marks(events: Iterable[EarEvent]) -> list[tuple[int, bool, float]]:
 
 
 def main() -> None:
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="folder with manifest.jsonl and questions.txt")
-    parser.add_argument("--model", type=Path, default=cache / "vivavoce/parts/smart-turn-v3.2/smart-turn-v3.2-cpu.onnx")
+    parser.add_argument("--model", type=Path, default=default_places().cache / "parts/smart-turn-v3.2/smart-turn-v3.2-cpu.onnx")
     parser.add_argument("--most", type=int, default=120, help="clips of each set")
     options = parser.parse_args()
     vad, turns = SileroVad(silero_model()), TimedTurns(SmartTurn(options.model))

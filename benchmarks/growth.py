@@ -52,7 +52,15 @@ class Watched:
         self.engine: SpeechEngine = load_engine(files, self._hear)
         self._wake = threading.Event()
         self.engine.on_work(self._wake.set)
-        threading.Thread(target=self._step, daemon=True).start()
+        self._thread = threading.Thread(target=self._step)
+        self._ended = False
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread."""
+        self._ended = True
+        self._wake.set()
+        self._thread.join()
 
     def _hear(self, output: EngineOutput) -> None:
         if isinstance(output, SessionEvent) and isinstance(output.event, TextDelta):
@@ -61,7 +69,7 @@ class Watched:
                 self.told.notify()
 
     def _step(self) -> None:
-        while True:
+        while not self._ended:
             self._wake.clear()
             while self.engine.busy():
                 self.engine.step()
@@ -142,6 +150,7 @@ def main() -> None:
     for repeat in range(options.repeats):
         for name, measure in rows.items():
             found[name].append(measure(watched, f"{name} {repeat}"))
+    watched.stop()
     for short_name, long_name in (("after a turn of 3 s", "after a turn of 60 s"), ("after 1 turn", "after 30 turns")):
         for name in (short_name, long_name):
             print(f"first text {name:22} {statistics.median(found[name]):6.0f} ms ({min(found[name]):.0f} to {max(found[name]):.0f})")

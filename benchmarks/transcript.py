@@ -18,7 +18,6 @@ Timings of one run compare with each other, not with another run's.
 
 import argparse
 import json
-import os
 import random
 import time
 from collections.abc import Iterator
@@ -36,6 +35,7 @@ from transformers.models.whisper.english_normalizer import EnglishTextNormalizer
 
 from streaming.audio import Samples, resample_clause
 from streaming.batching import Work, completed
+from streaming.bundle import default_places
 from streaming.encoder import FRAME_MEL
 from streaming.events import SAMPLE_RATE
 from streaming.features import LogMel
@@ -280,10 +280,9 @@ def main() -> None:
 
 
 def _arguments() -> argparse.Namespace:
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=Path(__file__).parents[2] / "shared" / "data")
-    parser.add_argument("--whisper", type=Path, default=cache / "vivavoce" / "parts" / "whisper-base")
+    parser.add_argument("--whisper", type=Path, default=default_places().cache / "parts" / "whisper-base")
     parser.add_argument("--clips", type=int, default=10, help="clips of each set, at most")
     parser.add_argument("--threads", type=int, default=2, help="torch's")
     parser.add_argument("--dtype", choices=("bfloat16", "float32"), default="bfloat16")

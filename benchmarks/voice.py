@@ -13,7 +13,6 @@ Cold is the very first clause, which a server never speaks to a caller: `PiperVo
 """
 
 import argparse
-import os
 import random
 import statistics
 import time
@@ -25,6 +24,7 @@ from typing import Final, TypeVar
 import numpy as np
 
 from streaming.audio import Pcm16
+from streaming.bundle import default_places
 from streaming.models.piper import WHOLE, PiperModel, Stretches, Utterance
 from streaming.phonemes import EnglishPhonemes
 from streaming.tts import PiperVoice
@@ -199,9 +199,8 @@ def main() -> None:
 
 
 def _arguments() -> argparse.Namespace:
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--voice", type=Path, default=cache / "vivavoce" / "parts" / "piper-en-us-joe")
+    parser.add_argument("--voice", type=Path, default=default_places().cache / "parts" / "piper-en-us-joe")
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rate", type=int, default=24_000)

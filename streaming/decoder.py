@@ -151,15 +151,17 @@ class LlamaLanguageModel:
         self._texts = _token_texts(tokenizer, model.shape.vocabulary)
         # What no reply may hold: control tokens but the end, and rows of the vocabulary that no token has.
         never = [token for token, text in enumerate(self._texts) if not text and token != self._end]
-        self._never = torch.tensor(never, device=model.device)
+        self._never = torch.tensor(never)
         self._piece = _PIECE if model.device.type == "cpu" else _DEVICE_PIECE
         self._prefixes = SharedPrefixes()
 
     @classmethod
-    def load(cls, path: Path, dtype: torch.dtype = torch.bfloat16, context: int = _CONTEXT) -> "LlamaLanguageModel":
-        """From a GGUF file, or from a folder in the Hugging Face layout. Raises OSError where `path` can't be read, ValueError, naming it,
-        for what is no Llama-shaped model with ChatML tokens."""
-        model, tokenizer = load_safetensors(path, dtype) if path.is_dir() else load_gguf(path, dtype)
+    def load(
+        cls, path: Path, dtype: torch.dtype = torch.bfloat16, context: int = _CONTEXT, device: torch.device | str = "cpu"
+    ) -> "LlamaLanguageModel":
+        """From a GGUF file, or from a folder in the Hugging Face layout, on to `device`. Raises OSError where `path` can't be read,
+        ValueError, naming it, for what is no Llama-shaped model with ChatML tokens."""
+        model, tokenizer = load_safetensors(path, dtype, device) if path.is_dir() else load_gguf(path, dtype, device=device)
         try:
             return cls(model, tokenizer, context=context)
         except ValueError as error:

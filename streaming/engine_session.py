@@ -291,10 +291,12 @@ class EngineSession:
     def _hear(self, turn: Turn) -> Work[None]:
         """One pass over the open turn; tells what it settled, and in a pause what it found."""
         try:
+            before = turn.steady
             hypothesis = yield from turn.hear()
-            if hypothesis.settled_new:
+            if turn.steady != before:
                 self._unfilled = True
                 self._stop_prefill()
+            if hypothesis.settled_new:
                 self._tell(TranscriptDelta(turn.item_id, hypothesis.settled_new, hypothesis.confidence, turn.language))
             self._tell_pause(turn)
         except Exception:
@@ -371,12 +373,12 @@ class EngineSession:
         return speaker
 
     def _fill(self) -> Work[None]:
-        """Bring the sequence in line with the history and the words that have settled."""
+        """Bring the sequence in line with the history and the words that have settled, as they stand now."""
         self._unfilled = False
-        settled = self._turn.settled if self._turn is not None else ""
+        steady = self._turn.steady if self._turn is not None else ""
         writer = self._tools.writer
         try:
-            prompt = writer.template.listening_prompt(self._history, self._transcripts, settled, writer.budget)
+            prompt = writer.template.listening_prompt(self._history, self._transcripts, steady, writer.budget)
             yield from writer.model.sync(self.sequence, prompt)
         except ContextFullError:
             log.warning("session %s: the turn being spoken does not fit the context", self.id)

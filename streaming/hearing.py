@@ -18,8 +18,10 @@ class Turn:
     def __init__(self, item_id: str, start: int, transcriber: Transcriber) -> None:
         self.item_id = item_id
         self.start = start
-        # Settled text, which only grows: what may be prefilled while the caller goes on.
+        # Settled text, which only grows.
         self.settled = ""
+        # The same words as the newest pass has them: what is prefilled while the caller goes on.
+        self.steady = ""
         # What the newest pass found, if it heard everything that has been pushed.
         self.found: Hypothesis | None = None
         # Where the present pause began; None while the caller speaks.
@@ -73,7 +75,7 @@ class Turn:
         """One pass over the turn so far."""
         self._unheard = False
         hypothesis = yield from self._transcriber.hypothesise()
-        self.settled = hypothesis.settled
+        self.settled, self.steady = hypothesis.settled, hypothesis.steady
         if not self._unheard:
             self.found = hypothesis
         return hypothesis

@@ -62,6 +62,11 @@ class Hypothesis:
     confidence: float
     text: str
 
+    @property
+    def steady(self) -> str:
+        """What this pass says of the words that have settled: a beginning of `text`, and of the final text if no later pass corrects it."""
+        return self.text.removesuffix(self.provisional)
+
 
 @dataclass(frozen=True, slots=True)
 class Transcript:

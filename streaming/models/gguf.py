@@ -17,6 +17,7 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_token
 
 from streaming.models.linear import GROUP, FourBits, Packing
 from streaming.models.llama import Llama, LlamaShape
+from streaming.models.slots import decoder_of
 from streaming.models.weights import Matrix, assemble
 
 __all__ = ["load_gguf"]
@@ -57,16 +58,18 @@ _PRE_TOKENIZERS: Final[dict[str, Callable[[], pre_tokenizers.PreTokenizer]]] = {
 """How text is cut before byte-pair merges, by `tokenizer.ggml.pre`."""
 
 
-def load_gguf(path: Path, dtype: torch.dtype = torch.bfloat16, packing: Packing = Packing.SMALLEST) -> tuple[Llama, Tokenizer]:
-    """The model, its weights in `dtype`, and its tokenizer. Raises ValueError, naming the file, for what is not a GGUF of a llama or
-    qwen2 model with a byte-level BPE tokenizer, and OSError where it can't be read."""
+def load_gguf(
+    path: Path, dtype: torch.dtype = torch.bfloat16, packing: Packing = Packing.SMALLEST, device: torch.device | str = "cpu"
+) -> tuple[Llama, Tokenizer]:
+    """The model, its weights in `dtype` on `device`, and its tokenizer. Raises ValueError, naming the file, for what is not a GGUF of a
+    llama or qwen2 model with a byte-level BPE tokenizer, and OSError where it can't be read."""
     file = _File(path)
     shape = _shape(file)
     try:
-        weights = assemble(shape, lambda name: _matrix(file, shape, name), dtype, packing)
+        weights = assemble(shape, lambda name: _matrix(file, shape, name), dtype, packing, device)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
-    return Llama(shape, weights), _tokenizer(file)
+    return decoder_of(shape, weights), _tokenizer(file)
 
 
 class _PlainReader(GGUFReader):

@@ -5,7 +5,7 @@ number of kernels it starts. RoPE in the half-rotated form of the Hugging Face w
 but the weights: what a sequence holds is in its `KeyValueCache`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import Final
@@ -74,7 +74,7 @@ class Llama:
         if len(weights.layers) != shape.layers or weights.embedding.shape != (shape.vocabulary, shape.width):
             raise ValueError(f"the weights are not of the shape {shape}")
         self.shape: Final = shape
-        self._weights = weights
+        self.weights: Final = weights
         cosines, sines = _rotations(shape)
         self._cosines = cosines.to(weights.embedding)  # [context, 1, head_width]
         self._sines = sines.to(weights.embedding)  # [context, 1, head_width], the first half negated
@@ -82,11 +82,11 @@ class Llama:
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
-        return self._weights.embedding.device
+        return self.weights.embedding.device
 
     def new_cache(self, capacity: int) -> KeyValueCache:
         """An empty cache for `capacity` positions, in the dtype and on the device of the weights."""
-        shape, embedding = self.shape, self._weights.embedding
+        shape, embedding = self.shape, self.weights.embedding
         return KeyValueCache(shape.layers, shape.kv_heads, shape.head_width, capacity, embedding.dtype, embedding.device)
 
     def logits(self, tokens: Sequence[int], start: int, cache: KeyValueCache) -> Tensor:
@@ -99,35 +99,56 @@ class Llama:
     def forward(self, stretches: Sequence["Stretch"]) -> list[Tensor | None]:
         """Run stretches of different sequences as one batch: every product is made once for all rows, attention sequence by sequence. Keys
         and values are written into each cache, whose first `start` positions must hold what came before. Gives the logits float32
-        [vocabulary] after the last token of each stretch that is `scored` (they cost a fifth of a step), None for the others. Raises
-        ValueError beyond a cache's capacity or the model's context, or for no tokens; nothing has been written then."""
+        [vocabulary], on the CPU, after the last token of each stretch that is `scored` (they cost a fifth of a step), None for the others.
+        Raises ValueError beyond a cache's capacity or the model's context, or for no tokens; nothing has been written then."""
+        for stretch in stretches:
+            if not stretch.tokens or stretch.end > self.shape.context:
+                raise ValueError(f"{len(stretch.tokens)} tokens at position {stretch.start} of {self.shape.context}")
+            stretch.cache.reserve(stretch.end)
+        return self._compute(stretches)
+
+    def _compute(self, stretches: Sequence["Stretch"]) -> list[Tensor | None]:
+        """`forward`, for stretches that are known to fit."""
         hidden = self._hidden(stretches)
         ends = list(accumulate(len(stretch.tokens) for stretch in stretches))
         scored = [end - 1 for stretch, end in zip(stretches, ends, strict=True) if stretch.scored]
         if not scored:
             return [None] * len(stretches)
-        last = _normalise(hidden[scored], self._weights.norm, self.shape.norm_epsilon)
-        logits = iter(self._weights.head(last).float())
+        logits = iter(self._scores(hidden[scored]).cpu())
         return [next(logits) if stretch.scored else None for stretch in stretches]
 
     def _hidden(self, stretches: Sequence["Stretch"]) -> Tensor:
         """What the last layer makes of all tokens, [n, width]."""
-        for stretch in stretches:
-            if not stretch.tokens or stretch.end > self.shape.context:
-                raise ValueError(f"{len(stretch.tokens)} tokens at position {stretch.start} of {self.shape.context}")
-            stretch.cache.reserve(stretch.end)
-        embedding = self._weights.embedding
+        embedding = self.weights.embedding
         tokens = torch.tensor([token for stretch in stretches for token in stretch.tokens], device=embedding.device)
-        hidden = embedding[tokens]
-        rotation = self._rotation(stretches)
+        counts = [len(stretch.tokens) for stretch in stretches]
         masks = [self._mask(len(stretch.tokens), stretch.end, embedding) for stretch in stretches]
-        for index, layer in enumerate(self._weights.layers):
+
+        def mix(index: int, heads: Tensor) -> Tensor:
+            parts = zip(torch.split(heads, counts), stretches, masks, strict=True)
+            mixed = [self._mix(index, part, stretch, mask) for part, stretch, mask in parts]
+            return mixed[0] if len(mixed) == 1 else torch.cat(mixed)
+
+        places = [slice(stretch.start, stretch.end) for stretch in stretches]
+        cosines, sines = (torch.cat([turns[place] for place in places]) for turns in (self._cosines, self._sines))
+        return self._layers(embedding[tokens], cosines, sines, mix)
+
+    def _layers(self, hidden: Tensor, cosines: Tensor, sines: Tensor, mix: Callable[[int, Tensor], Tensor]) -> Tensor:
+        """All layers: [n, width] to [n, width]. `cosines` and `sines` [n, 1, head_width] are of the rows' positions; `mix` is the attention
+        of a layer: its index and heads [n, heads + 2 kv_heads, head_width], turned, to [n, heads * head_width]."""
+        rotation = self._rotation(cosines, sines)
+        for index, layer in enumerate(self.weights.layers):
             normed = _normalise(hidden, layer.attention_norm, self.shape.norm_epsilon)
-            hidden = hidden + self._attend(layer, index, normed, rotation, list(zip(stretches, masks, strict=True)))
+            heads = _rotate(layer.qkv(normed).view(len(normed), -1, self.shape.head_width), *rotation)
+            hidden = hidden + layer.attention_out(mix(index, heads))
             normed = _normalise(hidden, layer.feed_forward_norm, self.shape.norm_epsilon)
             gate, up = layer.gate_up(normed).chunk(2, dim=-1)
             hidden = hidden + layer.down(functional.silu(gate) * up)
         return hidden
+
+    def _scores(self, hidden: Tensor) -> Tensor:
+        """Logits, [n, width] to float32 [n, vocabulary]."""
+        return self.weights.head(_normalise(hidden, self.weights.norm, self.shape.norm_epsilon)).float()
 
     def _mask(self, count: int, end: int, like: Tensor) -> Tensor | None:
         """What is added to the scores [n * group, end]: row i of the n sees the positions up to its own. One row sees all."""
@@ -136,31 +157,17 @@ class Llama:
         closed = torch.full((count, end), float("-inf"), dtype=like.dtype, device=like.device).triu(end - count + 1)
         return closed.repeat_interleave(self.shape.heads // self.shape.kv_heads, dim=0)
 
-    def _rotation(self, stretches: Sequence["Stretch"]) -> tuple[Tensor, Tensor]:
-        """Cosines and signed sines for every head of the fused product at the rows' positions, each [n, heads + 2 kv_heads, head_width].
-        Values get 1 and 0: turned by nothing they go through the same operation as queries and keys, which is cheaper than taking them
-        apart."""
+    def _rotation(self, cosines: Tensor, sines: Tensor) -> tuple[Tensor, Tensor]:
+        """Cosines and signed sines for every head of the fused product, each [n, heads + 2 kv_heads, head_width], from those of the rows'
+        positions. Values get 1 and 0: turned by nothing they go through the same operation as queries and keys, which is cheaper than
+        taking them apart."""
         shape = self.shape
         still, turned = shape.kv_heads, shape.heads + shape.kv_heads
-        turns = torch.cat([self._cosines[stretch.start : stretch.end] for stretch in stretches])
-        sines = torch.cat([self._sines[stretch.start : stretch.end] for stretch in stretches])
-        ones = self._cosines.new_ones(len(turns), still, shape.head_width)
-        cosines = torch.cat((turns.expand(-1, turned, -1), ones), dim=1)
-        return cosines, torch.cat((sines.expand(-1, turned, -1), torch.zeros_like(ones)), dim=1)
-
-    def _attend(
-        self,
-        layer: LlamaLayer,
-        index: int,
-        hidden: Tensor,
-        rotation: tuple[Tensor, Tensor],
-        stretches: Sequence[tuple["Stretch", Tensor | None]],
-    ) -> Tensor:
-        """Attention of `hidden` [n, width], each stretch to its own past."""
-        heads = _rotate(layer.qkv(hidden).view(len(hidden), -1, self.shape.head_width), *rotation)
-        parts = torch.split(heads, [len(stretch.tokens) for stretch, _ in stretches])
-        mixed = [self._mix(index, part, stretch, mask) for part, (stretch, mask) in zip(parts, stretches, strict=True)]
-        return layer.attention_out(mixed[0] if len(mixed) == 1 else torch.cat(mixed))
+        ones = cosines.new_ones(len(cosines), still, shape.head_width)
+        return (
+            torch.cat((cosines.expand(-1, turned, -1), ones), dim=1),
+            torch.cat((sines.expand(-1, turned, -1), torch.zeros_like(ones)), dim=1),
+        )
 
     def _mix(self, index: int, heads: Tensor, stretch: "Stretch", mask: Tensor | None) -> Tensor:
         """One stretch's attention in layer `index`: its heads [n, heads + 2 kv_heads, head_width] to [n, heads * head_width]."""

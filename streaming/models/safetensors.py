@@ -13,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 from tokenizers import Tokenizer
 
 from streaming.models.llama import Llama, LlamaShape
+from streaming.models.slots import decoder_of
 from streaming.models.weights import Matrix, assemble
 
 __all__ = ["load_safetensors"]
@@ -22,9 +23,9 @@ _ARCHITECTURES: Final = ("llama", "mistral", "qwen2")
 _Value = TypeVar("_Value", int, float)
 
 
-def load_safetensors(folder: Path, dtype: torch.dtype = torch.bfloat16) -> tuple[Llama, Tokenizer]:
-    """The model, its weights in `dtype`, and its tokenizer. Raises ValueError, naming the file, for what is not such a model, and OSError
-    where it can't be read."""
+def load_safetensors(folder: Path, dtype: torch.dtype = torch.bfloat16, device: torch.device | str = "cpu") -> tuple[Llama, Tokenizer]:
+    """The model, its weights in `dtype` on `device`, and its tokenizer. Raises ValueError, naming the file, for what is not such a model,
+    and OSError where it can't be read."""
     shape = _shape(folder / "config.json")
     files = sorted(folder.glob("*.safetensors"))
     if not files:
@@ -40,10 +41,10 @@ def load_safetensors(folder: Path, dtype: torch.dtype = torch.bfloat16) -> tuple
             return Matrix(holders[name].get_tensor(name)) if name in holders else None
 
         try:
-            weights = assemble(shape, find, dtype)
+            weights = assemble(shape, find, dtype, device=device)
         except ValueError as error:
             raise ValueError(f"{folder}: {error}") from error
-    return Llama(shape, weights), _tokenizer(folder / "tokenizer.json")
+    return decoder_of(shape, weights), _tokenizer(folder / "tokenizer.json")
 
 
 def _shape(path: Path) -> LlamaShape:

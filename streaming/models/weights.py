@@ -30,38 +30,44 @@ class Matrix:
 
 
 def assemble(
-    shape: LlamaShape, find: Callable[[str], Matrix | None], dtype: torch.dtype, packing: Packing = Packing.SMALLEST
+    shape: LlamaShape,
+    find: Callable[[str], Matrix | None],
+    dtype: torch.dtype,
+    packing: Packing = Packing.SMALLEST,
+    device: torch.device | str = "cpu",
 ) -> LlamaWeights:
-    """The weights in `dtype`. `find` gives a tensor by its Hugging Face name, None where the file has none. Raises ValueError, naming the
-    tensor, for one that is missing or has the wrong shape."""
+    """The weights in `dtype` on `device`; only on a CPU are they packed. `find` gives a tensor by its Hugging Face name, None where the
+    file has none. Raises ValueError, naming the tensor, for one that is missing or has the wrong shape."""
 
     def vector(name: str) -> Tensor:
-        return _need(find, name, (shape.width,)).values.to(dtype)
+        return _need(find, name, (shape.width,)).values.to(device, dtype)
+
+    def linear(parts: list[Matrix], bias: Tensor | None = None) -> Linear:
+        """One product out of several with the same input."""
+        return _packed(Dense(torch.cat([part.values for part in parts]).to(device, dtype), bias), parts, packing)
 
     width, per_kv = shape.width, shape.kv_heads * shape.head_width
-    embedding = _need(find, "model.embed_tokens.weight", (shape.vocabulary, width)).values.to(dtype)
+    embedding = _need(find, "model.embed_tokens.weight", (shape.vocabulary, width)).values.to(device, dtype)
     layers = []
     for index in range(shape.layers):
         at = f"model.layers.{index}"
         projections = {"q_proj": shape.heads * shape.head_width, "k_proj": per_kv, "v_proj": per_kv}
         qkv = [_need(find, f"{at}.self_attn.{name}.weight", (rows, width)) for name, rows in projections.items()]
         biases = [find(f"{at}.self_attn.{name}.bias") for name in projections]
-        bias = None if biases[0] is None else torch.cat([bias.values for bias in biases if bias is not None]).to(dtype)
+        bias = None if biases[0] is None else torch.cat([bias.values for bias in biases if bias is not None]).to(device, dtype)
         gate_up = [_need(find, f"{at}.mlp.{name}.weight", (shape.hidden, width)) for name in ("gate_proj", "up_proj")]
         layers.append(
             LlamaLayer(
                 attention_norm=vector(f"{at}.input_layernorm.weight"),
-                qkv=_linear(qkv, dtype, packing, bias),
-                attention_out=_linear(
-                    [_need(find, f"{at}.self_attn.o_proj.weight", (width, shape.heads * shape.head_width))], dtype, packing
-                ),
+                qkv=linear(qkv, bias),
+                attention_out=linear([_need(find, f"{at}.self_attn.o_proj.weight", (width, shape.heads * shape.head_width))]),
                 feed_forward_norm=vector(f"{at}.post_attention_layernorm.weight"),
-                gate_up=_linear(gate_up, dtype, packing),
-                down=_linear([_need(find, f"{at}.mlp.down_proj.weight", (width, shape.hidden))], dtype, packing),
+                gate_up=linear(gate_up),
+                down=linear([_need(find, f"{at}.mlp.down_proj.weight", (width, shape.hidden))]),
             )
         )
     head = find("lm_head.weight")
-    dense_head = Dense(embedding if head is None else head.values.to(dtype))
+    dense_head = Dense(embedding if head is None else head.values.to(device, dtype))
     return LlamaWeights(
         embedding,
         tuple(layers),
@@ -79,9 +85,8 @@ def _need(find: Callable[[str], Matrix | None], name: str, size: tuple[int, ...]
     return matrix
 
 
-def _linear(parts: list[Matrix], dtype: torch.dtype, packing: Packing, bias: Tensor | None = None) -> Linear:
-    """One product out of several with the same input."""
-    dense = Dense(torch.cat([part.values for part in parts]).to(dtype), bias)
+def _packed(dense: Dense, parts: list[Matrix], packing: Packing) -> Linear:
+    """`dense`, which is `parts` one under the other, as few rows are to be multiplied with it."""
     bits = [part.bits for part in parts if part.bits is not None]
     if packing is Packing.NONE:
         return dense

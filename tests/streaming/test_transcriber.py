@@ -85,6 +85,11 @@ def test_settled_text_only_grows(tiny_recogniser: Recogniser) -> None:
     for hypothesis in found:
         text += hypothesis.settled_new
         assert hypothesis.settled == text
+        assert hypothesis.steady + hypothesis.provisional == hypothesis.text
+
+
+def test_a_word_corrected_late_is_steady_as_it_is_now() -> None:
+    assert Hypothesis("the mourning sun", "", " is up", 0.9, "The morning sun is up").steady == "The morning sun"
 
 
 def test_the_final_pass_is_free_where_the_last_one_heard_everything(tiny_recogniser: Recogniser) -> None:
