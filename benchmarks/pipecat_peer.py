@@ -1,8 +1,8 @@
 """pipecat with our weights behind our bench: one process, a pipeline a call, as its guide builds them.
 
     python3 -m venv .clients/peer
-    .clients/peer/bin/pip install -c constraints.txt -e . -r benchmarks/pipecat_peer/requirements.txt
-    .clients/peer/bin/python benchmarks/pipecat_peer/server.py --port 8790
+    .clients/peer/bin/pip install -e . -r benchmarks/pipecat_peer.txt
+    .clients/peer/bin/python -m benchmarks.pipecat_peer --port 8790
     vivavoce bench load --sessions 4 --url ws://127.0.0.1:8790/v1/realtime      # in a second terminal
 
 The pipeline is pipecat's: its WebSocket transport, Silero VAD, Smart Turn, context aggregators and sentence aggregation, all at their
@@ -17,7 +17,7 @@ import argparse
 import asyncio
 import base64
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -259,8 +259,11 @@ async def hold(socket: WebSocket, weights: Weights) -> None:
     worker = PipelineWorker(
         Pipeline(stages), params=PipelineParams(audio_in_sample_rate=_HEARD, audio_out_sample_rate=_SPOKEN), enable_rtvi=False
     )
-    end: Callable[[object, object], Any] = lambda *_: worker.cancel()  # noqa: E731 - pipecat wants a coroutine function's result
-    transport.event_handler("on_client_disconnected")(end)
+
+    @transport.event_handler("on_client_disconnected")
+    async def end(_transport: object, _socket: object) -> None:
+        await worker.cancel()
+
     runner = WorkerRunner(handle_sigint=False)
     await runner.add_workers(worker)
     await runner.run()
@@ -274,7 +277,11 @@ def main() -> None:
     logger.remove()
     weights = Weights(engine_files(ensure_bundle(load_manifest("pocket")), 1))
     app = FastAPI()
-    app.add_api_websocket_route("/v1/realtime", partial(hold, weights=weights))
+
+    @app.websocket("/v1/realtime")
+    async def call(socket: WebSocket) -> None:
+        await hold(socket, weights)
+
     uvicorn.run(app, host="127.0.0.1", port=options.port, log_level="warning")
 
 
