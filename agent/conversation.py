@@ -67,6 +67,7 @@ from streaming.events import (
     EngineLost,
     Listened,
     OverlapScore,
+    ReplyRestarted,
     Respond,
     ResponseFinished,
     Say,
@@ -169,6 +170,7 @@ class Conversation:
     def _dispatch(self, event: Event, now: int) -> list[Command]:
         match event:
             case Listened(at):
+                self._responses.deaf = False
                 return self._apply(self._turns.listened_to(at, audible=bool(self._heard.audible(now))), now)
             case SpeechStarted(at):
                 return self._apply(self._turns.speech_started(at, audible=bool(self._heard.audible(now))), now)
@@ -180,7 +182,7 @@ class Conversation:
                 return []  # no Ear of ours reports any yet; `Listened` decides
             case TextDelta() | AudioReady() | ToolCallReady() | ResponseFinished() if self._prepared.withhold(event):
                 return []
-            case TextDelta() | AudioReady() | ToolCallReady() | ResponseFinished() | PlaybackProgress():
+            case TextDelta() | AudioReady() | ToolCallReady() | ReplyRestarted() | ResponseFinished() | PlaybackProgress():
                 return self._responses.handle(event, now)
             case TranscriptProvisional():
                 return self._hear_out(event)
@@ -189,7 +191,7 @@ class Conversation:
             case TranscriptDone(item_id) | TranscriptFailed(item_id):
                 return [*self._transcripts.finish(event), *self._responses.go_on_without(item_id)]
             case EngineLost():
-                return self._responses.go_on_unheard()
+                return [*self._prepared.drop(), *self._responses.go_on_unheard()]
             case EngineFailed(error):
                 return self._engine_failed(error, now)
             case Tick():

@@ -108,6 +108,11 @@ class Response:
             commands.append(OutputTextDelta(self._part, delta.text))
         return commands
 
+    def restarted(self, text_end: int) -> list[Command]:
+        """What was decoded beyond `text_end` will never sound: it is decoded anew."""
+        self.spoken.text = self.spoken.text[:text_end]
+        return []
+
     def audio(self, ready: AudioReady) -> list[Command]:
         """A clause was synthesised: it may leave."""
         if not self.plan.output_audio:

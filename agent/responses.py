@@ -17,7 +17,7 @@ from agent.prompt import asks_back
 from agent.response import Phase, Response
 from agent.settings import SessionKind, SessionSettings
 from agent.transcripts import Transcripts
-from streaming.events import Abort, AudioReady, Respond, RespondOptions, ResponseFinished, Say, TextDelta, ToolCallReady
+from streaming.events import Abort, AudioReady, ReplyRestarted, Respond, RespondOptions, ResponseFinished, Say, TextDelta, ToolCallReady
 
 __all__ = ["ResponseEvent", "Responses"]
 
@@ -27,7 +27,7 @@ _NOT_HEARD: Final = "Sorry, I did not catch that."
 _MAX_AT_ONCE: Final = 16
 """Responses not yet done, those out of band included; the server may allow fewer. Each keeps a context and a share of the engine."""
 
-ResponseEvent = TextDelta | AudioReady | ToolCallReady | ResponseFinished | PlaybackProgress
+ResponseEvent = TextDelta | AudioReady | ToolCallReady | ReplyRestarted | ResponseFinished | PlaybackProgress
 
 
 class Responses:
@@ -40,6 +40,8 @@ class Responses:
         self.current: Response | None = None
         # Whether a voice of ours has been heard in this session.
         self.spoke = False
+        # The engine is being replaced: nothing of what the caller says is heard until the next one has caught up.
+        self.deaf = False
         self._conversation_id = conversation_id
         self._history = history
         self._heard = heard
@@ -114,8 +116,9 @@ class Responses:
         return [self._order(self.current)]
 
     def go_on_unheard(self) -> list[Command]:
-        """The transcript that is awaited will take its time, for the engine is being replaced: what is ordered now can be excused to the
-        caller at once, and waits for the words there."""
+        """Transcripts will take their time, for the engine is being replaced: what is ordered without them can be excused to the caller at
+        once, and waits for the words there."""
+        self.deaf = True
         return [] if self._awaited is None else self.go_on_without(self._awaited)
 
     def _new(self, request: CreateResponse, settings: SessionSettings, response_id: str | None = None) -> Response:
@@ -128,7 +131,13 @@ class Responses:
         response = self._new(request, settings)
         created = self._begin(response)
         last = self._history.last
-        if words is None and response.plan.options.context is None and last is not None and self._transcripts.is_due(last.id):
+        if (
+            words is None
+            and not self.deaf
+            and response.plan.options.context is None
+            and last is not None
+            and self._transcripts.is_due(last.id)
+        ):
             self._awaited = last.id
             return created
         return [*created, self._order(response, words)]
@@ -172,6 +181,8 @@ class Responses:
                 return []
             case TextDelta():
                 return response.text(event)
+            case ReplyRestarted(_, text_end):
+                return response.restarted(text_end)
             case AudioReady():
                 self.spoke = True
                 return response.audio(event)

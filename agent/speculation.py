@@ -64,7 +64,7 @@ class Speculator:
             return []  # late: the caller has gone on
         if self._current is not None and self._current.words.text == words.text:
             return []
-        dropped = self._drop()
+        dropped = self.drop()
         prepared = self._responses.prepare(settings) if words.text.strip() and _speculates(settings) else None
         if prepared is None:
             return dropped
@@ -96,7 +96,7 @@ class Speculator:
             return []
         words = current.words
         good = words.item_id == self._turns.open_item_id and words.at == self._turns.paused_at and current.basis == basis
-        return [] if good and not current.failed else self._drop()
+        return [] if good and not current.failed else self.drop()
 
     def take(self, turn: TurnEnded, basis: tuple[object, ...]) -> Speculation | None:
         """The reply that was prepared for this turn, if it is the one that is wanted; one that is not is stale. It is to be begun, and then
@@ -112,7 +112,8 @@ class Speculator:
         released, self._released = self._released, []
         return released
 
-    def _drop(self) -> list[Command]:
+    def drop(self) -> list[Command]:
+        """The reply that is being prepared is not wanted."""
         current, self._current = self._current, None
         return [] if current is None else [Drop(current.response_id)]
 

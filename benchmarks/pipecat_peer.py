@@ -3,7 +3,7 @@
     python3 -m venv .clients/peer
     .clients/peer/bin/pip install -e . -r benchmarks/pipecat_peer.txt
     .clients/peer/bin/python -m benchmarks.pipecat_peer --port 8790
-    vivavoce bench load --sessions 4 --url ws://127.0.0.1:8790/v1/realtime      # in a second terminal
+    vivavoce bench load recordings/ --sessions 4 --url ws://127.0.0.1:8790/v1/realtime      # in a second terminal
 
 The pipeline is pipecat's: its WebSocket transport, Silero VAD, Smart Turn, context aggregators and sentence aggregation, all at their
 defaults. Its Whisper service runs faster-whisper on the files of our bundle, in int8. The language model and the voice have no service that

@@ -4,7 +4,7 @@ The engine measures itself over some seconds and reports twice a second, so a me
 they are old enough they count as the others do on average, and for a least share where those do little. The first call always fits.
 """
 
-from collections import deque
+from collections.abc import Hashable
 from typing import Final
 
 from server.auth import Refusal
@@ -25,17 +25,20 @@ class Admission:
 
     def __init__(self, max_busy: float) -> None:
         self._max_busy = max_busy
-        # When the calls of the last seconds were admitted; bounded by the sessions a server takes.
-        self._admitted: deque[float] = deque()
+        # When calls that are held were admitted, those of the last seconds.
+        self._admitted: dict[Hashable, float] = {}
 
-    def admitted(self, now: float) -> None:
+    def admitted(self, call: Hashable, now: float) -> None:
         """A call has been taken."""
-        self._admitted.append(now)
+        self._admitted[call] = now
+
+    def left(self, call: Hashable) -> None:
+        """A call has ended."""
+        self._admitted.pop(call, None)
 
     def refuses(self, load: EngineLoad | None, calls: int, now: float) -> Refusal | None:
         """Why not one more beside `calls` others, None if it fits."""
-        while self._admitted and self._admitted[0] <= now - _LAG:
-            self._admitted.popleft()
+        self._admitted = {call: at for call, at in self._admitted.items() if at > now - _LAG}
         if not calls or self._expected(load, calls) <= self._max_busy:
             return None
         held = "1 call is" if calls == 1 else f"{calls} calls are"
@@ -44,7 +47,8 @@ class Admission:
 
     def _expected(self, load: EngineLoad | None, calls: int) -> float:
         """How busy the engine would be with one more like the present ones."""
-        share = load.busy / max(1, load.sessions) if load is not None else 0.0
-        # Some of the new ones may have left again.
+        if load is None:  # of a new engine: nothing is known of any call
+            return calls * _LEAST_SHARE
+        share = load.busy / max(1, load.sessions)
         new = min(calls, len(self._admitted))
         return share * (calls - new) + max(share, _LEAST_SHARE) * new + share

@@ -34,18 +34,17 @@ class FixedSpeech:
     words: tuple[WordMark, ...]
     exact: bool
 
-    def as_reply(self, session_id: str, response_id: str, rate: int, *, after: int = 0) -> tuple[TextDelta, SynthesisedAudio, AudioReady]:
-        """It as the first sound of a response at `rate`, of which `after` characters of text have been told already."""
-        lead, tail = (" " if after else ""), " "
+    def as_reply(self, session_id: str, response_id: str, rate: int) -> tuple[TextDelta, SynthesisedAudio, AudioReady]:
+        """It as the beginning of a response at `rate`."""
+        text = self.text + " "
         pcm = to_pcm16(resample_clause(to_samples(self.pcm), _RATE, rate))
-        text_end = after + len(lead) + len(self.text) + len(tail)
-        words = tuple(WordMark(after + len(lead) + word.text_end, min(len(pcm), word.end * rate // _RATE)) for word in self.words)
+        words = tuple(WordMark(word.text_end, min(len(pcm), word.end * rate // _RATE)) for word in self.words)
         if words:
-            words = (*words[:-1], replace(words[-1], text_end=text_end))
+            words = (*words[:-1], replace(words[-1], text_end=len(text)))
         return (
-            TextDelta(response_id, lead + self.text + tail),
+            TextDelta(response_id, text),
             SynthesisedAudio(session_id, response_id, 0, pcm),
-            AudioReady(response_id, 0, len(pcm), text_end, words, self.exact),
+            AudioReady(response_id, 0, len(pcm), len(text), words, self.exact),
         )
 
 

@@ -32,7 +32,11 @@ __all__ = ["ProcessEngineLink"]
 log = logging.getLogger(__name__)
 
 _WRITE_LIMIT: Final = 64 << 20
-"""Bytes waiting for the engine beyond which it counts as stuck: over half an hour of one session's audio."""
+"""Bytes waiting for the engine beyond which it counts as stuck: 17 minutes of one session's audio."""
+
+_LOAD_SECONDS: Final = 600.0
+"""How long models may take to load, from a slow disk too; a process that takes longer hangs."""
+
 _STOP_SECONDS: Final = 5.0
 """How long a stopping engine may take to leave before it is killed."""
 
@@ -93,12 +97,12 @@ class ProcessEngineLink:
     def feed(self, session_id: str, frame: AudioFrame) -> None:
         if (served := self._sessions.get(session_id)) is not None:
             served.record.feed(frame)
-            self._send(FeedFrame(session_id, frame))
+            self._send(FeedFrame(session_id, frame), served.record)
 
     def order(self, session_id: str, order: EngineOrder) -> None:
         if (served := self._sessions.get(session_id)) is not None:
             served.tell(served.record.order(order, self._apology))
-            self._send(TakeOrder(session_id, order))
+            self._send(TakeOrder(session_id, order), served.record)
 
     def close(self, session_id: str) -> None:
         if self._sessions.pop(session_id, None) is not None:
@@ -120,7 +124,8 @@ class ProcessEngineLink:
             await asyncio.shield(starting)
             theirs.close()
             reader, writer = await asyncio.open_connection(sock=ours)
-            ready = await _receive(reader)
+            async with asyncio.timeout(_LOAD_SECONDS):
+                ready = await _receive(reader)
             if isinstance(ready, Unable):
                 raise RuntimeError(ready.error)
             assert isinstance(ready, Ready)
@@ -134,6 +139,8 @@ class ProcessEngineLink:
                 process.kill()  # it holds nothing yet
                 raise
             await self._reap()
+            if isinstance(error, TimeoutError):
+                raise RuntimeError(f"the engine process did not load the models within {_LOAD_SECONDS:.0f} seconds") from error
             if isinstance(error, asyncio.IncompleteReadError | ConnectionError):
                 raise RuntimeError(f"the engine process exited with {process.exitcode} while it loaded the models") from error
             raise
@@ -144,20 +151,30 @@ class ProcessEngineLink:
     async def _supervise(self, reader: asyncio.StreamReader) -> None:
         """Deliver what the engine says; when it dies, start another and rebuild every session in it."""
         while True:
+            rebuilding = asyncio.create_task(self._rebuild(), name="engine-rebuilding")
             with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
                 while True:
                     outputs = await _receive(reader)
                     assert isinstance(outputs, list)
                     self._deliver(outputs)
+            rebuilding.cancel()
             self._disconnect()
             if self._stopping:
                 return
             await self._reap()
             self._mourn(f"the engine process exited with {self._process.exitcode if self._process else None}")
             reader = await self._restart()
-            for served in self._sessions.values():
+
+    async def _rebuild(self) -> None:
+        """Tell a new engine of the sessions it does not know, one after another, as fast as it reads: up to 2 MB each."""
+        for session_id, served in tuple(self._sessions.items()):
+            if self._writer is None:
+                return
+            if served.record.dead and session_id in self._sessions:
                 for request in served.record.rebuild():
                     self._send(request)
+                with contextlib.suppress(ConnectionError):  # the reader notices too
+                    await self._writer.drain()
 
     def _deliver(self, outputs: list[EngineOutput]) -> None:
         """Hand each output to its session; one that has closed gets nothing."""
@@ -176,24 +193,27 @@ class ProcessEngineLink:
             served.tell(served.record.lose(error, self._apology))
 
     async def _restart(self) -> asyncio.StreamReader:
-        """Start the process again and again, until it runs."""
-        while True:
-            await asyncio.sleep(self._restarts.wait())
-            try:
-                return await self._spawn()
-            except (RuntimeError, OSError) as error:
-                log.error("the engine could not be started again: %s", error)
-                if self._restarts.failed(asyncio.get_running_loop().time()):
-                    self._give_up(f"the engine could not be started again: {error}")
+        """Start the process again and again, until it runs. Its sessions wait as long as they can."""
+        loop = asyncio.get_running_loop()
+        given_up = loop.call_at(self._restarts.patient_until, self._give_up, "the engine could not be started again in time")
+        try:
+            while True:
+                await asyncio.sleep(self._restarts.wait())
+                try:
+                    return await self._spawn()
+                except (RuntimeError, OSError) as error:
+                    log.error("the engine could not be started again: %s", error)
+        finally:
+            given_up.cancel()
 
     def _give_up(self, error: str) -> None:
         sessions, self._sessions = self._sessions, {}
         for served in sessions.values():
             served.sink(EngineFailed(error))
 
-    def _send(self, request: Request) -> None:
-        """Queue a message for the engine; dropped while there is none: its sessions' records keep what matters of it."""
-        if self._writer is None:
+    def _send(self, request: Request, record: SessionRecord | None = None) -> None:
+        """Queue a message for the engine; dropped while there is none, or none that knows the session: its `record` keeps what matters."""
+        if self._writer is None or (record is not None and record.dead):
             return
         self._writer.write(pack(request))
         if self._writer.transport.get_write_buffer_size() > _WRITE_LIMIT and self._process is not None:

@@ -15,6 +15,7 @@ from streaming.events import (
     AudioReady,
     Drop,
     FinishReason,
+    ReplyRestarted,
     Respond,
     ResponseFinished,
     Say,
@@ -76,9 +77,7 @@ class OwedReplies:
                 reply = self._replies[order.response_id] = _Reply(order, lost=dead)
                 return self._apologise(reply, apology) if dead else []
             case Speculate():
-                facts = self._supersede() if dead else []
                 self._replies[order.response_id] = _Reply(order, speculative=True, lost=dead)
-                return facts
             case Adopt() if reply is not None:
                 reply.speculative = False
                 return self._repair(reply, "the engine stopped while it prepared the reply", apology) if reply.lost else []
@@ -86,10 +85,6 @@ class OwedReplies:
                 reply.ended = True
                 return [self._end(reply, FinishReason.ABORTED)] if reply.lost else []
         return []
-
-    def _supersede(self) -> list[Fact]:
-        """Another speculation takes the place of one that an engine took with it."""
-        return [self._end(reply, FinishReason.ABORTED) for reply in tuple(self._replies.values()) if reply.speculative and reply.lost]
 
     # -------------------------------------------------------------------------------------------------------------- facts
 
@@ -121,7 +116,7 @@ class OwedReplies:
             reply.lost = True
             if reply.ended:
                 facts.append(self._end(reply, FinishReason.ABORTED))
-            elif not reply.speculative:  # what becomes of a speculation is seen when it is adopted
+            elif not reply.speculative:  # it is dropped, unless it has just been adopted
                 facts += self._repair(reply, error, apology)
         return facts
 
@@ -142,12 +137,16 @@ class OwedReplies:
         return self._apologise(reply, apology)
 
     def _apologise(self, reply: _Reply, apology: FixedSpeech | None) -> list[Fact]:
-        """The caller hears at once that it will take a moment. Once a reply; one of text only just comes later."""
+        """The caller hears at once that it will take a moment. Once a reply; one of text only just comes later. What had been decoded and
+        not spoken is taken back."""
         facts: list[Fact] = []
         options = reply.order.options
+        if options.audio and reply.text > reply.text_before:
+            reply.text = reply.text_before
+            facts.append(ReplyRestarted(reply.order.response_id, reply.text))
         if options.audio and apology is not None and not reply.samples_before:
-            delta, sound, ready = apology.as_reply(self._session_id, reply.order.response_id, options.rate, after=reply.text)
-            facts = [delta, sound, ready]
+            delta, sound, ready = apology.as_reply(self._session_id, reply.order.response_id, options.rate)
+            facts += [delta, sound, ready]
             reply.text, reply.samples = ready.text_end, ready.samples
         reply.text_before, reply.samples_before = reply.text, reply.samples
         return facts

@@ -116,8 +116,8 @@ class Playout:
 
     @property
     def silent(self) -> bool:
-        """Whether nothing waits and nothing plays."""
-        return not self._voices
+        """Whether nothing of the conversation waits and nothing plays: what has been prepared and may be dropped does not count."""
+        return all(voice.part is None for voice in self._voices.values())
 
     # -- what comes in
 

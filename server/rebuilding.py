@@ -32,6 +32,7 @@ from streaming.events import (
     EngineOrder,
     Listened,
     OverlapScore,
+    ReplyRestarted,
     Respond,
     ResponseFinished,
     Say,
@@ -74,7 +75,8 @@ class SessionRecord:
         """`dead` where there is no engine at the moment: `rebuild` will open it."""
         self._session_id = session_id
         self._spec = spec
-        self._dead = dead
+        # Whether no engine knows it at the moment.
+        self.dead = dead
         self._ear: ConfigureEar | None = None
         self._history = SetHistory(())
         # Final texts of audio items in the history, where the history itself does not say them.
@@ -118,7 +120,7 @@ class SessionRecord:
                 self._close_turn()
                 self._forget(end)
             case Respond() | Say() | Speculate() | Adopt() | Drop() | Abort():
-                return self._replies.order(order, apology, dead=self._dead)
+                return self._replies.order(order, apology, dead=self.dead)
         return []
 
     def _close_turn(self) -> None:
@@ -146,15 +148,18 @@ class SessionRecord:
                     self._texts[item_id] = fact.text
             case TextDelta() | AudioReady() | ToolCallReady() | ResponseFinished() | SynthesisedAudio():
                 return self._replies.tell(fact)
-            case TranscriptDelta() | TranscriptProvisional() | EngineLost() | EngineFailed():
+            case TranscriptDelta() | TranscriptProvisional() | ReplyRestarted() | EngineLost() | EngineFailed():
                 pass
         return [fact]
 
     # ------------------------------------------------------------------------------------------------------------- dying
 
     def lose(self, error: str, apology: FixedSpeech | None) -> list[Fact]:
-        """The engine has died. Returns what the session is told: what it will not get, apologies, and that it goes on."""
-        self._dead = True
+        """The engine has died. Returns what the session is told: what it will not get, apologies, and that it goes on. Nothing where this
+        session had not been rebuilt yet."""
+        if self.dead:
+            return []
+        self.dead = True
         facts = self._replies.lose(error, apology)
         for turn in self._turns:
             if turn.repeats and isinstance(turn.order, CommitTurn):
@@ -164,7 +169,7 @@ class SessionRecord:
 
     def rebuild(self) -> Iterator[Request]:
         """What the next engine is told of the session, before anything else."""
-        self._dead = False
+        self.dead = False
         yield OpenSession(self._session_id, self._spec)
         if self._ear is not None:
             yield self._take(self._ear)

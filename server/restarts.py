@@ -21,7 +21,7 @@ class RestartOptions:
 
 
 class Restarts:
-    """Told of deaths, failed starts and starts."""
+    """Told of deaths and starts."""
 
     def __init__(self, options: RestartOptions) -> None:
         self._options = options
@@ -42,9 +42,10 @@ class Restarts:
         self._died.append(now)
         return len(self._died) == options.deaths and now - self._died[0] <= options.within
 
-    def failed(self, now: float) -> bool:
-        """It could not be started. Returns whether its sessions are to be given up."""
-        return now - self._died[-1] >= self._options.patience
+    @property
+    def patient_until(self) -> float:
+        """When its sessions are to be given up unless it runs again; only after a death."""
+        return self._died[-1] + self._options.patience
 
     def wait(self) -> float:
         """Seconds before the next attempt, which this counts."""

@@ -93,7 +93,7 @@ class Sessions:
         session = self._make(settings, dialect)
         taken = self._slots.take()
         assert taken
-        self._admission.admitted(self._clock())
+        self._admission.admitted(session, self._clock())
         self._running.add(session)
         self._idle.clear()
         self._metrics.sessions.inc()
@@ -105,6 +105,7 @@ class Sessions:
         finally:
             self._metrics.sessions.dec()
             self._metrics.sessions_ended.labels(code).inc()
+            self._admission.left(session)
             self._running.discard(session)
             self._slots.give_back()
             if not self._running:

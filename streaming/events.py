@@ -36,6 +36,7 @@ __all__ = [
     "Listened",
     "OverlapKind",
     "OverlapScore",
+    "ReplyRestarted",
     "Respond",
     "RespondOptions",
     "ResponseFinished",
@@ -242,6 +243,15 @@ class ResponseFinished:
 
 
 @dataclass(frozen=True, slots=True)
+class ReplyRestarted:
+    """The engine died while it made this response: of its text only the first `text_end` characters will be spoken, and it goes on from
+    there. Example: `ReplyRestarted("resp_1", 0)`."""
+
+    response_id: str
+    text_end: int
+
+
+@dataclass(frozen=True, slots=True)
 class EngineLost:
     """The engine died; another is being started and told what this session needs. Orders may go on: they wait for it. The facts before
     this one have ended what it will not get. Example: `EngineLost("the engine process exited with -9")`."""
@@ -268,6 +278,7 @@ EngineEvent = (
     | AudioReady
     | ToolCallReady
     | ResponseFinished
+    | ReplyRestarted
     | EngineLost
     | EngineFailed
 )

@@ -6,6 +6,7 @@ One word counts as one token. What it was told is kept for assertions: `contexts
 """
 
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -278,7 +279,12 @@ def _remember(kept: list[_T], what: _T) -> None:
 
 
 def load_scripted(
-    _early: Callable[[EngineOutput], None], replies: Sequence[ScriptedReply] = (), transcripts: Sequence[str | None] = ()
+    _early: Callable[[EngineOutput], None],
+    replies: Sequence[ScriptedReply] = (),
+    transcripts: Sequence[str | None] = (),
+    seconds: float = 0.0,
 ) -> ScriptedEngine:
-    """A `ScriptedEngine` as a process of its own loads it: `partial(load_scripted, replies=..., transcripts=...)` can be pickled."""
+    """A `ScriptedEngine` as a process of its own loads it, which takes `seconds`: `partial(load_scripted, replies=..., transcripts=...)`
+    can be pickled."""
+    time.sleep(seconds)
     return ScriptedEngine(replies, transcripts)

@@ -21,15 +21,16 @@ class LoadMeter:
         # Stretches of work (begun, ended), oldest first: those of the last seconds.
         self._stretches: deque[tuple[float, float]] = deque()
         self._worked = 0.0
+        self._started = now
         self._reported_at = now
         self._reported: EngineLoad | None = None
 
     def busy(self, now: float) -> float:
-        """Share of the last seconds spent working, 0.0 to 1.0."""
+        """Share of the last seconds spent working, 0.0 to 1.0; of fewer where it has not been here for as long."""
         while self._stretches and self._stretches[0][1] < now - _SECONDS:
             begun, ended = self._stretches.popleft()
             self._worked -= ended - begun
-        return min(1.0, self._worked / _SECONDS)
+        return min(1.0, self._worked / max(_EVERY, min(_SECONDS, now - self._started)))
 
     def worked(self, begun: float, ended: float, *, counts: bool = True) -> None:
         """The worker worked; `counts` False for what would not have been done had there been anything else."""

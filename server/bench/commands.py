@@ -14,7 +14,10 @@ bench = typer.Typer(
     help="Measure a server: any that speaks the OpenAI Realtime protocol, or one of ours, started for the run.",
 )
 
-_Recordings = Annotated[list[Path] | None, typer.Argument(metavar="[FILE|FOLDER]...", help="Spoken questions, WAV or FLAC.")]
+_Recordings = Annotated[
+    list[Path],
+    typer.Argument(metavar="FILE|FOLDER|LIST.txt...", help="Spoken questions, WAV or FLAC; a list has a file a line."),
+]
 _Url = Annotated[str | None, typer.Option(metavar="WS", help="A server that is running. [default: start `vivavoce serve`]")]
 _Key = Annotated[str | None, typer.Option(envvar="VIVAVOCE_TALK_API_KEY", metavar="KEY", help="The server's key, if it has one.")]
 _Json = Annotated[Path | None, typer.Option("--json", metavar="FILE.json", help="Write every answer here.")]
@@ -23,7 +26,7 @@ _Picture = Annotated[Path | None, typer.Option(metavar="FILE.svg", help="Draw th
 
 @bench.command()
 def latency(
-    recordings: _Recordings = None,
+    recordings: _Recordings,
     questions: Annotated[int, typer.Option(min=1, help="At most this many of the recordings.")] = 30,
     setting: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Only this row; may be given again.")] = None,
     url: _Url = None,
@@ -37,8 +40,8 @@ def latency(
 
     Examples:
 
-        vivavoce bench latency
-        vivavoce bench latency recordings/ --questions 10 --picture latency.svg
+        vivavoce bench latency recordings/
+        vivavoce bench latency questions.txt --questions 10 --picture latency.svg --json latency.json
         vivavoce bench latency question.wav --url wss://example.org/v1/realtime --api-key KEY --setting "server_vad 500 ms"
     """
     import asyncio
@@ -54,7 +57,7 @@ def latency(
     if unknown := [name for name in names if name not in SETTINGS]:
         raise _fail(f"there is no setting {unknown[0]!r}: choose from {', '.join(SETTINGS)}")
     try:
-        spoken = choose_recordings(recordings or [], questions)
+        spoken = choose_recordings(recordings, questions)
         answers = asyncio.run(bench_latency(url, api_key, spoken, names))
     except (BenchError, CallError) as error:
         raise _fail(str(error)) from None
@@ -66,10 +69,10 @@ def latency(
 
 @bench.command()
 def load(
-    recordings: _Recordings = None,
+    recordings: _Recordings,
     sessions: Annotated[int, typer.Option(min=1, help="The most calls at once.")] = 8,
     first: Annotated[int, typer.Option("--from", min=1, help="Begin with this many.")] = 1,
-    rounds: Annotated[int, typer.Option(min=1, help="Questions each caller asks at each level.")] = 3,
+    rounds: Annotated[int, typer.Option(min=1, help="Questions each caller asks at each level, none twice.")] = 3,
     limit: Annotated[float, typer.Option(metavar="SECONDS", help="A level is held while p95 is below this.")] = 1.5,
     to_the_end: Annotated[bool, typer.Option("--to-the-end", help="Go on after the first level that is not held.")] = False,
     url: _Url = None,
@@ -81,7 +84,7 @@ def load(
 
     Examples:
 
-        vivavoce bench load --sessions 8
+        vivavoce bench load recordings/ --sessions 8
         vivavoce bench load recordings/ --sessions 20 --from 4 --picture load.svg --json load.json
         vivavoce bench load question.wav --sessions 4 --url ws://10.0.0.5:8765/v1/realtime --api-key KEY
     """
@@ -94,11 +97,12 @@ def load(
     from server.caller_wire import CallError
 
     before = os.getloadavg()[0]
+    if first > sessions:
+        raise _fail(f"--from {first} is beyond --sessions {sessions}: give --sessions at least {first}")
     try:
-        spoken = choose_recordings(recordings or [], 1_000)
-        levels = asyncio.run(
-            bench_load(url, api_key, spoken, range(first, sessions + 1), min(rounds, len(spoken)), limit * 1000, on=to_the_end)
-        )
+        spoken = choose_recordings(recordings, 1_000)
+        rounds = min(rounds, len(spoken))
+        levels = asyncio.run(bench_load(url, api_key, spoken, range(first, sessions + 1), rounds, limit * 1000, on=to_the_end))
     except (BenchError, CallError) as error:
         raise _fail(str(error)) from None
     console = Console(width=140)

@@ -171,7 +171,9 @@ def report(levels: Sequence[Level], limit: float, console: Console) -> None:
         table.add_row(str(level.sessions), str(len(times)), *quantiles, *map(str, (*counts, *gaps)), f"{level.lag_ms:.0f}")
     console.print(table)
     held = max((level.sessions for level in takewhile(lambda level: level.held(limit), levels)), default=0)
-    console.print(f"calls held at p95 below {limit / 1000:g} s: {held}" + ("" if held < levels[-1].sessions else " or more"))
+    first, last = levels[0].sessions, levels[-1].sessions
+    words = f"fewer than {first}" if not held and first > 1 else f"{held} or more" if held == last else str(held)
+    console.print(f"calls held at p95 below {limit / 1000:g} s: {words}")
     for words in dict.fromkeys(refusal for level in levels for refusal in level.refusals):
         console.print(f"a refused caller was told: {words}")
     for words in dict.fromkeys(asked.error for level in levels for asked in level.asked if asked.error):

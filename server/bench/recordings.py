@@ -12,7 +12,6 @@ from server.caller_audio import Recording, RecordingError, load_recording
 
 __all__ = ["BenchError", "choose_recordings", "server_at", "short_name"]
 
-_DEFAULT: Final = Path("../shared/data/questions.txt")
 _KINDS: Final = (".wav", ".flac")
 
 
@@ -21,16 +20,25 @@ class BenchError(Exception):
 
 
 def choose_recordings(given: Sequence[Path], most: int) -> list[Recording]:
-    """The recordings given (files, or folders of them), else the list of questions next to the project. Raises BenchError."""
-    paths = [path for place in given for path in (sorted(p for p in place.rglob("*") if p.suffix in _KINDS) if place.is_dir() else [place])]
-    if not given and _DEFAULT.is_file():
-        paths = [_DEFAULT.parent / line for line in _DEFAULT.read_text().split()]
+    """The recordings given: files, folders of them, or lists of them. Raises BenchError."""
+    paths = [path for place in given for path in _recordings_at(place)]
     if not paths:
         raise BenchError("no recordings: name spoken questions as WAV or FLAC files, or a folder of them")
     try:
         return [load_recording(path) for path in paths[:most]]
     except RecordingError as error:
         raise BenchError(str(error)) from error
+
+
+def _recordings_at(place: Path) -> list[Path]:
+    if place.is_dir():
+        return sorted(path for path in place.rglob("*") if path.suffix in _KINDS)
+    if place.suffix != ".txt":
+        return [place]
+    try:
+        return [place.parent / line for line in place.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except (OSError, ValueError) as error:
+        raise BenchError(f"{place}: not a list that can be read ({error})") from error
 
 
 def short_name(recording: Recording) -> str:

@@ -47,7 +47,9 @@ from streaming.events import (
     CommitTurn,
     DiscardTurn,
     EngineFailed,
+    EngineLost,
     FinishReason,
+    ReplyRestarted,
     Respond,
     Say,
     SetHistory,
@@ -773,6 +775,32 @@ def test_a_dead_engine_fails_the_transcripts_that_are_due(play) -> None:
     assert talk.last(TranscriptionFailed).item_id == talk.last(CommitTurn).item_id
     assert talk.done().status is ResponseStatus.FAILED
     assert not talk.all((Respond, Say))
+
+
+def test_what_waits_for_words_is_ordered_without_them_while_the_engine_is_replaced(play) -> None:
+    talk = play(turn_detection=None)
+    talk.speech(800)
+    talk.tell(EngineLost("gone"))
+    talk.commit()
+    talk.ask()
+    assert talk.all(Respond)  # by which the caller can be asked to wait
+    talk.transcript("What is it?")
+    talk.answer("A tortoise.")
+    talk.wait(100)
+    talk.commit()
+    talk.ask()
+    assert len(talk.all(Respond)) == 1  # there is an engine again, so the words are waited for
+    talk.transcript("And that?")
+    assert len(talk.all(Respond)) == 2
+
+
+def test_words_that_no_engine_will_speak_are_not_said(play) -> None:
+    talk = play()
+    talk.turn()
+    talk.decode("Well, it")
+    talk.tell(ReplyRestarted(talk.ordered(), 0))
+    talk.answer("One moment.")
+    assert talk.believed() == [("user", "What is a tortoise?"), ("assistant", "One moment.")]
 
 
 def test_a_reply_deleted_while_it_is_made_leaves_no_trace(play) -> None:

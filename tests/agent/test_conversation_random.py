@@ -31,6 +31,7 @@ from streaming.events import (
     Drop,
     EndOfTurnScore,
     EngineFailed,
+    EngineLost,
     FinishReason,
     Respond,
     ResponseFinished,
@@ -193,7 +194,7 @@ class World:
 
 
 EVENT = st.tuples(
-    st.sampled_from(["engine", "engine", "engine", "playout", "transcripts", "ear", "ear", "client"]),
+    st.sampled_from(["engine", "engine", "engine", "playout", "transcripts", "ear", "ear", "client", "link"]),
     st.integers(0, 11),
     st.integers(0, 99),
 )
@@ -232,6 +233,8 @@ def play(world: World, events: list) -> None:
                 world.ear(kind % 4, number)
             case "client":
                 world.client(kind, number)
+            case "link":
+                world.talk.tell(EngineLost("gone"))
 
 
 class PromptWorld(World):

@@ -30,6 +30,7 @@ from streaming.events import (
     Drop,
     EndOfTurnScore,
     EngineFailed,
+    EngineLost,
     FinishReason,
     Respond,
     ResponseFinished,
@@ -366,3 +367,14 @@ def test_a_turn_that_would_push_the_oldest_item_out_is_not_prepared_for(dialogue
     talk.write("Hello")
     talk.speech(800)
     assert talk.provisional() == []
+
+
+def test_an_engine_that_dies_takes_it_along_and_the_turn_is_answered_by_the_next(play) -> None:
+    talk = paused(play())
+    assert ordered(talk) == ["Speculate"]
+    talk.tell(EngineLost("gone"))
+    assert ordered(talk) == ["Speculate", "Drop"]
+    talk.wait(1_000)
+    assert ordered(talk) == ["Speculate", "Drop"]
+    talk.transcript(WORDS)
+    assert talk.all(Respond)

@@ -34,7 +34,7 @@ def test_the_first_call_always_fits(admission) -> None:
 def test_eight_calls_may_come_at_once_before_anything_is_measured(admission) -> None:
     held = 0
     while fits(admission, None, held) and held < 20:
-        admission.admitted(100.0)
+        admission.admitted(held, 100.0)
         held += 1
     assert held == 8
 
@@ -42,11 +42,23 @@ def test_eight_calls_may_come_at_once_before_anything_is_measured(admission) -> 
 def test_new_calls_count_as_the_others_do_until_they_are_measured(admission) -> None:
     load = EngineLoad(0.4, 2)  # 0.2 each
     assert fits(admission, load, 2)
-    admission.admitted(100.0)
+    admission.admitted("a", 100.0)
     assert fits(admission, load, 3)
-    admission.admitted(100.0)
+    admission.admitted("b", 100.0)
     assert not fits(admission, load, 4)
     assert fits(admission, EngineLoad(0.4, 4), 4, 105.0)
+
+
+def test_calls_that_have_left_count_no_more(admission) -> None:
+    for call in range(50):
+        admission.admitted(call, 100.0)
+        admission.left(call)
+    assert fits(admission, EngineLoad(0.1, 7), 7)
+
+
+def test_of_a_new_engine_every_call_counts_as_new(admission) -> None:
+    assert fits(admission, None, 7)
+    assert not fits(admission, None, 8)
 
 
 def test_the_refusal_says_who_is_there_and_when_to_come_back(admission) -> None:

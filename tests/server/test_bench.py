@@ -67,6 +67,12 @@ def test_the_calls_held_end_at_the_first_level_that_is_not() -> None:
     assert "calls held at p95 below 1.5 s: 1\n" in out.export_text()
 
 
+def test_a_first_level_that_is_not_held_says_nothing_of_those_below() -> None:
+    out = console()
+    load.report([level(4, 2_000.0), level(5, 400.0)], 1_500.0, out)
+    assert "calls held at p95 below 1.5 s: fewer than 4\n" in out.export_text()
+
+
 def test_the_report_says_what_the_refused_were_told_and_when_the_callers_were_late() -> None:
     out = console()
     load.report([level(1, 400.0), level(3, 400.0, refusals=(REFUSED, REFUSED), lag=35.0)], 1_500.0, out)
@@ -94,6 +100,8 @@ def test_recordings_are_files_and_folders_of_them(tmp_path: Path) -> None:
         else:
             soundfile.write(tmp_path / name, np.full(CALLER_RATE, 0.1), CALLER_RATE)
     assert [Path(one.name).name for one in choose_recordings([tmp_path], 9)] == ["a.flac", "b.wav"]
+    (tmp_path / "list.txt").write_text("b.wav\n\na.flac\n")
+    assert [Path(one.name).name for one in choose_recordings([tmp_path / "list.txt"], 9)] == ["b.wav", "a.flac"]
     assert len(choose_recordings([tmp_path], 1)) == 1
     (tmp_path / "empty").mkdir()
     with pytest.raises(BenchError, match="no recordings"):
@@ -103,8 +111,10 @@ def test_recordings_are_files_and_folders_of_them(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["latency", "--setting", "telepathy"], "there is no setting 'telepathy': choose from semantic_vad"),
+        (["latency", "tests/golden/seine.flac", "--setting", "telepathy"], "there is no setting 'telepathy': choose from semantic_vad"),
         (["load", "nowhere.wav"], "nowhere.wav"),
+        (["load", "nowhere.txt"], "nowhere.txt: not a list"),
+        (["load", "nowhere.wav", "--from", "10"], "give --sessions at least 10"),
         (["latency", "tests/golden/seine.flac", "--url", "ws://127.0.0.1:1/v1/realtime"], "127.0.0.1:1"),
     ],
 )

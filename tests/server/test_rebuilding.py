@@ -29,6 +29,7 @@ from streaming.events import (
     EngineLost,
     FinishReason,
     Listened,
+    ReplyRestarted,
     Respond,
     RespondOptions,
     ResponseFinished,
@@ -178,13 +179,14 @@ def test_a_reply_that_kills_two_engines_is_given_up(record) -> None:
 def test_what_is_said_after_the_apology_stands_after_it(record) -> None:
     order(record, Respond("r", RespondOptions(rate=8_000)))
     say(record, TextDelta("r", "It is"))
-    delta, sound, ready, _ = record.lose("gone", SORRY)
-    assert delta == TextDelta("r", " Sorry. ")
+    taken_back, delta, sound, ready, _ = record.lose("gone", SORRY)
+    assert taken_back == ReplyRestarted("r", 0)  # nobody has heard it
+    assert delta == TextDelta("r", "Sorry. ")
     assert (sound.start, len(sound.pcm)) == (0, 800)
-    assert ready == AudioReady("r", 0, 800, 13, (WordMark(13, 800),), True)
+    assert ready == AudioReady("r", 0, 800, 7, (WordMark(7, 800),), True)
     list(record.rebuild())
     told = say(record, TextDelta("r", "It."), AudioReady("r", 0, 100, 3, (WordMark(3, 100),)), ResponseFinished("r", FinishReason.STOP))
-    assert told == [TextDelta("r", "It."), AudioReady("r", 800, 100, 16, (WordMark(16, 900),)), ResponseFinished("r", FinishReason.STOP)]
+    assert told == [TextDelta("r", "It."), AudioReady("r", 800, 100, 10, (WordMark(10, 900),)), ResponseFinished("r", FinishReason.STOP)]
 
 
 def test_a_text_reply_waits_and_one_that_has_begun_ends(record) -> None:
@@ -231,7 +233,7 @@ def test_a_speculation_that_is_not_adopted_ends(record) -> None:
     record.lose("gone", SORRY)
     assert order(record, Drop("dropped")) == [ResponseFinished("dropped", FinishReason.ABORTED)]
     assert order(record, Speculate("one", "a", "Yes?", RespondOptions())) == []
-    assert order(record, Speculate("two", "a", "No?", RespondOptions())) == [ResponseFinished("one", FinishReason.ABORTED)]
+    assert order(record, Drop("one")) == [ResponseFinished("one", FinishReason.ABORTED)]
     assert orders(list(record.rebuild())) == [SetHistory(())]
 
 
@@ -242,6 +244,13 @@ def test_a_speculation_whose_sound_is_known_ends_where_it_was(record) -> None:
     record.lose("gone", SORRY)
     (finish,) = order(record, Adopt("r"))
     assert finish.reason is FinishReason.ERROR
+
+
+def test_an_engine_that_dies_before_it_was_told_of_a_session_takes_nothing_of_it(record) -> None:
+    order(record, Respond("r", RespondOptions()))
+    record.lose("gone", SORRY)
+    assert record.lose("gone again", SORRY) == []
+    assert orders(list(record.rebuild()))[-1] == Respond("r", RespondOptions())
 
 
 def test_a_session_that_came_while_there_was_none() -> None:
@@ -301,8 +310,12 @@ def transcript(done: dict) -> str:
 
 @pytest.mark.parametrize(
     "script",
-    [{"transcripts": [None]}, {"replies": [ScriptedReply("Well, it is", stall_after=0)]}],
-    ids=["awaiting its transcript", "being answered"],
+    [
+        {"transcripts": [None]},
+        {"replies": [ScriptedReply("Well, it is", stall_after=0)]},
+        {"replies": [ScriptedReply("Well, it is", stall_after=2)]},
+    ],
+    ids=["awaiting its transcript", "being answered", "decoded and not yet spoken"],
 )
 async def test_the_caller_hears_an_apology_and_then_the_answer(start, dial, speech, script) -> None:
     link = ProcessEngineLink(InTurn(partial(load_scripted, **script), partial(load_scripted)))

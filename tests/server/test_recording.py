@@ -35,6 +35,7 @@ from streaming.events import (
     Listened,
     OverlapKind,
     OverlapScore,
+    ReplyRestarted,
     ResponseFinished,
     SpeechStarted,
     SpeechStopped,
@@ -93,6 +94,7 @@ EVENTS: list[Event] = [
     AudioReady("r", 0, 5, 4, (WordMark(4, 5),), True),
     ToolCallReady("r", 0, "f", "{}"),
     ResponseFinished("r", FinishReason.LENGTH, None, Usage(1, 2, 3, 4)),
+    ReplyRestarted("r", 0),
     EngineFailed("dead"),
     EngineLost("dying"),
 ]

@@ -27,7 +27,8 @@ def test_three_deaths_within_a_minute_are_enough() -> None:
     assert [restarts.died(now) for now in (0, 50, 61, 109, 111, 500)] == [False, False, False, True, True, False]
 
 
-def test_patience() -> None:
+def test_patience_is_counted_from_the_last_death() -> None:
     restarts = Restarts(RestartOptions())
     restarts.died(100)
-    assert [restarts.failed(now) for now in (101, 129, 130, 131)] == [False, False, True, True]
+    restarts.died(110)
+    assert restarts.patient_until == 140
