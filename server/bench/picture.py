@@ -10,7 +10,7 @@ __all__ = ["draw_load", "draw_stages"]
 _COLOURS: Final = ("#9ecae1", "#4292c6", "#08519c", "#fdae6b", "#f16913", "#a63603", "#74c476", "#969696")
 _WIDTH: Final = 860
 _LEFT: Final = 190
-_ROW: Final = 44
+_ROW: Final = 56
 
 
 def draw_stages(path: Path, title: str, rows: Mapping[str, Mapping[str, float]], ends: Mapping[str, tuple[float, float]]) -> None:
@@ -18,7 +18,7 @@ def draw_stages(path: Path, title: str, rows: Mapping[str, Mapping[str, float]],
     names = list(dict.fromkeys(name for stages in rows.values() for name in stages))
     most = max([1.0, *(end for _, end in ends.values()), *(sum(stages.values()) for stages in rows.values())])
     scale = (_WIDTH - _LEFT - 90) / most
-    parts = [_text(_LEFT, 26, title, size=16)]
+    parts = [_text(20, 26, title, size=16)]
     for number, (setting, stages) in enumerate(rows.items()):
         top, x = 46 + number * _ROW, float(_LEFT)
         parts.append(_text(_LEFT - 10, top + 19, setting, anchor="end"))
@@ -52,9 +52,10 @@ def draw_load(path: Path, title: str, levels: Sequence[tuple[int, float, float]]
         x = float(place(calls, 0).split(",")[0])
         parts.append(_text(x, bottom + 18, str(calls), anchor="middle", size=12))
     parts.append(_text((left + right) / 2, bottom + 38, "calls at once", anchor="middle", size=12))
-    for value in (most * share / 5 for share in range(6)):
+    step = next(step for step in (50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000, 50_000) if most < 8 * step or step == 50_000)
+    for value in range(0, int(most) + 1, step):
         y = float(place(1, value).split(",")[1])
-        parts.append(_text(left - 8, y + 4, f"{value:.0f}", anchor="end", size=11))
+        parts.append(_text(left - 8, y + 4, str(value), anchor="end", size=11))
     first, end = place(1, limit), place(last, limit)
     parts.append(f'<path d="M{first}L{end}" stroke="#c00" stroke-dasharray="6 4"/>' + _text(right - 4, float(end.split(",")[1]) - 6,
                  f"limit {limit:.0f} ms", anchor="end", size=11))  # fmt: skip
