@@ -6,6 +6,7 @@ import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 
 import httpx
 import numpy as np
@@ -242,6 +243,23 @@ async def dial() -> AsyncIterator[Callable[..., object]]:
             return client
 
         yield dial_server
+
+
+class InTurn:
+    """A factory that is the next of several at each start; the last one stays. Being pickled is being started."""
+
+    def __init__(self, *factories: "partial[object]") -> None:
+        self.factories = list(factories)
+
+    def __reduce__(self) -> object:
+        factory = self.factories.pop(0) if len(self.factories) > 1 else self.factories[0]
+        return factory.__reduce__()
+
+
+@pytest.fixture
+def in_turn() -> type[InTurn]:
+    """The class `InTurn`."""
+    return InTurn
 
 
 def tone(milliseconds: int, rate: int = 24_000, amplitude: int = 8_000) -> np.ndarray:

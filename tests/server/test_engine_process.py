@@ -54,17 +54,6 @@ HALF = ScriptedReply(LONG, stall_after=9)
 """One that stops after its first clause of eight words."""
 
 
-class InTurn:
-    """A factory that is the next of several at each start; the last one stays. Being pickled is being started."""
-
-    def __init__(self, *factories: "partial[object]") -> None:
-        self.factories = list(factories)
-
-    def __reduce__(self) -> object:
-        factory = self.factories.pop(0) if len(self.factories) > 1 else self.factories[0]
-        return factory.__reduce__()
-
-
 class Call:
     """One session, and everything it was told."""
 
@@ -147,12 +136,12 @@ async def back(link: ProcessEngineLink) -> None:
 
 
 @pytest.fixture
-async def start() -> AsyncIterator[Callable[..., object]]:
+async def start(in_turn) -> AsyncIterator[Callable[..., object]]:
     """`await start(factory, ...)` gives a link whose processes are those factories', in turn."""
     links: list[ProcessEngineLink] = []
 
     async def start_link(*factories: object, restarts: RestartOptions | None = None) -> ProcessEngineLink:
-        links.append(ProcessEngineLink(InTurn(*(factories or (partial(load_scripted),))), restarts))
+        links.append(ProcessEngineLink(in_turn(*(factories or (partial(load_scripted),))), restarts))
         await links[-1].start()
         return links[-1]
 

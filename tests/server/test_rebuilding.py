@@ -282,17 +282,6 @@ def test_a_voice_that_cannot_say_it_is_an_error() -> None:
 # ------------------------------------------------------------------------------------------------------- under a server
 
 
-class InTurn:
-    """A factory that is the next of several at each start; the last one stays. Being pickled is being started."""
-
-    def __init__(self, *factories: "partial[object]") -> None:
-        self.factories = list(factories)
-
-    def __reduce__(self) -> object:
-        factory = self.factories.pop(0) if len(self.factories) > 1 else self.factories[0]
-        return factory.__reduce__()
-
-
 def kill_the_engine() -> None:
     (engine,) = multiprocessing.active_children()
     os.kill(engine.pid, signal.SIGKILL)
@@ -317,8 +306,8 @@ def transcript(done: dict) -> str:
     ],
     ids=["awaiting its transcript", "being answered", "decoded and not yet spoken"],
 )
-async def test_the_caller_hears_an_apology_and_then_the_answer(start, dial, speech, script) -> None:
-    link = ProcessEngineLink(InTurn(partial(load_scripted, **script), partial(load_scripted)))
+async def test_the_caller_hears_an_apology_and_then_the_answer(start, dial, in_turn, speech, script) -> None:
+    link = ProcessEngineLink(in_turn(partial(load_scripted, **script), partial(load_scripted)))
     served = await start(link=link, factory=Conversation)
     client, other = await dial(served), await dial(served)
     await ask(client, speech)
@@ -334,9 +323,9 @@ async def test_the_caller_hears_an_apology_and_then_the_answer(start, dial, spee
     assert not any(event["type"] == "error" for event in client.got)
 
 
-async def test_a_reply_that_is_cut_by_death_fails_and_the_next_one_comes(start, dial, speech) -> None:
+async def test_a_reply_that_is_cut_by_death_fails_and_the_next_one_comes(start, dial, in_turn, speech) -> None:
     long = ScriptedReply("one two three four five six seven eight nine ten", stall_after=9)
-    link = ProcessEngineLink(InTurn(partial(load_scripted, replies=[long]), partial(load_scripted)))
+    link = ProcessEngineLink(in_turn(partial(load_scripted, replies=[long]), partial(load_scripted)))
     client = await dial(await start(link=link, factory=Conversation))
     await ask(client, speech)
     await client.until("response.output_audio.delta")
@@ -346,8 +335,8 @@ async def test_a_reply_that_is_cut_by_death_fails_and_the_next_one_comes(start, 
     assert transcript(await client.until("response.done")) == "This is reply 1."
 
 
-async def test_new_calls_are_refused_while_there_is_no_engine(start) -> None:
-    link = ProcessEngineLink(InTurn(partial(load_scripted), partial(len), partial(load_scripted)))
+async def test_new_calls_are_refused_while_there_is_no_engine(start, in_turn) -> None:
+    link = ProcessEngineLink(in_turn(partial(load_scripted), partial(len), partial(load_scripted)))
     served = await start(link=link)
     kill_the_engine()
     async with asyncio.timeout(10):
