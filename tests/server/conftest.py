@@ -6,7 +6,6 @@ import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
-from functools import partial
 
 import httpx
 import numpy as np
@@ -248,7 +247,7 @@ async def dial() -> AsyncIterator[Callable[..., object]]:
 class InTurn:
     """A factory that is the next of several at each start; the last one stays. Being pickled is being started."""
 
-    def __init__(self, *factories: "partial[object]") -> None:
+    def __init__(self, *factories: object) -> None:
         self.factories = list(factories)
 
     def __reduce__(self) -> object:
