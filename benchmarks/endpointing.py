@@ -32,7 +32,7 @@ from server.caller_audio import CALLER_RATE, load_recording
 from streaming.audio import Samples, WireDecoder, encode_pcm16
 from streaming.bundle import default_places
 from streaming.ear import Ear, Ears
-from streaming.events import SAMPLE_RATE, EarEvent, EndOfTurnScore, Listened, SpeechStarted, SpeechStopped
+from streaming.events import SAMPLE_RATE, EarEvent, EndOfTurnScore, EngineFailed, Listened, SpeechStarted, SpeechStopped
 from streaming.turn import SmartTurn
 from streaming.vad import SileroVad, silero_model
 
@@ -123,8 +123,8 @@ def listen(clip: Clip, vad: SileroVad, turns: TimedTurns) -> Heard:
         frame = decoder.push(encode_pcm16(pcm[start : start + _MESSAGE]))
         if frame:
             ears.tell("s", Ear.push, frame)
-        while found := ears.step():
-            events += [event for _, event in found]
+        while ears.pending:
+            events += [event for _, event in (*ears.judge(), *ears.score()) if not isinstance(event, EngineFailed)]
     return Heard(clip.group, tuple(events), recording.speech_end * SAMPLE_RATE // CALLER_RATE)
 
 

@@ -1,20 +1,23 @@
-"""The Ear of one session: sound in, evidence out. It decides nothing; `agent.endpointing` does.
+"""The Ear of one session, and all of them together: sound in, evidence out. It decides nothing; `agent.endpointing` does.
 
 Windows are cut at fixed positions of the input, whatever the frames were, so any split of the same audio gives the same events.
 Silence costs one VAD window every 32 ms; the end-of-turn model runs in pauses only.
 """
 
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Mapping
 from typing import Final, TypeVar
 
 import numpy as np
 
 from streaming.audio import AudioFrame, Samples
-from streaming.events import SAMPLE_RATE, ConfigureEar, EarEvent, EndOfTurnScore, Listened, SpeechStarted, SpeechStopped
+from streaming.events import SAMPLE_RATE, ConfigureEar, EarEvent, EndOfTurnScore, EngineFailed, Listened, SpeechStarted, SpeechStopped
 from streaming.turn import TURN_SAMPLES, EndOfTurnModel
 from streaming.vad import WINDOW, GatePhase, SpeechGate, SpeechModel, VadState
 
 __all__ = ["Ear", "Ears"]
+
+log = logging.getLogger(__name__)
 
 _What = TypeVar("_What")
 
@@ -39,7 +42,7 @@ class Ear:
         self._state = VadState.initial()
         # Heard, in whole windows; the newest 8 s and the pre-roll.
         self._recent = _Recent(TURN_SAMPLES + _PRE_ROLL)
-        # Input that does not fill a window yet: fewer than 512 samples.
+        # Input still to be heard: less than a window, and what a client has sent ahead of time, which the server bounds.
         self._rest: Samples = np.zeros(0, np.float32)
         # Position after the last whole window; None before the first frame.
         self._heard: int | None = None
@@ -57,7 +60,7 @@ class Ear:
 
     @property
     def samples_held(self) -> int:
-        """Samples of memory this session's input takes here; constant but for a part of a window."""
+        """Samples of memory this session's input takes here; constant but for what waits to be heard."""
         return self._recent.capacity + len(self._rest)
 
     def configure(self, settings: ConfigureEar) -> None:
@@ -73,11 +76,12 @@ class Ear:
         self._rest = np.concatenate((self._rest, frame.pcm))
 
     def window(self) -> tuple[Samples, VadState] | None:
-        """The next window (512,) to judge and what the VAD remembers; None until there is enough sound. Then comes `judged`."""
-        return None if len(self._rest) < WINDOW else (self._rest[:WINDOW], self._state)
+        """The next window (512,) to judge and what the VAD remembers; None until there is enough sound, and while a score is due. Then
+        comes `judged`."""
+        return None if self.score_due or len(self._rest) < WINDOW else (self._rest[:WINDOW], self._state)
 
     def judged(self, probability: float, state: VadState) -> list[EarEvent]:
-        """The VAD's judgement of the window; the events end with its `Listened`. Then `score`."""
+        """The VAD's judgement of the window; the events end with its `Listened`. Then `score`, if one is due."""
         assert self._heard is not None
         window, self._rest, self._state = self._rest[:WINDOW], self._rest[WINDOW:], state
         self._heard += WINDOW
@@ -127,16 +131,22 @@ class Ear:
             start = max(self._turn_start - _PRE_ROLL, self._floor)
             self._unscored = (end, self._recent.between(start, end).copy())
 
-    def score(self) -> EndOfTurnScore | None:
-        """The score that is due, if one is; tens of milliseconds, so it comes after the events of its window."""
-        if self._unscored is None or self._turn is None:
-            return None
+    @property
+    def score_due(self) -> bool:
+        """Whether `score` comes before the next window."""
+        return self._unscored is not None
+
+    def score(self) -> EndOfTurnScore:
+        """The score that is due; tens of milliseconds, so it comes after the events of its window."""
+        assert self._unscored is not None
+        assert self._turn is not None
         (end, pcm), self._unscored = self._unscored, None
         return EndOfTurnScore(end, self._turn.score(pcm))
 
 
 class Ears:
-    """All sessions' Ears, heard together: one run of the VAD judges a window of each that has one."""
+    """All sessions' Ears, heard together: one run of the VAD judges a window of each that has one. While something is `pending`, `judge`
+    and `score` by turns: a score takes as long as hundreds of windows, so nobody waits for more than one."""
 
     def __init__(self, vad: SpeechModel, turn: EndOfTurnModel | None) -> None:
         self._vad = vad
@@ -156,20 +166,46 @@ class Ears:
         if (ear := self._ears.get(session_id)) is not None:
             method(ear, what)
 
-    def step(self) -> list[tuple[str, EarEvent]]:
-        """Score the pauses that are due, else judge the next window of every session that has one; nothing where there is neither."""
-        scores = [(session_id, score) for session_id, ear in self._ears.items() if (score := ear.score()) is not None]
-        if scores:
-            return [*scores]
-        waiting = [(session_id, ear, window) for session_id, ear in self._ears.items() if (window := ear.window()) is not None]
-        if not waiting:
+    @property
+    def pending(self) -> bool:
+        """Whether `judge` or `score` has something to do."""
+        return any(ear.score_due or ear.window() is not None for ear in self._ears.values())
+
+    def judge(self) -> list[tuple[str, EarEvent | EngineFailed]]:
+        """Judge the next window of every session that has one and no score due. Where that fails each is judged alone, and whom it fails
+        for is told so and heard no more."""
+        waiting = {session_id: window for session_id, ear in self._ears.items() if (window := ear.window()) is not None}
+        found: list[tuple[str, EarEvent | EngineFailed]] = []
+        for session_id, judgement in self._judge(waiting).items() if waiting else ():
+            if isinstance(judgement, Exception):
+                self.close(session_id)
+                found.append((session_id, EngineFailed(f"{type(judgement).__name__}: {judgement}")))
+            else:
+                found += [(session_id, event) for event in self._ears[session_id].judged(*judgement)]
+        return found
+
+    def _judge(self, waiting: Mapping[str, tuple[Samples, VadState]]) -> Mapping[str, tuple[float, VadState] | Exception]:
+        """What the VAD says of each session's window, or what went wrong."""
+        windows, states = zip(*waiting.values(), strict=True)
+        try:
+            return dict(zip(waiting, zip(*self._vad.step(np.stack(windows), states), strict=True), strict=True))
+        except Exception as error:
+            if len(waiting) == 1:
+                log.exception("session %s can't be heard", *waiting)
+                return dict.fromkeys(waiting, error)
+            log.warning("the VAD failed for %d sessions (%s: %s); each is judged alone", len(waiting), type(error).__name__, error)
+        return {only: judgement for only, window in waiting.items() for judgement in self._judge({only: window}).values()}
+
+    def score(self) -> list[tuple[str, EarEvent]]:
+        """Score a pause that is due, one of them; where that fails it stays without a score."""
+        session_id = next((session_id for session_id, ear in self._ears.items() if ear.score_due), None)
+        if session_id is None:
             return []
-        probabilities, states = self._vad.step(np.stack([window for _, _, (window, _) in waiting]), [state for _, _, (_, state) in waiting])
-        return [
-            (session_id, event)
-            for (session_id, ear, _), probability, state in zip(waiting, probabilities, states, strict=True)
-            for event in ear.judged(probability, state)
-        ]
+        try:
+            return [(session_id, self._ears[session_id].score())]
+        except Exception:
+            log.exception("session %s: a pause could not be scored", session_id)
+            return []
 
 
 class _Recent:

@@ -8,7 +8,7 @@ calls to one model (`streaming.scheduler`), at most some tens of milliseconds. T
 import logging
 import queue
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Final, TypeVar
@@ -17,7 +17,7 @@ from streaming.audio import AudioFrame
 from streaming.doors import EngineLoad, EngineOutput, SessionEvent, SynthesisedAudio
 from streaming.ear import Ear, Ears
 from streaming.engine_session import EngineSession, SessionTools
-from streaming.events import CommitTurn, ConfigureEar, DiscardTurn, EngineFailed, EngineOrder, ResponseFinished, SessionSpec
+from streaming.events import CommitTurn, ConfigureEar, DiscardTurn, EarEvent, EngineFailed, EngineOrder, ResponseFinished, SessionSpec
 from streaming.lane import Lane
 from streaming.load_meter import LoadMeter
 from streaming.replying import Writer
@@ -123,7 +123,7 @@ class SpeechEngine:
             run(batch)
             now = self._clock()
             for job in batch:
-                job.deadline = now  # those served last come last
+                job.served(now)
             self._meter.worked(begun, now, counts=not speculation)
             self._make_room()
         self._report()
@@ -135,9 +135,19 @@ class SpeechEngine:
     # -------------------------------------------------------------------------------------------- the Ears' lane
 
     def _listen(self) -> None:
-        """Hear what has come, a window of every session at a time."""
-        while found := self._ears.step():
-            for session_id, event in found:
+        """Hear a window of every session that has one, and score a pause; then whatever has come meanwhile, so that nobody waits for the
+        sound that another has sent at once."""
+        self._report_heard(self._ears.judge())
+        self._report_heard(self._ears.score())
+        if self._ears.pending:
+            self._listening.put(self._listen)
+
+    def _report_heard(self, found: Sequence[tuple[str, EarEvent | EngineFailed]]) -> None:
+        """Tell what the Ears found."""
+        for session_id, event in found:
+            if isinstance(event, EngineFailed):
+                self._note(session_id, partial(self._fail, session_id, event))
+            else:
                 self._note(session_id, partial(self._tell, session_id, EngineSession.heard, event))
                 self._emit(SessionEvent(session_id, event))
 
@@ -155,8 +165,13 @@ class SpeechEngine:
                 job()
             except Exception as error:
                 log.exception("session %s failed", session_id)
-                self._emit(SessionEvent(session_id, EngineFailed(f"{type(error).__name__}: {error}")))
-                self._close(session_id)
+                self._fail(session_id, EngineFailed(f"{type(error).__name__}: {error}"))
+
+    def _fail(self, session_id: str, failed: EngineFailed) -> None:
+        """The session can't go on; it hears why."""
+        self._emit(SessionEvent(session_id, failed))
+        self._listening.put(partial(self._ears.close, session_id), urgent=True)
+        self._close(session_id)
 
     def _open(self, session_id: str, spec: SessionSpec) -> None:
         self._sessions[session_id] = EngineSession(session_id, spec, self._tools)

@@ -56,6 +56,9 @@ _DRY_SECONDS: Final = 1.0
 _PATIENCE_SECONDS: Final = 0.64
 """How long the words of running speech may wait: a pass is due as often."""
 
+_FIRST_TOKENS: Final = 64
+"""Tokens by which a spoken reply has a clause for the voice, twice over: one that has none by then is a function call."""
+
 _PREFILL_SECONDS: Final = 2.0
 """How long the prefill of settled words may wait."""
 
@@ -91,7 +94,7 @@ class EngineSession:
     def __init__(self, session_id: str, spec: SessionSpec, tools: SessionTools) -> None:
         self.id: Final = session_id
         self.sequence: Final = tools.writer.model.sequence()
-        # When it last had work: the longest idle are the first to give up their memory.
+        # When it was last told something: those that have waited longest are the first to give up their memory.
         self.used_at = tools.clock()
         self._spec = spec
         self._tools = tools
@@ -126,6 +129,13 @@ class EngineSession:
         """The session is over."""
         for response_id in [*self._speakers]:  # a copy: the voice takes out what it has finished
             self._abort(response_id)
+        # What was begun holds this session, and this session holds it: without this, keys and values wait for the garbage collector.
+        for job in (self._hearing, self._final, self._prefill):
+            if job is not None:
+                job.work.close()
+        self._turn = self._hearing = self._final = None
+        self._ending.clear()
+        self.sequence.evict()
 
     def keep(self, frame: AudioFrame) -> None:
         """A frame of input."""
@@ -188,8 +198,9 @@ class EngineSession:
 
     def evict(self) -> None:
         """Give up the keys and values; they are computed again when the caller next speaks."""
-        self.sequence.evict()
         self._stop_prefill()
+        self.sequence.evict()
+        self._unfilled = False
 
     # ------------------------------------------------------------------------------------------------------------ jobs
 
@@ -222,8 +233,10 @@ class EngineSession:
         if reply.speculative:
             job.urgency = Urgency.SPECULATION
             return speculate and not reply.held
-        if replying.dry_at is None or not reply.audible:
-            job.urgency = Urgency.AWAITED
+        if replying.dry_at is None:
+            # The caller waits for its first sound, or its first word; what nobody hears is no more urgent than what is heard later.
+            awaited = reply.written < (_FIRST_TOKENS if reply.audible else 1)
+            job.urgency = Urgency.AWAITED if awaited else Urgency.AHEAD
         else:
             job.deadline = replying.dry_at
             job.urgency = Urgency.RUNNING_DRY if replying.dry_at - now < _DRY_SECONDS else Urgency.AHEAD
@@ -259,8 +272,9 @@ class EngineSession:
     def _start_turn(self, order: StartTurn) -> None:
         self._unfilled |= not self.sequence.tokens  # what was given up is wanted again
         self._turn, self._hearing, self._told = Turn(order.item_id, order.start, self._transcriber()), None, None
-        quiet = self._hushed_at is not None
-        self._turn.listen(self._ring, self._listened if self._hushed_at is None else self._hushed_at, quiet=quiet)
+        if self._hushed_at is not None:
+            self._turn.listen(self._ring, self._hushed_at, quiet=True)
+        self._turn.listen(self._ring, self._listened, quiet=self._hushed_at is not None)
         if self._paused_at is not None:  # the order came late: as if it had come in time
             self._turn.pause(self._paused_at)
 
@@ -278,7 +292,7 @@ class EngineSession:
             turn, hearing = Turn(order.item_id, order.start, self._transcriber()), None
         turn.commit(self._ring, order.end)
         self._ending.append(turn)
-        if hearing is not None and len(self._ending) == 1:
+        if hearing is not None and hearing.begun and len(self._ending) == 1:
             self._final = Job(self._conclude(turn, hearing), Urgency.AWAITED, self._tools.clock())
 
     def _set_history(self, messages: tuple[ContextMessage, ...]) -> None:
@@ -314,10 +328,13 @@ class EngineSession:
     def _conclude(self, turn: Turn, before: Job | None = None) -> Work[None]:
         """The final transcript of a turn that has ended, after the pass that was under way."""
         try:
-            if before is not None:
-                if before.call is not None:
+            while before is not None and before.call is not None:
+                try:
                     yield before.call
-                yield from before.work
+                except Exception as error:  # noqa: BLE001 - that pass is told, and gives up; this one is made all the same
+                    before.advance(error)
+                else:
+                    before.advance()
             transcript = yield from turn.conclude()
             self._transcripts[turn.item_id] = transcript.text
             self._tell(TranscriptDone(turn.item_id, transcript.text, transcript.confidence, transcript.language))
@@ -356,8 +373,9 @@ class EngineSession:
     def _abort(self, response_id: str) -> None:
         """Stop a response, wherever it is; nothing where it is over."""
         if (replying := self._replies.pop(response_id, None)) is not None:
-            replying.reply.abort()
             self._unfilled = True
+        if replying is not None and not replying.reply.done:
+            replying.reply.abort()
         elif (speaker := self._speakers.get(response_id)) is not None:
             speaker.abort()  # made, but not all of it spoken
 
@@ -384,7 +402,7 @@ class EngineSession:
             log.warning("session %s: the turn being spoken does not fit the context", self.id)
         except Exception:
             log.exception("session %s: prefill failed", self.id)  # the reply will say so
-            self.sequence.rewind(0)
+            self.sequence.evict()
         finally:
             self._prefill = None
 

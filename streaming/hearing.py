@@ -2,12 +2,13 @@
 
 What is pushed into a transcriber follows the Ear's events, not the arrival of frames, so that any split of the same audio gives the
 same sound at the same positions: audio up to each `Listened` while there is speech and up to the first of silence, then nothing until the
-caller goes on, and everything when they do.
+caller goes on, and everything when they do. Where a turn is ended before the Ear has heard it all, the rest is taken for speech.
 """
 
 from streaming.batching import Work
 from streaming.input_ring import InputRing
 from streaming.transcriber import Hypothesis, Transcriber, Transcript
+from streaming.vad import WINDOW
 
 __all__ = ["Turn"]
 
@@ -29,6 +30,8 @@ class Turn:
         self._transcriber = transcriber
         # Input up to here has been pushed into the transcriber.
         self._fed = start
+        # The Ear has judged the input up to here.
+        self._judged = start
         # In silence nothing is pushed: what was said so far is transcribed as if it were all.
         self._quiet = False
         # Sound has been pushed that no pass has heard.
@@ -53,6 +56,7 @@ class Turn:
     def listen(self, ring: InputRing, at: int, *, quiet: bool) -> None:
         """The Ear has heard `at`; `quiet` where there was silence before it. The first of it is taken, the rest waits until the caller
         goes on."""
+        self._judged = max(self._judged, at)
         if self._committed or (quiet and self._quiet):
             return
         self._quiet = quiet
@@ -66,8 +70,9 @@ class Turn:
         self._transcriber.mark_pause(max(0, at - self.start))
 
     def commit(self, ring: InputRing, end: int) -> None:
-        """The turn ends at `end`; only `conclude` is left."""
-        if not self._quiet:
+        """The turn ends at `end`; only `conclude` is left. What the Ear has not judged yet may be speech, unless it is less than a
+        window."""
+        if not self._quiet or end - self._judged >= WINDOW:
             self._push(ring, end)
         self._committed = True
 

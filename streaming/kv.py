@@ -29,7 +29,7 @@ class KeyValueCache:
 
     @property
     def bytes(self) -> int:
-        """Memory held now."""
+        """Memory of its own, which `release` gives back."""
         return sum(layer.nbytes for layer in self._layers)
 
     @torch.inference_mode()

@@ -74,6 +74,12 @@ class Reply:
         """Whether it is spoken."""
         return self._options.audio
 
+    @property
+    def written(self) -> int:
+        """Tokens of it so far."""
+        prompt = self._usage.input_tokens
+        return max(0, len(self._sequence.tokens) - prompt) if prompt else 0
+
     def ready(self, waiting: Container[str]) -> bool:
         """Whether no transcript it needs is still `waiting` to be finished."""
         return all(message.text is not None or message.item_id not in waiting for message in self._context)
@@ -92,7 +98,7 @@ class Reply:
             self._speaker.finish(FinishReason.ERROR, str(error), self._usage)
         except Exception as error:
             log.exception("response %s failed", self._response_id)
-            self._sequence.rewind(0)  # what broke it may stand in the keys and values
+            self._sequence.evict()  # what broke it may stand in the keys and values, or be what they take
             self._speaker.finish(FinishReason.ERROR, f"{type(error).__name__}: {error}", self._usage)
         finally:
             self.done = True

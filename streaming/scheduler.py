@@ -43,17 +43,21 @@ class Urgency(IntEnum):
 
 @dataclass(slots=True, eq=False)
 class Job:
-    """Work of a session. `deadline` is a time in seconds: when its next piece is due."""
+    """Work of a session. `deadline` is a time in seconds: when its next piece is due; `choose` serves the earliest first, and whoever is
+    served past it goes to the back (`served`)."""
 
     work: Work[None]
     urgency: Urgency
     deadline: float
     # What it waits for; None before its first piece and after its last.
     call: Call | None = None
+    # Whether a call of it has been made.
+    begun: bool = False
     done: bool = False
 
     def advance(self, error: Exception | None = None) -> None:
         """Let the work go on to its next call, after the last one was made, or failed with `error`."""
+        self.begun = self.call is not None
         try:
             self.call = next(self.work) if error is None else self.work.throw(error)
         except StopIteration:
@@ -62,6 +66,10 @@ class Job:
             # Work reports its own failures, so this is a bug of ours: the job is over, its session and the others are not.
             log.exception("a job failed without a word")
             self.call, self.done = None, True
+
+    def served(self, now: float) -> None:
+        """A call of it was made at `now`: those that are due take turns."""
+        self.deadline = max(self.deadline, now)
 
 
 def choose(jobs: Sequence[Job]) -> list[Job]:

@@ -149,8 +149,11 @@ class Transcriber:
         while True:
             window = self._windows[0]
             decoding, heard = yield from window.decode(self._language)
+            closed = window is not self._windows[-1]
+            if closed and heard < window.samples:  # filled and closed while this was under way
+                continue
             words, score = self._joined(window, decoding), self._score.plus(decoding)
-            if window is self._windows[-1]:
+            if not closed:
                 self._heard = window.start + heard
                 return words, score
             self._words, self._score = words, score

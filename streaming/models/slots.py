@@ -65,13 +65,18 @@ class _Slots:
 
 
 class SlotCache(KeyValueCache):
-    """A cache that lies in a slot from its first position until it is released or dropped; in memory of its own where none is free."""
+    """A cache that lies in a slot from its first position until it is released or dropped; in memory of its own where none is free. A slot
+    is not memory of its own: to give it up would free nothing."""
 
     def __init__(self, slots: _Slots, shape: LlamaShape, capacity: int, like: Tensor) -> None:
         super().__init__(shape.layers, shape.kv_heads, shape.head_width, capacity, like.dtype, like.device)
         self._slots = slots
         self.slot: int | None = None
         self._leave: weakref.finalize[[int], SlotCache] | None = None
+
+    @property
+    def bytes(self) -> int:
+        return super().bytes if self.slot is None else 0
 
     @torch.inference_mode()
     def reserve(self, end: int) -> None:

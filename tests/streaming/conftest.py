@@ -1,7 +1,8 @@
-"""Models small enough for every test, with random weights: a speech recogniser of 60 words, and a language model of 300 tokens; and a way
-to write ONNX models by hand."""
+"""Models small enough for every test, with random weights: a speech recogniser of 60 words, and a language model of 300 tokens; an engine
+of them and the conversations it has; and a way to write ONNX models by hand."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pytest
@@ -10,12 +11,29 @@ from tokenizers import Tokenizer, decoders, pre_tokenizers
 from tokenizers.models import BPE, WordLevel
 from tokenizers.trainers import BpeTrainer
 
-from streaming.audio import Samples
+from streaming.audio import AudioFrame, Samples
 from streaming.chat import ChatTemplate
-from streaming.decoder import LlamaLanguageModel
-from streaming.engine import Parts
-from streaming.events import WordMark
+from streaming.decoder import LlamaLanguageModel, TokenSequence
+from streaming.doors import EngineLoad, SessionEvent, SynthesisedAudio
+from streaming.engine import Parts, SpeechEngine
+from streaming.events import (
+    CommitTurn,
+    ContextMessage,
+    Drop,
+    EngineEvent,
+    Respond,
+    RespondOptions,
+    SessionSpec,
+    SetHistory,
+    Speculate,
+    SpeechStarted,
+    StartTurn,
+    TranscriptDone,
+    TranscriptProvisional,
+    WordMark,
+)
 from streaming.models.llama import Llama, LlamaShape
+from streaming.models.slots import SlottedLlama
 from streaming.models.weights import Matrix, assemble
 from streaming.models.whisper import Whisper, WhisperShape
 from streaming.recogniser import Recogniser
@@ -67,6 +85,13 @@ def tiny_parts(tiny_recogniser: Recogniser) -> Parts:
     return Parts(LoudnessVad(), SureTurns(), tiny_recogniser, Writer(model, ChatTemplate(model), Sampling()), ToneVoice())
 
 
+@pytest.fixture(scope="session")
+def slotted_parts(tiny_parts: Parts) -> Parts:
+    """The same with a decoder whose sequences live in slots."""
+    model = random_language_model(512, SlottedLlama)
+    return replace(tiny_parts, writer=Writer(model, ChatTemplate(model), Sampling()))
+
+
 class LoudnessVad:
     """Speech is what is louder than 0.01."""
 
@@ -92,8 +117,8 @@ class ToneVoice:
             yield Speech(pcm, (WordMark(len(text), len(pcm)),), False)
 
 
-def random_language_model(context: int) -> LlamaLanguageModel:
-    """A random decoder with a byte-level tokenizer; the same for every context."""
+def random_language_model(context: int, decoder: type[Llama] = Llama) -> LlamaLanguageModel:
+    """A random decoder with a byte-level tokenizer; the same weights for every context and kind."""
     tokenizer = Tokenizer(BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Digits(True), pre_tokenizers.ByteLevel(add_prefix_space=False)])
     tokenizer.decoder = decoders.ByteLevel()
@@ -116,7 +141,103 @@ def random_language_model(context: int) -> LlamaLanguageModel:
             return None
         return Matrix(torch.randn(sizes[kind], generator=generator) * 0.3 if kind in sizes else torch.ones(32))
 
-    return LlamaLanguageModel(Llama(shape, assemble(shape, find, torch.float32)), tokenizer, context=context)
+    return LlamaLanguageModel(decoder(shape, assemble(shape, find, torch.float32)), tokenizer, context=context)
+
+
+_BRIEF = RespondOptions(max_output_tokens=24)
+
+
+@dataclass
+class Dialogue:
+    """One engine, its lanes inline, and what came of each of its sessions; behaves as the conversation would."""
+
+    parts: Parts
+    speculate: bool = False
+    engine: SpeechEngine = field(init=False)
+    events: dict[str, list[EngineEvent]] = field(default_factory=dict)
+    sound: dict[str, list[int]] = field(default_factory=dict)
+    at: dict[str, int] = field(default_factory=dict)
+    prepared: dict[str, str] = field(default_factory=dict)
+    history: dict[str, tuple[ContextMessage, ...]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.engine = SpeechEngine(self.parts, threaded=False, clock=lambda: 0.0)
+
+    @staticmethod
+    def turn(seed: int, words: int = 3) -> Samples:
+        """Bursts of noise with short pauses between them, then a long one."""
+        noise = np.random.default_rng(seed)
+        parts = [np.zeros(2_048, np.float32)]
+        for _ in range(words):
+            parts += [(noise.standard_normal(512 * int(noise.integers(8, 40))) * 0.1).astype(np.float32), np.zeros(512 * 5, np.float32)]
+        return np.concatenate([*parts, np.zeros(512 * 12, np.float32)])
+
+    def open(self, *sessions: str) -> None:
+        for session in sessions:
+            self.engine.open(session, SessionSpec(seed=5))
+            self.events[session], self.sound[session], self.at[session], self.history[session] = [], [], 0, ()
+
+    def steps(self, most: int = 100_000) -> int:
+        """How many steps there were to make."""
+        for made in range(most):
+            if not self.engine.busy():
+                return made
+            for output in self.engine.step():
+                if isinstance(output, SynthesisedAudio):
+                    self.sound[output.session_id] += output.pcm.tolist()
+                elif not isinstance(output, EngineLoad):
+                    self._take(output)
+        return most
+
+    def _take(self, output: SessionEvent) -> None:
+        session, event = output.session_id, output.event
+        self.events[session].append(event)
+        if isinstance(event, SpeechStarted) and session in self.prepared:
+            self.engine.order(session, Drop(self.prepared.pop(session)))
+        if isinstance(event, TranscriptProvisional) and event.text and self.speculate:
+            response_id = f"speculation {len(self.events[session])}"
+            self.prepared[session] = response_id
+            self.engine.order(session, Speculate(response_id, event.item_id, event.text, _BRIEF))
+
+    def feed(self, session: str, pcm: Samples) -> None:
+        self.engine.feed(session, AudioFrame(pcm, self.at[session]))
+        self.at[session] += len(pcm)
+
+    def speak(self, session: str, item: str, pcm: Samples, cuts: list[int]) -> None:
+        start = self.at[session]
+        self.engine.order(session, StartTurn(item, start))
+        for part in np.split(pcm, sorted(cut % len(pcm) for cut in cuts)):
+            self.feed(session, part)
+            self.steps()
+
+    def commit(self, session: str, item: str, start: int) -> None:
+        if (response_id := self.prepared.pop(session, None)) is not None:
+            self.engine.order(session, Drop(response_id))
+        self.engine.order(session, CommitTurn(item, start, self.at[session]))
+        self.history[session] += (ContextMessage("user", item, None),)
+        self.engine.order(session, SetHistory(self.history[session]))
+
+    def ask(self, session: str, item: str, pcm: Samples, cuts: list[int], response_id: str) -> None:
+        start = self.at[session]
+        self.speak(session, item, pcm, cuts)
+        self.commit(session, item, start)
+        self.engine.order(session, Respond(response_id, _BRIEF))
+        self.steps()
+
+    def told(self, session: str, response_id: str) -> list[EngineEvent]:
+        return [event for event in self.events[session] if getattr(event, "response_id", "") == response_id]
+
+    def transcripts(self, session: str) -> list[str]:
+        return [event.text for event in self.events[session] if isinstance(event, TranscriptDone)]
+
+    def sequence(self, session: str) -> TokenSequence:
+        return self.engine._sessions[session].sequence
+
+
+@pytest.fixture(scope="session")
+def talk() -> type[Dialogue]:
+    """The class `Dialogue`."""
+    return Dialogue
 
 
 class Onnx:

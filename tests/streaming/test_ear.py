@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from streaming.audio import AudioFrame, Samples
 from streaming.ear import Ear, Ears
-from streaming.events import ConfigureEar, EarEvent, EndOfTurnScore, Listened, SpeechStarted, SpeechStopped
+from streaming.events import ConfigureEar, EarEvent, EndOfTurnScore, EngineFailed, Listened, SpeechStarted, SpeechStopped
 from streaming.turn import TURN_SAMPLES, EndOfTurnModel
 from streaming.vad import WINDOW, SileroVad, SpeechModel, VadState, silero_model
 
@@ -61,9 +61,23 @@ class Listener:
     def push(self, frame: AudioFrame) -> list[EarEvent]:
         self.ears.tell("s", Ear.push, frame)
         events: list[EarEvent] = []
-        while found := self.ears.step():
-            events += [event for _, event in found]
+        while self.ears.pending:
+            events += [event for _, event in (*self.ears.judge(), *self.ears.score())]
         return events
+
+
+class Moody:
+    """Judges by the first sample; fails where there is no number, and to score where there is a negative one."""
+
+    def step(self, windows: Samples, states: Sequence[VadState]) -> tuple[list[float], list[VadState]]:
+        if np.isnan(windows).any():
+            raise RuntimeError("no number")
+        return [float(w[0]) for w in windows], list(states)
+
+    def score(self, pcm: Samples) -> float:
+        if pcm.min() < 0:
+            raise RuntimeError("a bad mood")
+        return 0.5
 
 
 def heard_by(vad: SpeechModel, turn: EndOfTurnModel | None) -> Listener:
@@ -236,3 +250,46 @@ def test_ten_minutes_of_silence_or_noise_cost_no_score_and_no_memory(vad, level)
     assert facts == []
     assert turns.heard == []
     assert ear.ears._ears["s"].samples_held - held < WINDOW
+
+
+# ----------------------------------------------------------------------------------------------------- many together
+
+
+def test_a_vad_that_fails_for_one_session_fails_for_it_alone() -> None:
+    ears = Ears(Moody(), None)
+    for session_id, first in (("a", 0.1), ("b", np.nan), ("c", 0.2)):
+        ears.open(session_id)
+        ears.tell(session_id, Ear.push, AudioFrame(np.full(2 * WINDOW, first, np.float32), 0))
+    assert sorted(ears.judge(), key=lambda found: found[0]) == [
+        ("a", Listened(WINDOW, WINDOW)),
+        ("b", EngineFailed("RuntimeError: no number")),
+        ("c", Listened(WINDOW, WINDOW)),
+    ]
+    assert [session_id for session_id, _ in ears.judge()] == ["a", "c"]
+
+
+def test_a_pause_that_cannot_be_scored_takes_no_other_score_with_it(caplog: pytest.LogCaptureFixture) -> None:
+    ears, told = Ears(ScriptedVad(), Moody()), []
+    for session_id, sign in (("a", 1), ("b", -1), ("c", 1)):
+        ears.open(session_id)
+        pcm = np.full(24 * WINDOW, sign, np.float32)
+        pcm[::WINDOW] = np.repeat([0.9, 0.0], [20, 4])
+        ears.tell(session_id, Ear.push, AudioFrame(np.concatenate((np.zeros(WINDOW, np.float32), pcm)), 0))
+    while ears.pending:
+        told += [*ears.judge(), *ears.score()]
+    assert [session_id for session_id, event in told if isinstance(event, EndOfTurnScore)] == ["a", "c"]
+    assert [sum(isinstance(event, Listened) for session_id, event in told if session_id == name) for name in "abc"] == [25] * 3
+    assert "a bad mood" in caplog.text
+
+
+def test_while_one_pause_is_scored_the_others_are_heard() -> None:
+    """A score takes as long as hundreds of windows: one at a time, and a window of everybody else between two."""
+    ears, order = Ears(ScriptedVad(), NotedTurns()), []
+    for session_id in "abc":
+        ears.open(session_id)
+        ears.tell(session_id, Ear.push, AudioFrame(scripted((0.9, 20), (0, 10)), 0))
+    while ears.pending:
+        order.append([(session_id, isinstance(event, EndOfTurnScore)) for session_id, event in (*ears.judge(), *ears.score())])
+    scored = [[session_id for session_id, score in step if score] for step in order]
+    assert max(len(step) for step in scored) == 1
+    assert [session_id for step in scored for session_id in step].count("c") == 2

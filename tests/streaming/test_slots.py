@@ -99,6 +99,14 @@ def test_slots_are_taken_when_needed_and_given_back(weights: Llama) -> None:
     assert _slot(first) == 1
 
 
+def test_a_slot_is_not_memory_that_a_sequence_could_give_back(weights: Llama) -> None:
+    ours = slotted(weights)
+    caches = [ours.new_cache(64) for _ in range(SLOTS + 1)]
+    for cache in caches:
+        ours.logits([1, 2], 0, cache)
+    assert [cache.bytes > 0 for cache in caches] == [False] * SLOTS + [True]
+
+
 def test_what_a_broken_call_left_in_a_slot_reaches_nobody(weights: Llama) -> None:
     ours = slotted(weights)
     broken = ours.new_cache(64)

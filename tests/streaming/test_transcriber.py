@@ -120,6 +120,21 @@ def test_a_pass_may_be_dropped_and_sound_may_come_during_one(tiny_recogniser: Re
     assert completed(transcriber.finish()).text == completed(at_once.finish()).text
 
 
+@pytest.mark.parametrize("made", range(6))
+def test_a_window_that_closes_while_a_pass_is_under_way_is_heard_to_its_end(tiny_recogniser: Recogniser, made: int) -> None:
+    sound = noise(40.0)
+    transcriber = Transcriber(tiny_recogniser)
+    transcriber.push(sound[: 10 * SECOND])
+    work = transcriber.hypothesise()
+    for _, call in zip(range(made), work, strict=False):
+        call.station.run([call])
+    transcriber.push(sound[10 * SECOND :])
+    completed(work)
+    at_once = Transcriber(tiny_recogniser)
+    at_once.push(sound)
+    assert completed(transcriber.finish()).text == completed(at_once.finish()).text
+
+
 def test_an_empty_turn_is_no_text(tiny_recogniser: Recogniser) -> None:
     final = completed(Transcriber(tiny_recogniser, "de-AT").finish())
     assert (final.seconds, final.language, final.revised) == (0.0, "de", 0)
