@@ -5,12 +5,18 @@ same sound at the same positions: audio up to each `Listened` while there is spe
 caller goes on, and everything when they do. Where a turn is ended before the Ear has heard it all, the rest is taken for speech.
 """
 
+from typing import Final
+
 from streaming.batching import Work
 from streaming.input_ring import InputRing
 from streaming.transcriber import Hypothesis, Transcriber, Transcript
 from streaming.vad import WINDOW
 
 __all__ = ["Turn"]
+
+_UNJUDGED: Final = 4 * WINDOW
+"""Sound at the end of a turn that the Ear need not have judged where there was silence before: 128 ms, the newest frame of a client that
+commits right behind it, and less than a word. More may be speech."""
 
 
 class Turn:
@@ -70,9 +76,8 @@ class Turn:
         self._transcriber.mark_pause(max(0, at - self.start))
 
     def commit(self, ring: InputRing, end: int) -> None:
-        """The turn ends at `end`; only `conclude` is left. What the Ear has not judged yet may be speech, unless it is less than a
-        window."""
-        if not self._quiet or end - self._judged >= WINDOW:
+        """The turn ends at `end`; only `conclude` is left."""
+        if not self._quiet or end - self._judged > _UNJUDGED:
             self._push(ring, end)
         self._committed = True
 

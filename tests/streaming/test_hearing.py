@@ -24,8 +24,9 @@ def ring() -> InputRing:
     ("end", "heard"),
     [
         (20 * WINDOW, 11 * WINDOW),  # the Ear heard silence up to the end
-        (20 * WINDOW + 511, 11 * WINDOW),  # and has no whole window more
-        (64 * WINDOW, 64 * WINDOW),  # a client that sends faster than the Ear hears, and commits
+        (24 * WINDOW, 11 * WINDOW),  # the Ear is hearing the frame that came just before the commit
+        (24 * WINDOW + 1, 24 * WINDOW + 1),
+        (64 * WINDOW, 64 * WINDOW),  # the client sends faster than the Ear hears
     ],
 )
 def test_what_the_ear_has_not_heard_yet_is_part_of_the_turn(tiny_recogniser: Recogniser, ring: InputRing, end: int, heard: int) -> None:
