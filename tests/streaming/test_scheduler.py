@@ -102,3 +102,18 @@ def test_work_that_fails_without_a_word_is_over() -> None:
     made.advance()
     run([made])
     assert made.done
+
+
+def test_those_that_are_due_take_turns_and_who_is_not_keeps_its_place() -> None:
+    model, now = Model(rows_at_once=1), 10.0
+    due = [job(model, name, Urgency.LISTENING, deadline) for name, deadline in (("a", 8.0), ("b", 9.0))]
+    later = job(model, "later", Urgency.LISTENING, 12.0)
+    order = []
+    for _ in range(4):
+        (leader,) = choose([later, *due])
+        order += names([leader])
+        leader.served(now)
+        now += 0.1
+    later.served(now)
+    assert order == ["a", "b", "a", "b"]
+    assert later.deadline == 12.0
