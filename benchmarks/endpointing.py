@@ -124,7 +124,10 @@ def listen(clip: Clip, vad: SileroVad, turns: TimedTurns) -> Heard:
         if frame:
             ears.tell("s", Ear.push, frame)
         while ears.pending:
-            events += [event for _, event in (*ears.judge(), *ears.score()) if not isinstance(event, EngineFailed)]
+            for _, event in (*ears.judge(), *ears.score()):
+                if isinstance(event, EngineFailed):
+                    raise RuntimeError(f"{clip.path}: {event.error}")
+                events.append(event)
     return Heard(clip.group, tuple(events), recording.speech_end * SAMPLE_RATE // CALLER_RATE)
 
 

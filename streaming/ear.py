@@ -46,8 +46,9 @@ class Ear:
         self._rest: Samples = np.zeros(0, np.float32)
         # Position after the last whole window; None before the first frame.
         self._heard: int | None = None
-        # Input before this was committed or cleared: it belongs to no open turn.
+        # Input before this was committed or cleared: it belongs to no open turn. Whether that was before all of it had been heard.
         self._floor = 0
+        self._behind = False
         # Where the open turn begins (an onset); None while there is none.
         self._turn_start: int | None = None
         # Onset of the speech last reported.
@@ -88,22 +89,38 @@ class Ear:
         return self._hear(window, probability, self._heard)
 
     def forget(self, at: int) -> None:
-        """The turn up to `at` is committed or discarded: what came before is scored no more. Speech that goes on across `at` is
-        reported as begun anew; speech that began later (the Ear may be ahead of the decision) stays."""
+        """The turn up to `at` is committed or discarded: what came before is scored no more, and where it has not been heard yet nothing of
+        it is reported. Speech that goes on across `at` is reported as begun anew; speech that began later (the Ear may be ahead of the
+        decision) stays."""
         self._floor = max(self._floor, at)
+        if self._heard is None or self._heard < at:
+            self._turn_start, self._unscored = None, None
+            self._marks = ()
+            self._behind = True
+            return
         if self._turn_start is None or self._turn_start >= at:
             return
         if self._onset >= at:
             self._turn_start = self._onset
             return
-        self._turn_start = None
+        self._turn_start, self._unscored = None, None
         self._marks = ()
+        self._end_speech()
+
+    def _end_speech(self) -> None:
+        """If there is speech it begins anew with the next window."""
         if self._gate.phase in (GatePhase.SPEAKING, GatePhase.STOPPING):
             self._gate.reset()
 
     def _hear(self, window: Samples, probability: float, end: int) -> list[EarEvent]:
         """One window, whose last sample precedes position `end`."""
         self._recent.append(window, end)
+        if self._behind:
+            if end <= self._floor:
+                self._gate.push(probability, end - WINDOW)
+                return [Listened(end, self._gate.silence)]
+            self._behind = False
+            self._end_speech()
         events: list[EarEvent] = []
         match self._gate.push(probability, end - WINDOW):
             case SpeechStarted(at=at):
@@ -175,32 +192,35 @@ class Ears:
         """Judge the next window of every session that has one and no score due. Where that fails each is judged alone, and whom it fails
         for is told so and heard no more."""
         waiting = {session_id: window for session_id, ear in self._ears.items() if (window := ear.window()) is not None}
+        if not waiting:
+            return []
+        try:
+            judgements = self._run(waiting)
+        except Exception as error:  # noqa: BLE001 - whatever it was, it is tried again
+            log.warning("the VAD failed for %d sessions (%s: %s); each is judged alone", len(waiting), type(error).__name__, error)
+            judgements = {}
         found: list[tuple[str, EarEvent | EngineFailed]] = []
-        for session_id, judgement in self._judge(waiting).items() if waiting else ():
-            if isinstance(judgement, Exception):
-                self.close(session_id)
-                found.append((session_id, EngineFailed(f"{type(judgement).__name__}: {judgement}")))
-            else:
+        for session_id, window in waiting.items():
+            try:
+                judgement = judgements.get(session_id) or self._run({session_id: window})[session_id]
                 found += [(session_id, event) for event in self._ears[session_id].judged(*judgement)]
+            except Exception as error:
+                log.exception("session %s can't be heard", session_id)
+                self.close(session_id)
+                found.append((session_id, EngineFailed(f"{type(error).__name__}: {error}")))
         return found
 
-    def _judge(self, waiting: Mapping[str, tuple[Samples, VadState]]) -> Mapping[str, tuple[float, VadState] | Exception]:
-        """What the VAD says of each session's window, or what went wrong."""
+    def _run(self, waiting: Mapping[str, tuple[Samples, VadState]]) -> Mapping[str, tuple[float, VadState]]:
+        """What the VAD says of each session's window."""
         windows, states = zip(*waiting.values(), strict=True)
-        try:
-            return dict(zip(waiting, zip(*self._vad.step(np.stack(windows), states), strict=True), strict=True))
-        except Exception as error:
-            if len(waiting) == 1:
-                log.exception("session %s can't be heard", *waiting)
-                return dict.fromkeys(waiting, error)
-            log.warning("the VAD failed for %d sessions (%s: %s); each is judged alone", len(waiting), type(error).__name__, error)
-        return {only: judgement for only, window in waiting.items() for judgement in self._judge({only: window}).values()}
+        return dict(zip(waiting, zip(*self._vad.step(np.stack(windows), states), strict=True), strict=True))
 
     def score(self) -> list[tuple[str, EarEvent]]:
         """Score a pause that is due, one of them; where that fails it stays without a score."""
         session_id = next((session_id for session_id, ear in self._ears.items() if ear.score_due), None)
         if session_id is None:
             return []
+        self._ears[session_id] = self._ears.pop(session_id)  # the others' come first the next time
         try:
             return [(session_id, self._ears[session_id].score())]
         except Exception:

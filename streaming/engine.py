@@ -7,6 +7,7 @@ calls to one model (`streaming.scheduler`), at most some tens of milliseconds. T
 
 import logging
 import queue
+import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -72,6 +73,9 @@ class SpeechEngine:
         self._inbox: queue.SimpleQueue[tuple[str, Callable[[], None]]] = queue.SimpleQueue()
         self._ears = Ears(parts.vad, parts.end_of_turn)
         self._listening = Lane("ear", threaded=threaded)
+        # Whether a job of that lane will hear what has come; any thread asks for one.
+        self._will_listen = False
+        self._will_listen_lock = threading.Lock()
         voices = Lane("voice", threaded=threaded)
         self._tools = SessionTools(parts.recogniser, parts.writer, parts.voice, voices, self._emit, clock)
         self._sessions: dict[str, EngineSession] = {}
@@ -99,15 +103,15 @@ class SpeechEngine:
 
     def feed(self, session_id: str, frame: AudioFrame) -> None:
         self._note(session_id, partial(self._tell, session_id, EngineSession.keep, frame))
-        self._listening.put(partial(self._ears.tell, session_id, Ear.push, frame), urgent=True)
-        self._listening.put(self._listen)
+        self._tell_ear(session_id, Ear.push, frame)
+        self._want_listen()
 
     def order(self, session_id: str, order: EngineOrder) -> None:
         match order:
             case ConfigureEar():
-                self._listening.put(partial(self._ears.tell, session_id, Ear.configure, order), urgent=True)
+                self._tell_ear(session_id, Ear.configure, order)
             case CommitTurn(end=end) | DiscardTurn(end=end):
-                self._listening.put(partial(self._ears.tell, session_id, Ear.forget, end), urgent=True)
+                self._tell_ear(session_id, Ear.forget, end)
         self._note(session_id, partial(self._tell, session_id, EngineSession.obey, order))
 
     def busy(self) -> bool:
@@ -137,10 +141,22 @@ class SpeechEngine:
     def _listen(self) -> None:
         """Hear a window of every session that has one, and score a pause; then whatever has come meanwhile, so that nobody waits for the
         sound that another has sent at once."""
+        with self._will_listen_lock:
+            self._will_listen = False
         self._report_heard(self._ears.judge())
         self._report_heard(self._ears.score())
         if self._ears.pending:
+            self._want_listen()
+
+    def _want_listen(self) -> None:
+        """Have the lane hear what has come, once for all who ask before it does."""
+        with self._will_listen_lock:
+            wanted, self._will_listen = not self._will_listen, True
+        if wanted:
             self._listening.put(self._listen)
+
+    def _tell_ear(self, session_id: str, method: Callable[[Ear, _What], None], what: _What) -> None:
+        self._listening.put(partial(self._ears.tell, session_id, method, what), urgent=True)
 
     def _report_heard(self, found: Sequence[tuple[str, EarEvent | EngineFailed]]) -> None:
         """Tell what the Ears found."""

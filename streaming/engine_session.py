@@ -57,7 +57,8 @@ _PATIENCE_SECONDS: Final = 0.64
 """How long the words of running speech may wait: a pass is due as often."""
 
 _FIRST_TOKENS: Final = 64
-"""Tokens by which a spoken reply has a clause for the voice, twice over: one that has none by then is a function call."""
+"""Tokens by which a spoken reply has a clause for the voice, twice over: one that has no sound by then is a function call, or waits for the
+voice."""
 
 _PREFILL_SECONDS: Final = 2.0
 """How long the prefill of settled words may wait."""
@@ -133,8 +134,9 @@ class EngineSession:
         for job in (self._hearing, self._final, self._prefill):
             if job is not None:
                 job.work.close()
-        self._turn = self._hearing = self._final = None
+        self._turn = self._hearing = self._final = self._prefill = None
         self._ending.clear()
+        self._replies.clear()
         self.sequence.evict()
 
     def keep(self, frame: AudioFrame) -> None:
@@ -234,12 +236,14 @@ class EngineSession:
             job.urgency = Urgency.SPECULATION
             return speculate and not reply.held
         if replying.dry_at is None:
-            # The caller waits for its first sound, or its first word; what nobody hears is no more urgent than what is heard later.
+            # The caller waits for its first sound, or its first word. What then comes without sound takes turns with the hearing of others.
             awaited = reply.written < (_FIRST_TOKENS if reply.audible else 1)
-            job.urgency = Urgency.AWAITED if awaited else Urgency.AHEAD
+            job.urgency = Urgency.AWAITED if awaited else Urgency.LISTENING
+            job.patience = 0.0 if awaited else _PATIENCE_SECONDS
         else:
             job.deadline = replying.dry_at
-            job.urgency = Urgency.RUNNING_DRY if replying.dry_at - now < _DRY_SECONDS else Urgency.AHEAD
+            dry = replying.dry_at - now < _DRY_SECONDS and reply.voice_wants_words
+            job.urgency = Urgency.RUNNING_DRY if dry else Urgency.AHEAD
         return True
 
     def _final_job(self, now: float) -> Job | None:

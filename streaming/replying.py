@@ -80,6 +80,11 @@ class Reply:
         prompt = self._usage.input_tokens
         return max(0, len(self._sequence.tokens) - prompt) if prompt else 0
 
+    @property
+    def voice_wants_words(self) -> bool:
+        """Whether the voice has no clause in hand but the one it speaks."""
+        return not self._speaker.waiting
+
     def ready(self, waiting: Container[str]) -> bool:
         """Whether no transcript it needs is still `waiting` to be finished."""
         return all(message.text is not None or message.item_id not in waiting for message in self._context)
@@ -121,7 +126,7 @@ class Reply:
         sampling = self._sampling()
         said: list[int] = []
         reason = FinishReason.LENGTH
-        while len(said) < limit:
+        while len(said) < limit and not self._speaker.failed:
             assert self._sequence.logits is not None
             token = self._sampler.choose(self._sequence.logits, said, sampling)
             if token == self._writer.model.end_token:

@@ -33,7 +33,7 @@ class Urgency(IntEnum):
     PAUSE = 2
     # The reply that may be wanted: left out under load.
     SPECULATION = 3
-    # A caller is speaking: words, as they come.
+    # A caller is speaking: words, as they come. A caller reads.
     LISTENING = 4
     # A reply that sounds, with sound in hand.
     AHEAD = 5
@@ -43,12 +43,13 @@ class Urgency(IntEnum):
 
 @dataclass(slots=True, eq=False)
 class Job:
-    """Work of a session. `deadline` is a time in seconds: when its next piece is due; `choose` serves the earliest first, and whoever is
-    served past it goes to the back (`served`)."""
+    """Work of a session. `deadline` is a time in seconds: when its next piece is due; `choose` serves the earliest first, and who has been
+    `served` is due again after `patience`, in seconds."""
 
     work: Work[None]
     urgency: Urgency
     deadline: float
+    patience: float = 0.0
     # What it waits for; None before its first piece and after its last.
     call: Call | None = None
     # Whether a call of it has been made.
@@ -68,8 +69,8 @@ class Job:
             self.call, self.done = None, True
 
     def served(self, now: float) -> None:
-        """A call of it was made at `now`: those that are due take turns."""
-        self.deadline = max(self.deadline, now)
+        """A call of it was made at `now`: those that are due take turns, a deadline ahead stays."""
+        self.deadline = max(self.deadline, now + self.patience)
 
 
 def choose(jobs: Sequence[Job]) -> list[Job]:

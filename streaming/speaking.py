@@ -65,6 +65,16 @@ class Speaker:
         self._text_end = 0
         self._failure: str | None = None
 
+    @property
+    def waiting(self) -> bool:
+        """Whether a clause waits for the one being spoken."""
+        return bool(self._waiting)
+
+    @property
+    def failed(self) -> bool:
+        """Whether the voice has failed: there will be no more sound."""
+        return self._failure is not None
+
     def say(self, clause: Clause) -> None:
         """Queue a clause."""
         if self._options.audio:

@@ -201,6 +201,8 @@ class _Window:
         self._encoder = EncoderStream(recogniser.encoder, plan)
         # What the decoder hears: sound, then silence. Made with the first frames.
         self._audio: AttentionCache | None = None
+        # A block, and where it stands, that the decoder has yet to take; it is kept until it has.
+        self._block: tuple[torch.Tensor, int] | None = None
         # The last decoding, the draft of the next, and how many samples it heard.
         self._decoding: Decoding | None = None
         self._decoded = 0
@@ -214,11 +216,14 @@ class _Window:
         if self._decoding is not None and self._decoded == self.samples:
             return self._decoding, self._decoded
         while True:
+            if self._block is not None:
+                self._listen(*self._block)
+                self._block = None
             start = self._encoder.committed
             frames = yield from self._encoder.commit()
             if frames is None:
                 break
-            self._listen(frames, start)
+            self._block = frames, start
         # Sound may be pushed while this is under way: what is encoded now is what this pass has heard.
         samples = self.samples
         frames = yield from self._encoder.provisional(self._features.tail())

@@ -252,7 +252,50 @@ def test_ten_minutes_of_silence_or_noise_cost_no_score_and_no_memory(vad, level)
     assert ear.ears._ears["s"].samples_held - held < WINDOW
 
 
+def test_what_was_committed_before_it_was_heard_is_no_speech_of_the_next_turn() -> None:
+    turns = NotedTurns()
+    ears = Ears(ScriptedVad(), turns)
+    ears.open("s")
+    ears.tell("s", Ear.push, AudioFrame(scripted((0.9, 20), (0, 10), (0.9, 30), (0, 4), (0.9, 10), (0, 4)), 0))
+    heard = [event for _ in range(5) for _, event in ears.judge()]
+    ears.tell("s", Ear.forget, 60 * WINDOW)
+    while ears.pending:
+        heard += [event for _, event in (*ears.judge(), *ears.score())]
+    assert [event.at for event in heard if isinstance(event, Listened)] == [WINDOW * (n + 1) for n in range(78)]
+    facts = without_listened(heard)
+    assert [type(event) for event in facts] == [SpeechStarted, SpeechStarted, SpeechStopped, EndOfTurnScore]
+    assert [event.at for event in facts] == [0, 64 * WINDOW, 74 * WINDOW, 77 * WINDOW]
+    assert len(turns.heard) == 1
+
+
+def test_speech_that_goes_on_across_a_commit_the_ear_had_yet_to_hear_is_reported_anew() -> None:
+    ears = Ears(ScriptedVad(), None)
+    ears.open("s")
+    ears.tell("s", Ear.push, AudioFrame(scripted((0.9, 40)), 0))
+    ears.tell("s", Ear.forget, 20 * WINDOW + 100)
+    heard = []
+    while ears.pending:
+        heard += [event for _, event in ears.judge()]
+    assert [event.at for event in without_listened(heard)] == [20 * WINDOW + 100]
+
+
 # ----------------------------------------------------------------------------------------------------- many together
+
+
+def test_a_vad_that_fails_once_is_asked_again() -> None:
+    class Once(ScriptedVad):
+        asked = 0
+
+        def step(self, windows: Samples, states: Sequence[VadState]) -> tuple[list[float], list[VadState]]:
+            self.asked += 1
+            if self.asked == 1:
+                raise MemoryError("no room")
+            return super().step(windows, states)
+
+    ears = Ears(Once(), None)
+    ears.open("s")
+    ears.tell("s", Ear.push, AudioFrame(scripted((0, 1)), 0))
+    assert ears.judge() == [("s", Listened(WINDOW, WINDOW))]
 
 
 def test_a_vad_that_fails_for_one_session_fails_for_it_alone() -> None:
@@ -285,11 +328,11 @@ def test_a_pause_that_cannot_be_scored_takes_no_other_score_with_it(caplog: pyte
 def test_while_one_pause_is_scored_the_others_are_heard() -> None:
     """A score takes as long as hundreds of windows: one at a time, and a window of everybody else between two."""
     ears, order = Ears(ScriptedVad(), NotedTurns()), []
-    for session_id in "abc":
+    for session_id in "abcdef":
         ears.open(session_id)
         ears.tell(session_id, Ear.push, AudioFrame(scripted((0.9, 20), (0, 10)), 0))
     while ears.pending:
         order.append([(session_id, isinstance(event, EndOfTurnScore)) for session_id, event in (*ears.judge(), *ears.score())])
     scored = [[session_id for session_id, score in step if score] for step in order]
     assert max(len(step) for step in scored) == 1
-    assert [session_id for step in scored for session_id in step].count("c") == 2
+    assert "".join(session_id for step in scored for session_id in step) == 2 * "abcdef"

@@ -3,7 +3,7 @@
 import gc
 import json
 import weakref
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from streaming.audio import Samples
 from streaming.batching import Station
 from streaming.decoder import LlamaLanguageModel, Prompt, TokenSequence
+from streaming.ear import Ears
 from streaming.encoder import Encode, EncoderStation
 from streaming.engine import Parts, SpeechEngine
 from streaming.events import (
@@ -41,6 +42,7 @@ from streaming.events import (
     TranscriptProvisional,
 )
 from streaming.recogniser import Recogniser
+from streaming.tts import Speech
 from streaming.vad import VadState
 
 BRIEF = RespondOptions(max_output_tokens=24)
@@ -158,10 +160,10 @@ def test_an_abort_at_any_step_of_a_reply_ends_it_once(talk, tiny_parts: Parts) -
 
 def test_a_session_closed_at_any_step_leaves_nothing_in_memory(talk, tiny_parts: Parts) -> None:
     """Without the garbage collector, which frozen processes run rarely: keys, values and slots are free at once."""
-    pcm = talk.turn(2)
+    pcm, step, told = talk.turn(2), 0, False
     gc.disable()
     try:
-        for step in range(40):
+        while not told:  # the last time the reply has just ended
             dialogue = talk(tiny_parts)
             dialogue.open("s", "t")
             dialogue.steps()
@@ -174,10 +176,12 @@ def test_a_session_closed_at_any_step_leaves_nothing_in_memory(talk, tiny_parts:
             dialogue.feed("s", pcm)
             dialogue.engine.order("s", Respond("r", BRIEF))
             dialogue.steps(step)
+            told = any(isinstance(event, ResponseFinished) for event in dialogue.told("s", "r"))
             session, sequence = weakref.ref(dialogue.engine._sessions["s"]), weakref.ref(dialogue.sequence("s"))
             dialogue.engine.close("s")
             dialogue.steps()
             assert (session(), sequence()) == (None, None), step
+            step += 1
     finally:
         gc.enable()
 
@@ -208,16 +212,18 @@ def encodes(monkeypatch: pytest.MonkeyPatch) -> list[Encode]:
     return made
 
 
-@pytest.mark.parametrize("steps", range(1, 5))
+@pytest.mark.parametrize("steps", range(1, 4))
 @pytest.mark.parametrize("kind", [EncoderStation, Recogniser])
 def test_a_pass_that_fails_after_the_turn_has_ended_costs_no_words(
     talk, tiny_parts: Parts, monkeypatch: pytest.MonkeyPatch, steps: int, kind: type[Station]
 ) -> None:
-    def transcript(fails: bool) -> TranscriptDone:
+    failures = []
+
+    def transcript(fails: bool) -> str:
         dialogue = talk(tiny_parts)
         dialogue.open("s")
         dialogue.engine.order("s", StartTurn("i", 0))
-        dialogue.feed("s", talk.turn(1))
+        dialogue.feed("s", (np.random.default_rng(1).standard_normal(160_000) * 0.1).astype(np.float32))
         dialogue.steps(steps)
         dialogue.commit("s", "i", 0)
         with monkeypatch.context() as patch:
@@ -226,14 +232,16 @@ def test_a_pass_that_fails_after_the_turn_has_ended_costs_no_words(
 
                 def fail(*_: object) -> None:
                     patch.setattr(kind, "run", run)
+                    failures.append(kind)
                     raise MemoryError("no room")
 
                 patch.setattr(kind, "run", fail)
             dialogue.steps()
         (done,) = [event for event in dialogue.events["s"] if isinstance(event, TranscriptDone)]
-        return done
+        return done.text
 
     assert transcript(fails=True) == transcript(fails=False)
+    assert failures == [kind]
 
 
 def test_a_pass_that_has_not_begun_when_the_turn_ends_is_not_made(talk, tiny_parts: Parts, encodes: list[Encode]) -> None:
@@ -294,6 +302,47 @@ def test_a_burst_of_one_caller_does_not_deafen_the_others(talk, tiny_parts: Part
     dialogue.open("s", "t")
     dialogue.feed("s", np.zeros(48_000, np.float32))
     assert Interrupted.rows[2:5] == [1, 2, 1]
+
+
+def test_many_frames_that_wait_are_heard_in_as_few_runs(talk, tiny_parts: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each frame asks for the Ears, who come once for all that have asked."""
+    runs = []
+    judge = Ears.judge
+    monkeypatch.setattr(Ears, "judge", lambda ears: (runs.append(ears), judge(ears))[1])
+
+    class Interrupted(type(tiny_parts.vad)):
+        fed = False
+
+        def step(self, windows: Samples, states: Sequence[VadState]) -> tuple[list[float], list[VadState]]:
+            for _ in range(0 if self.fed else 160):
+                self.fed = True
+                dialogue.feed("t", np.zeros(32, np.float32))
+            return super().step(windows, states)
+
+    dialogue = talk(replace(tiny_parts, vad=Interrupted()))
+    dialogue.open("s", "t")
+    dialogue.feed("s", np.zeros(4 * 512, np.float32))
+    assert len(runs) <= 1 + 10 + 1
+
+
+def test_a_reply_whose_voice_has_failed_ends(talk, tiny_parts: Parts) -> None:
+    class Hoarse:
+        def speak(self, *_: object, **__: object) -> Iterator[Speech]:
+            raise RuntimeError("no breath")
+
+    def end(parts: Parts) -> ResponseFinished:
+        dialogue = talk(parts)
+        dialogue.open("s")
+        dialogue.engine.order("s", SetHistory((ContextMessage("user", "i", "Hello."),)))
+        dialogue.engine.order("s", Respond("r", RespondOptions(max_output_tokens=400)))
+        dialogue.steps()
+        (end,) = [event for event in dialogue.told("s", "r") if isinstance(event, ResponseFinished)]
+        return end
+
+    failed = end(replace(tiny_parts, voice=Hoarse()))
+    assert failed.reason is FinishReason.ERROR
+    assert "no breath" in (failed.error or "")
+    assert failed.usage.output_tokens < end(tiny_parts).usage.output_tokens
 
 
 def test_a_session_that_cannot_be_heard_is_told_and_the_others_are_heard(talk, tiny_parts: Parts) -> None:

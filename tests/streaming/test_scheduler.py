@@ -117,3 +117,16 @@ def test_those_that_are_due_take_turns_and_who_is_not_keeps_its_place() -> None:
     later.served(now)
     assert order == ["a", "b", "a", "b"]
     assert later.deadline == 12.0
+
+
+def test_who_has_patience_is_served_again_after_it() -> None:
+    model, now = Model(rows_at_once=1), 10.0
+    reader = job(model, "reader", Urgency.LISTENING, 9.0)
+    reader.patience = 0.5
+    order = []
+    for number in range(12):
+        (leader,) = choose([reader, job(model, f"{number}", Urgency.LISTENING, now)])
+        order += names([leader])
+        leader.served(now)
+        now += 0.1
+    assert [place for place, name in enumerate(order) if name == "reader"] == [0, 6]

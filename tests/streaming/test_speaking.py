@@ -208,3 +208,27 @@ def test_a_failing_voice_ends_the_reply_with_what_it_said(stage: Stage) -> None:
     error = "the voice failed: RuntimeError: no breath"
     assert stage.outputs[-1] == SessionEvent("session of r", ResponseFinished("r", FinishReason.ERROR, error))
     assert "two" not in stage.voice.made
+
+
+def test_a_clause_waits_while_another_is_spoken(stage: Stage) -> None:
+    speaker, waited = stage.speaker(), []
+    first, second = clauses("One two. ", "Three four.")
+
+    def meanwhile() -> None:
+        if not waited:
+            waited.append(speaker.waiting)
+            speaker.say(second)
+        waited.append(speaker.waiting)
+
+    stage.voice.meanwhile = meanwhile
+    speaker.say(first)
+    assert waited == [False, True, True, True, False, False, False]
+    assert not speaker.waiting
+
+
+def test_a_voice_that_has_failed_says_so(stage: Stage) -> None:
+    speaker = stage.speaker()
+    assert not speaker.failed
+    for clause in clauses("One boom."):
+        speaker.say(clause)
+    assert speaker.failed

@@ -135,6 +135,18 @@ def test_a_window_that_closes_while_a_pass_is_under_way_is_heard_to_its_end(tiny
     assert completed(transcriber.finish()).text == completed(at_once.finish()).text
 
 
+def test_a_block_that_the_decoder_could_not_take_is_offered_again(tiny_recogniser: Recogniser, monkeypatch: pytest.MonkeyPatch) -> None:
+    sound = noise(9.0)
+    transcriber, undisturbed = Transcriber(tiny_recogniser), Transcriber(tiny_recogniser)
+    for each in (transcriber, undisturbed):
+        each.push(sound)
+    with monkeypatch.context() as patch:
+        patch.setattr(type(tiny_recogniser.model.decoder), "listen", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            completed(transcriber.hypothesise())
+    assert completed(transcriber.finish()).text == completed(undisturbed.finish()).text
+
+
 def test_an_empty_turn_is_no_text(tiny_recogniser: Recogniser) -> None:
     final = completed(Transcriber(tiny_recogniser, "de-AT").finish())
     assert (final.seconds, final.language, final.revised) == (0.0, "de", 0)
