@@ -46,9 +46,8 @@ class Ear:
         self._rest: Samples = np.zeros(0, np.float32)
         # Position after the last whole window; None before the first frame.
         self._heard: int | None = None
-        # Input before this was committed or cleared: it belongs to no open turn. Whether that was before all of it had been heard.
+        # Input before this was committed or cleared, perhaps before it was heard: it belongs to no open turn.
         self._floor = 0
-        self._behind = False
         # Where the open turn begins (an onset); None while there is none.
         self._turn_start: int | None = None
         # Onset of the speech last reported.
@@ -93,11 +92,6 @@ class Ear:
         it is reported. Speech that goes on across `at` is reported as begun anew; speech that began later (the Ear may be ahead of the
         decision) stays."""
         self._floor = max(self._floor, at)
-        if self._heard is None or self._heard < at:
-            self._turn_start, self._unscored = None, None
-            self._marks = ()
-            self._behind = True
-            return
         if self._turn_start is None or self._turn_start >= at:
             return
         if self._onset >= at:
@@ -115,11 +109,10 @@ class Ear:
     def _hear(self, window: Samples, probability: float, end: int) -> list[EarEvent]:
         """One window, whose last sample precedes position `end`."""
         self._recent.append(window, end)
-        if self._behind:
-            if end <= self._floor:
-                self._gate.push(probability, end - WINDOW)
-                return [Listened(end, self._gate.silence)]
-            self._behind = False
+        if end <= self._floor:  # committed before it was heard
+            self._gate.push(probability, end - WINDOW)
+            return [Listened(end, self._gate.silence)]
+        if end - WINDOW <= self._floor:  # the first beyond it
             self._end_speech()
         events: list[EarEvent] = []
         match self._gate.push(probability, end - WINDOW):

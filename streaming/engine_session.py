@@ -131,13 +131,13 @@ class EngineSession:
         for response_id in [*self._speakers]:  # a copy: the voice takes out what it has finished
             self._abort(response_id)
         # What was begun holds this session, and this session holds it: without this, keys and values wait for the garbage collector.
-        for job in (self._hearing, self._final, self._prefill):
+        for job in (self._hearing, self._final):
             if job is not None:
                 job.work.close()
-        self._turn = self._hearing = self._final = self._prefill = None
+        self._turn = self._hearing = self._final = None
         self._ending.clear()
         self._replies.clear()
-        self.sequence.evict()
+        self.evict()
 
     def keep(self, frame: AudioFrame) -> None:
         """A frame of input."""

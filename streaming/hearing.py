@@ -2,8 +2,8 @@
 
 What is pushed into a transcriber follows the Ear's events, not the arrival of frames, so that any split of the same audio gives the
 same sound at the same positions: audio up to each `Listened` while there is speech and up to the first of silence, then nothing until the
-caller goes on, and everything when they do. Where a turn is ended before the Ear has heard it all, the rest is
-taken for speech, unless it is short (`_UNJUDGED`).
+caller goes on, and everything when they do. Where a turn is ended before the Ear has heard it all, the rest is taken for speech, unless it
+is short (`_UNJUDGED`).
 """
 
 from typing import Final

@@ -3,6 +3,7 @@ of them and the conversations it has; and a way to write ONNX models by hand."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -144,15 +145,15 @@ def random_language_model(context: int, decoder: type[Llama] = Llama) -> LlamaLa
     return LlamaLanguageModel(decoder(shape, assemble(shape, find, torch.float32)), tokenizer, context=context)
 
 
-_BRIEF = RespondOptions(max_output_tokens=24)
-
-
 @dataclass
 class Dialogue:
     """One engine, its lanes inline, and what came of each of its sessions; behaves as the conversation would."""
 
+    brief: ClassVar = RespondOptions(max_output_tokens=24)
+
     parts: Parts
     speculate: bool = False
+    kv_bytes: int = 1 << 30
     engine: SpeechEngine = field(init=False)
     events: dict[str, list[EngineEvent]] = field(default_factory=dict)
     sound: dict[str, list[int]] = field(default_factory=dict)
@@ -161,7 +162,7 @@ class Dialogue:
     history: dict[str, tuple[ContextMessage, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.engine = SpeechEngine(self.parts, threaded=False, clock=lambda: 0.0)
+        self.engine = SpeechEngine(self.parts, threaded=False, clock=lambda: 0.0, kv_bytes=self.kv_bytes)
 
     @staticmethod
     def turn(seed: int, words: int = 3) -> Samples:
@@ -197,7 +198,7 @@ class Dialogue:
         if isinstance(event, TranscriptProvisional) and event.text and self.speculate:
             response_id = f"speculation {len(self.events[session])}"
             self.prepared[session] = response_id
-            self.engine.order(session, Speculate(response_id, event.item_id, event.text, _BRIEF))
+            self.engine.order(session, Speculate(response_id, event.item_id, event.text, self.brief))
 
     def feed(self, session: str, pcm: Samples) -> None:
         self.engine.feed(session, AudioFrame(pcm, self.at[session]))
@@ -221,7 +222,7 @@ class Dialogue:
         start = self.at[session]
         self.speak(session, item, pcm, cuts)
         self.commit(session, item, start)
-        self.engine.order(session, Respond(response_id, _BRIEF))
+        self.engine.order(session, Respond(response_id, self.brief))
         self.steps()
 
     def told(self, session: str, response_id: str) -> list[EngineEvent]:

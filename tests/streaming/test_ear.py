@@ -60,10 +60,15 @@ class Listener:
 
     def push(self, frame: AudioFrame) -> list[EarEvent]:
         self.ears.tell("s", Ear.push, frame)
-        events: list[EarEvent] = []
-        while self.ears.pending:
-            events += [event for _, event in (*self.ears.judge(), *self.ears.score())]
-        return events
+        return [event for _, event in rest(self.ears)]
+
+
+def rest(ears: Ears) -> list[tuple[str, EarEvent | EngineFailed]]:
+    """What the Ears still have to hear and to score."""
+    found: list[tuple[str, EarEvent | EngineFailed]] = []
+    while ears.pending:
+        found += [*ears.judge(), *ears.score()]
+    return found
 
 
 class Moody:
@@ -259,8 +264,7 @@ def test_what_was_committed_before_it_was_heard_is_no_speech_of_the_next_turn() 
     ears.tell("s", Ear.push, AudioFrame(scripted((0.9, 20), (0, 10), (0.9, 30), (0, 4), (0.9, 10), (0, 4)), 0))
     heard = [event for _ in range(5) for _, event in ears.judge()]
     ears.tell("s", Ear.forget, 60 * WINDOW)
-    while ears.pending:
-        heard += [event for _, event in (*ears.judge(), *ears.score())]
+    heard += [event for _, event in rest(ears)]
     assert [event.at for event in heard if isinstance(event, Listened)] == [WINDOW * (n + 1) for n in range(78)]
     facts = without_listened(heard)
     assert [type(event) for event in facts] == [SpeechStarted, SpeechStarted, SpeechStopped, EndOfTurnScore]
@@ -273,10 +277,7 @@ def test_speech_that_goes_on_across_a_commit_the_ear_had_yet_to_hear_is_reported
     ears.open("s")
     ears.tell("s", Ear.push, AudioFrame(scripted((0.9, 40)), 0))
     ears.tell("s", Ear.forget, 20 * WINDOW + 100)
-    heard = []
-    while ears.pending:
-        heard += [event for _, event in ears.judge()]
-    assert [event.at for event in without_listened(heard)] == [20 * WINDOW + 100]
+    assert [event.at for event in without_listened([event for _, event in rest(ears)])] == [20 * WINDOW + 100]
 
 
 # ----------------------------------------------------------------------------------------------------- many together
@@ -312,14 +313,13 @@ def test_a_vad_that_fails_for_one_session_fails_for_it_alone() -> None:
 
 
 def test_a_pause_that_cannot_be_scored_takes_no_other_score_with_it(caplog: pytest.LogCaptureFixture) -> None:
-    ears, told = Ears(ScriptedVad(), Moody()), []
+    ears = Ears(ScriptedVad(), Moody())
     for session_id, sign in (("a", 1), ("b", -1), ("c", 1)):
         ears.open(session_id)
         pcm = np.full(24 * WINDOW, sign, np.float32)
         pcm[::WINDOW] = np.repeat([0.9, 0.0], [20, 4])
         ears.tell(session_id, Ear.push, AudioFrame(np.concatenate((np.zeros(WINDOW, np.float32), pcm)), 0))
-    while ears.pending:
-        told += [*ears.judge(), *ears.score()]
+    told = rest(ears)
     assert [session_id for session_id, event in told if isinstance(event, EndOfTurnScore)] == ["a", "c"]
     assert [sum(isinstance(event, Listened) for session_id, event in told if session_id == name) for name in "abc"] == [25] * 3
     assert "a bad mood" in caplog.text

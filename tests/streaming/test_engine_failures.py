@@ -18,7 +18,7 @@ from streaming.batching import Station
 from streaming.decoder import LlamaLanguageModel, Prompt, TokenSequence
 from streaming.ear import Ears
 from streaming.encoder import Encode, EncoderStation
-from streaming.engine import Parts, SpeechEngine
+from streaming.engine import Parts
 from streaming.events import (
     Abort,
     Adopt,
@@ -44,8 +44,6 @@ from streaming.events import (
 from streaming.recogniser import Recogniser
 from streaming.tts import Speech
 from streaming.vad import VadState
-
-BRIEF = RespondOptions(max_output_tokens=24)
 
 
 @dataclass
@@ -98,7 +96,7 @@ def test_what_fails_for_one_session_fails_alone_and_it_recovers(
     dialogue.steps()
     poisoned.victim = dialogue.sequence("s")
     for session in ("s", "t"):
-        dialogue.engine.order(session, Respond("r", BRIEF))
+        dialogue.engine.order(session, Respond("r", talk.brief))
     dialogue.steps()
     (failed,) = dialogue.told("s", "r")
     assert isinstance(failed, ResponseFinished)
@@ -107,7 +105,7 @@ def test_what_fails_for_one_session_fails_alone_and_it_recovers(
     (fine,) = [event for event in dialogue.told("t", "r") if isinstance(event, ResponseFinished)]
     assert fine.reason is not FinishReason.ERROR
     poisoned.victim = None
-    dialogue.engine.order("s", Respond("again", BRIEF))
+    dialogue.engine.order("s", Respond("again", talk.brief))
     dialogue.steps()
     assert [event for event in dialogue.told("s", "again") if isinstance(event, TextDelta)]
 
@@ -120,10 +118,11 @@ def test_an_abort_or_a_close_at_any_step_ends_each_reply_once_and_hurts_nobody(
     dialogue = talk(tiny_parts)
     dialogue.open("s", "t")
     dialogue.engine.order("t", SetHistory((ContextMessage("user", "i", "Hello."),)))
-    dialogue.engine.order("t", Respond("r", BRIEF))
+    dialogue.engine.order("t", Respond("r", talk.brief))
     orders = [
-        StartTurn("i", 0), Speculate("p", "i", "Hello.", BRIEF), Drop("p"), CommitTurn("i", 0, 30_000),
-        SetHistory((ContextMessage("user", "i", None),)), Respond("r", BRIEF), Abort("r"), Say("w", "One two three.", BRIEF), Abort("w"),
+        StartTurn("i", 0), Speculate("p", "i", "Hello.", talk.brief), Drop("p"), CommitTurn("i", 0, 30_000),
+        SetHistory((ContextMessage("user", "i", None),)), Respond("r", talk.brief), Abort("r"),
+        Say("w", "One two three.", talk.brief), Abort("w"),
         StartTurn("j", 30_000), DiscardTurn(40_000), Abort("r"), Adopt("p"),
     ]  # fmt: skip
     pcm = talk.turn(seed, words=2)
@@ -151,7 +150,7 @@ def test_an_abort_at_any_step_of_a_reply_ends_it_once(talk, tiny_parts: Parts) -
         dialogue = talk(tiny_parts)
         dialogue.open("s")
         dialogue.engine.order("s", SetHistory((ContextMessage("user", "i", "Hello."),)))
-        dialogue.engine.order("s", Respond("r", BRIEF))
+        dialogue.engine.order("s", Respond("r", talk.brief))
         dialogue.steps(step)
         dialogue.engine.order("s", Abort("r"))
         dialogue.steps()
@@ -174,7 +173,7 @@ def test_a_session_closed_at_any_step_leaves_nothing_in_memory(talk, tiny_parts:
             dialogue.commit("s", "i", 0)
             dialogue.engine.order("s", StartTurn("j", len(pcm)))
             dialogue.feed("s", pcm)
-            dialogue.engine.order("s", Respond("r", BRIEF))
+            dialogue.engine.order("s", Respond("r", talk.brief))
             dialogue.steps(step)
             told = any(isinstance(event, ResponseFinished) for event in dialogue.told("s", "r"))
             session, sequence = weakref.ref(dialogue.engine._sessions["s"]), weakref.ref(dialogue.sequence("s"))
@@ -187,8 +186,7 @@ def test_a_session_closed_at_any_step_leaves_nothing_in_memory(talk, tiny_parts:
 
 
 def test_memory_given_up_by_an_idle_session_is_not_filled_again(talk, tiny_parts: Parts) -> None:
-    dialogue = talk(tiny_parts)
-    dialogue.engine = SpeechEngine(tiny_parts, threaded=False, clock=lambda: 0.0, kv_bytes=1)
+    dialogue = talk(tiny_parts, kv_bytes=1)
     dialogue.open("s")
     dialogue.engine.order("s", SetHistory((LONG,)))
     assert dialogue.steps(100) < 100
@@ -248,7 +246,7 @@ def test_a_pass_that_has_not_begun_when_the_turn_ends_is_not_made(talk, tiny_par
     dialogue = talk(tiny_parts)
     dialogue.open("s", "t")
     dialogue.engine.order("t", SetHistory((LONG,)))
-    dialogue.engine.order("t", Respond("r", BRIEF))
+    dialogue.engine.order("t", Respond("r", talk.brief))
     dialogue.engine.order("s", StartTurn("i", 0))
     pcm = talk.turn(1)
     dialogue.feed("s", pcm[:24_000])

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from streaming.batching import completed
 from streaming.decoder import Extend, LlamaLanguageModel, Prompt, Segment
-from streaming.engine import Parts, SpeechEngine
+from streaming.engine import Parts
 from streaming.events import (
     Adopt,
     AudioReady,
@@ -28,9 +28,6 @@ from streaming.events import (
     ToolCallReady,
     TranscriptProvisional,
 )
-
-BRIEF = RespondOptions(max_output_tokens=24)
-
 
 # --------------------------------------------------------------------------------------------------------- the ledger
 
@@ -133,7 +130,7 @@ def test_together_each_session_gets_what_it_gets_alone(talk, tiny_parts: Parts, 
         together.steps()
     for name in names:
         together.commit(name, "i", 0)
-        together.engine.order(name, Respond("r", BRIEF))
+        together.engine.order(name, Respond("r", talk.brief))
     together.steps()
     for number, name in enumerate(names):
         alone = talk(tiny_parts)
@@ -177,7 +174,7 @@ def test_an_adopted_speculation_is_the_reply_and_nothing_is_made_again(talk, tin
     early.open("s")
     early.speak("s", "i", talk.turn(1), list(range(0, 60_000, 320)))
     words = [event for event in early.events["s"] if isinstance(event, TranscriptProvisional)][-1]
-    early.engine.order("s", Speculate("r", "i", words.text, BRIEF))
+    early.engine.order("s", Speculate("r", "i", words.text, talk.brief))
     early.steps()
     before = list(early.events["s"])
     assert any(isinstance(event, AudioReady) for event in early.told("s", "r"))
@@ -207,8 +204,7 @@ def test_a_speculation_stops_at_its_first_clause(talk, tiny_parts: Parts) -> Non
 
 
 def test_idle_memory_leaves_and_comes_back(talk, tiny_parts: Parts) -> None:
-    dialogue = talk(tiny_parts)
-    dialogue.engine = SpeechEngine(tiny_parts, threaded=False, clock=lambda: 0.0, kv_bytes=1)
+    dialogue = talk(tiny_parts, kv_bytes=1)
     dialogue.open("s", "t")
     for session in ("s", "t"):
         dialogue.ask(session, "i", talk.turn(2), [], "r")
