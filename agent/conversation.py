@@ -5,9 +5,9 @@ module joins turns (`agent.turns`), transcripts (`agent.transcripts`), responses
 them was heard (`agent.heard`).
 """
 
-from dataclasses import replace
 from typing import Final
 
+from agent.belief import Belief
 from agent.commands import (
     Command,
     Duck,
@@ -17,10 +17,7 @@ from agent.commands import (
     InputSpeechStarted,
     InputTimeoutTriggered,
     ItemAdded,
-    ItemDeleted,
     ItemDone,
-    ItemRetrieved,
-    ItemTruncated,
     Resume,
     SessionCreated,
     SessionUpdated,
@@ -46,8 +43,8 @@ from agent.heard import HeardReplies
 from agent.history import History, RefusedError
 from agent.idle import IdleTimer
 from agent.ids import IdMaker
+from agent.item_requests import ItemRequests
 from agent.items import ContentPart, Message, PartKind
-from agent.prompt import context_of
 from agent.responses import Responses
 from agent.settings import SemanticVad, ServerVad, SessionKind, SessionSettings
 from agent.speculation import Speculation, Speculator
@@ -60,7 +57,6 @@ from streaming.events import (
     AudioReady,
     CommitTurn,
     ConfigureEar,
-    ContextMessage,
     DiscardTurn,
     EndOfTurnScore,
     EngineFailed,
@@ -68,11 +64,7 @@ from streaming.events import (
     Listened,
     OverlapScore,
     ReplyRestarted,
-    Respond,
     ResponseFinished,
-    Say,
-    SetHistory,
-    Speculate,
     SpeechStarted,
     SpeechStopped,
     StartTurn,
@@ -88,9 +80,6 @@ __all__ = ["Conversation"]
 
 _LEAST_COMMIT: Final = SAMPLE_RATE // 10
 """A commit needs 100 ms of sound (protocols.md 1.2)."""
-
-_TRUNCATE_TOLERANCE_MS: Final = 40
-"""Two frames: clients count by their own clocks, and one of them ends the session on an error here."""
 
 _STILL_THERE: Final = "Are you still there?"
 """Said when the client's `idle_timeout_ms` has passed."""
@@ -113,9 +102,8 @@ class Conversation:
         self._idle = IdleTimer()
         # Responses whose sound is lowered.
         self._ducked: list[str] = []
-        # The model's view as last ordered, and what it was made from: building it at every event would be work without end.
-        self._believed: tuple[ContextMessage, ...] | None = None
-        self._believed_from: tuple[object, ...] = ()
+        self._items = ItemRequests(self._history, self._heard, self._turns, self._transcripts, self._responses, self._ids.make)
+        self._belief = Belief(self._history, self._heard, self._responses)
         self._prepared = Speculator(self._turns, self._responses)
         # Whether the client has sent a `session.update`, which fixes the session's kind.
         self._updated = False
@@ -150,8 +138,12 @@ class Conversation:
         except RefusedError as refused:
             commands = [ErrorRaised(refused.code, refused.message, refused.param, getattr(event, "event_id", None))]
         commands += self._responses.start_queued(self._settings)
-        commands += [self._forget_item(item_id) for item_id in self._history.trim()]
-        commands = [*self._prepared.drop_stale(self._basis()), *self._with_belief(commands), *self._duck(now)]
+        commands += self._items.trim()
+        commands = [
+            *self._prepared.drop_stale(self._basis()),
+            *self._belief.put_into(commands, self._settings),
+            *self._duck(now),
+        ]
         self._machine.move(self._observe(now))
         self._watch_idle(now)
         return commands
@@ -211,15 +203,8 @@ class Conversation:
                 return self._commit(at, now)
             case ClearInput(_, at):
                 return [*self._apply(self._turns.clear(at), now), InputCleared()]
-            case CreateItem():
-                return self._create_item(event)
-            case RetrieveItem(_, item_id):
-                return [ItemRetrieved(self._heard.as_heard(self._history.find(item_id, "item_retrieve_invalid_item_id")))]
-            case TruncateItem():
-                return self._truncate(event)
-            case DeleteItem(_, item_id):
-                self._history.delete(item_id)
-                return [self._forget_item(item_id), *self._responses.go_on_without(item_id)]
+            case CreateItem() | RetrieveItem() | TruncateItem() | DeleteItem():
+                return self._items.handle(event)
             case CreateResponse():
                 return self._responses.create(event, self._settings)
             case CancelResponse(_, response_id):
@@ -257,24 +242,6 @@ class Conversation:
         threshold = detection.threshold if isinstance(detection, ServerVad) else 0.5
         language = transcription.language if transcription else None
         return [ConfigureEar(threshold, isinstance(detection, SemanticVad), language), *turns]
-
-    def _with_belief(self, commands: list[Command]) -> list[Command]:
-        """The commands, and the conversation as the model should believe it where that has changed: before the first reply it is for. A
-        reply that is being made keeps the belief it began with."""
-        current = self._responses.current
-        running = None if current is None else current.message_id
-        made_from = (self._settings.instructions, running, self._history.version, self._heard.version)
-        if made_from == self._believed_from:
-            return commands
-        self._believed_from = made_from
-        items = tuple(item for item in self._history.items if item.id != running)
-        believed = context_of(self._settings.instructions, items, self._heard.cut)
-        if believed == self._believed:
-            return commands
-        self._believed = believed
-        replies = (Respond, Say, Speculate, Adopt)
-        first = next((index for index, command in enumerate(commands) if isinstance(command, replies)), len(commands))
-        return [*commands[:first], SetHistory(believed), *commands[first:]]
 
     # ------------------------------------------------------------------------------------------------------ turns
 
@@ -349,35 +316,6 @@ class Conversation:
             message += f"but buffer only has {milliseconds(sound)}ms."
             raise RefusedError("input_audio_buffer_commit_empty", message)
         return self._apply(self._turns.commit(at), now)
-
-    # ------------------------------------------------------------------------------------------------------ items
-
-    def _create_item(self, request: CreateItem) -> list[Command]:
-        item = request.item if request.item.id else replace(request.item, id=self._ids.make("item"))
-        if item.id == self._turns.open_item_id:
-            raise RefusedError("item_create_duplicate_item_id", f"The turn being spoken has the id '{item.id}'.", "item.id")
-        if self._history.is_full:
-            raise RefusedError("invalid_value", "The conversation is full; delete items, or open another session.", "item")
-        previous = self._history.add(item, request.previous_item_id)
-        return [ItemAdded(item, previous), ItemDone(item, previous)]
-
-    def _forget_item(self, item_id: str) -> Command:
-        """The item is no longer in the history."""
-        self._heard.forget(item_id)
-        self._transcripts.forget(item_id)
-        return ItemDeleted(item_id)
-
-    def _truncate(self, request: TruncateItem) -> list[Command]:
-        self._history.find(request.item_id, "item_truncate_invalid_item_id")
-        spoken = self._heard.spoken(request.item_id)
-        if spoken is None or spoken.samples == 0:
-            raise RefusedError("unsupported_content_type", "Only model output audio messages can be truncated", "item_id")
-        longest = spoken.milliseconds(spoken.sent)
-        if request.audio_end_ms > longest + _TRUNCATE_TOLERANCE_MS:
-            message = f"Audio content of {longest}ms is already shorter than {request.audio_end_ms}ms"
-            raise RefusedError("invalid_value", message, "audio_end_ms")
-        self._heard.truncate(request.item_id, min(spoken.sent, request.audio_end_ms * spoken.rate // 1_000))
-        return [ItemTruncated(request.item_id, request.content_index, request.audio_end_ms)]
 
     # ----------------------------------------------------------------------------------------------- idle timeout
 
