@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from streaming.bundle import Bundle
     from streaming.manifest import Manifest
 
-__all__ = ["app", "bundles", "keys", "main", "new_key", "pull", "serve", "talk"]
+__all__ = ["app", "bundles", "keys", "main", "new_key", "pull", "replay", "serve", "talk"]
 
 _DEFAULT_URL: Final = "ws://127.0.0.1:8765/v1/realtime"
 _INTERRUPTED: Final = 130
@@ -68,6 +68,10 @@ def serve(
     ] = None,
     api_keys_file: Annotated[Path | None, typer.Option(metavar="FILE", help="Keys from a file, one a line.")] = None,
     threads: Annotated[int | None, typer.Option(help="Threads of the recogniser and the language model. [default: half the cores]")] = None,
+    record: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Keep a log of every session here, for `vivavoce replay`. It holds what is said."),
+    ] = None,
 ) -> None:
     """Serve until Ctrl-C. Fetches the bundle if it is not here yet; prints `vivavoce ready on ...` once the models are warm.
 
@@ -78,6 +82,7 @@ def serve(
 
         vivavoce serve
         vivavoce serve --port 9000 --bundle my.toml
+        vivavoce serve --record logs/
         vivavoce keys new > keys.txt
         vivavoce serve --host 0.0.0.0 --api-keys-file keys.txt --tls-cert cert.pem --tls-key key.pem
     """
@@ -90,6 +95,7 @@ def serve(
         "api_keys": api_key,
         "api_keys_file": api_keys_file,
         "threads": threads,
+        "record": record,
     }
     with _one_line():
         from server.config import load_config
@@ -157,6 +163,29 @@ def talk(
         from server.talk import talk as talk_to_server
 
         raise typer.Exit(asyncio.run(talk_to_server(questions, output, url, api_key)))
+
+
+@app.command()
+def replay(
+    logs: Annotated[list[Path], typer.Argument(metavar="LOG.jsonl...", help="Logs that `vivavoce serve --record FOLDER` has kept.")],
+    show: Annotated[bool, typer.Option("--show", help="Print the dialogue: when, what happened, what was ordered.")] = False,
+) -> None:
+    """Tell this version's conversation what a recorded one was told, and say whether it orders the same, bit for bit.
+
+    Nothing is served and no model is needed. Where this version orders something else, the first such event is shown with both
+    sides, and the exit code is 1; so is it for a log that is damaged or breaks off.
+
+    Examples:
+
+        vivavoce replay logs/sess_1.jsonl
+        vivavoce replay logs/sess_1.jsonl --show | less
+        vivavoce replay logs/*.jsonl
+    """
+    from rich.console import Console
+
+    from server.replay_view import replay_logs
+
+    raise typer.Exit(replay_logs(logs, show=show, out=Console(highlight=False), errors=Console(highlight=False, stderr=True)))
 
 
 @keys.command("new")

@@ -321,9 +321,16 @@ class Session:
         self._settle(now)
 
     def _apply(self, event: Event, now: int) -> None:
-        if self._parts.recorder is not None:
-            self._parts.recorder.record(now, event)
-        for command in self._conversation.handle(event, now):
+        recorder = self._parts.recorder
+        try:
+            commands = self._conversation.handle(event, now)
+        except Exception as error:
+            if recorder is not None:
+                recorder.record(now, event, (), repr(error))  # the event to look at
+            raise
+        if recorder is not None:
+            recorder.record(now, event, commands)
+        for command in commands:
             self._do(command, now)
 
     def _settle(self, now: int) -> None:
@@ -342,6 +349,8 @@ class Session:
             self._outbox.put(self._parts.codec.write_audio(delta.part, delta.payload), audio_of=response_id)
             if delta.start == 0 and (turn := self._ledger.sent(response_id, now)) is not None:
                 self._parts.on_turn(turn)
+                if self._parts.recorder is not None:
+                    self._parts.recorder.turn(turn)
                 if self._conversation.settings.wants_ledger:
                     self._outbox.put(self._parts.codec.write_extension(turn.to_json()))
 

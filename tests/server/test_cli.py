@@ -72,7 +72,7 @@ def one_line(result: Result, code: int) -> str:
     return lines[0]
 
 
-@pytest.mark.parametrize("command", [(), ("serve",), ("pull",), ("bundles",), ("talk",), ("keys",), ("keys", "new")])
+@pytest.mark.parametrize("command", [(), ("serve",), ("pull",), ("bundles",), ("talk",), ("replay",), ("keys",), ("keys", "new")])
 def test_help_teaches(command: tuple[str, ...]) -> None:
     result = call(*command, "--help")
     assert result.exit_code == 0

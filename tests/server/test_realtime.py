@@ -1,7 +1,6 @@
 """Whole exchanges over a real socket with the real conversation and a scripted engine: the event tables of protocols.md 1.8 to 1.14."""
 
 import asyncio
-import json
 
 import numpy as np
 import pytest
@@ -9,7 +8,7 @@ import pytest
 from agent.commands import Command
 from agent.conversation import Conversation
 from agent.events import Event
-from server.recording import read_recording
+from server.replay import Replayed, replay
 from streaming.events import Abort
 from streaming.fakes import ScriptedEngine, ScriptedReply
 
@@ -268,10 +267,10 @@ async def test_a_recorded_session_replays_to_the_same_commands(start, dial, spee
     class Watched(Conversation):
         def handle(self, event: Event, now: int) -> list[Command]:
             commands = super().handle(event, now)
-            ordered.append(commands)
+            ordered.append(tuple(commands))
             return commands
 
-    served = await start(ScriptedEngine([LONG], ["What is it?"]), factory=Watched, record=tmp_path)
+    served = await start(ScriptedEngine([LONG], ["What is it?"]), factory=Watched, record=tmp_path / "own")
     client = await dial(served)
     await speak(client, speech)
     await client.until("response.output_audio.delta")
@@ -279,11 +278,11 @@ async def test_a_recorded_session_replays_to_the_same_commands(start, dial, spee
     await client.until("response.done")
     served.stop.set()
     await asyncio.wait_for(asyncio.shield(served.task), 10)
-    (path,) = tmp_path.iterdir()
-    first = json.loads(path.read_text().splitlines()[0])
-    replayed = Conversation(first["session_id"], first["seed"])
-    assert [replayed.handle(event, now) for now, event in read_recording(path)] == ordered
-    times = [now for now, _ in read_recording(path)]
+    (path,) = (tmp_path / "own").iterdir()
+    steps = [line for line in replay(path) if isinstance(line, Replayed)]
+    assert all(step.exact for step in steps)
+    assert [step.ordered for step in steps] == ordered
+    times = [step.told.now for step in steps]
     assert times == sorted(times)
 
 
