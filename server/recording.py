@@ -8,14 +8,14 @@ known for one. Texts are in it; secrets are not, and PCM never is. Nothing in it
 import hashlib
 import json
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from enum import Enum
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, BinaryIO, Final, TypeVar, get_args
+from typing import Any, BinaryIO, Final, TypeVar, cast, get_args
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -227,7 +227,6 @@ class _Reader:
         # The history as it was last ordered, of which the next one says only what is new.
         self._history: tuple[ContextMessage, ...] = ()
         self._count = LogEnd(0, 0)
-        self._adapters: dict[type, TypeAdapter[Any]] = {}
 
     def read_header(self, line: dict[str, Any]) -> LogHeader:
         if not isinstance(line, dict) or "session_id" not in line:
@@ -235,7 +234,7 @@ class _Reader:
         if (found := line.pop("vivavoce_log", 1)) != _FORMAT:
             why = "it does not say what was ordered, so nothing can be compared" if found == 1 else "take the version that recorded it"
             raise LogError(f"says that the log's format is {found}, and this version reads {_FORMAT}: {why}")
-        return self._parse(LogHeader, line)
+        return _parse(LogHeader, line)
 
     def read(self, line: dict[str, Any]) -> LogLine:
         if self.ended:
@@ -244,7 +243,7 @@ class _Reader:
             case {"now": int(now), "event": str(name), "fields": fields}:
                 return self._told(now, name, fields, line)
             case {"turn": turn}:
-                return self._parse(TurnLedger, turn)
+                return _parse(TurnLedger, turn)
             case {"events": int(events), "commands": int(commands)}:
                 self.ended = True
                 if self._count != LogEnd(events, commands):
@@ -263,7 +262,7 @@ class _Reader:
 
     def _command(self, name: str, fields: dict[str, Any]) -> Command | UnknownCommand:
         if name == "SetHistory":
-            messages = self._parse(SetHistory, {"messages": fields["messages"]}).messages
+            messages = _parse(SetHistory, {"messages": fields["messages"]}).messages
             self._history = (*self._history[: fields["kept"]], *messages)
             return SetHistory(self._history)
         command: Command | None = self._find(name, fields, get_args(Command))
@@ -273,16 +272,20 @@ class _Reader:
         """None where this version has none of that name with these fields. Fields it does not know are left out."""
         kind = next((kind for kind in kinds if kind.__name__ == name), None)
         try:
-            return None if kind is None else self._parse(kind, fields)
+            return None if kind is None else _parse(kind, fields)
         except ValidationError:
             return None
 
-    def _parse(self, kind: type[_Kind], given: object) -> _Kind:
-        """Raises ValidationError, which is a ValueError."""
-        if kind not in self._adapters:
-            self._adapters[kind] = TypeAdapter(kind)
-        parsed: _Kind = self._adapters[kind].validate_python(given)
-        return parsed
+
+@cache
+def _adapter(kind: Hashable) -> TypeAdapter[Any]:
+    return TypeAdapter(cast("type", kind))
+
+
+def _parse(kind: type[_Kind], given: object) -> _Kind:
+    """Raises ValidationError, which is a ValueError."""
+    parsed: _Kind = _adapter(cast("Hashable", kind)).validate_python(given)
+    return parsed
 
 
 def _reason(error: Exception) -> str:

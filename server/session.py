@@ -151,12 +151,19 @@ class Session:
 
     async def run(self, channel: Channel) -> SessionEnd:
         """Until the client goes, the session expires, or something fails."""
-        session_id, link = self._parts.session_id, self._parts.link
-        end = SessionEnd(None)
         try:
             await channel.accept()
         except ChannelClosedError:
-            return end
+            return SessionEnd(None)
+        else:
+            return await self._converse(channel)
+        finally:
+            if self._parts.recorder is not None:
+                self._parts.recorder.close()
+
+    async def _converse(self, channel: Channel) -> SessionEnd:
+        session_id, link = self._parts.session_id, self._parts.link
+        end = SessionEnd(None)
         link.open(session_id, SessionSpec(self._parts.seed), self._receive_fact)
         try:
             self._tell(SessionOpened(self._parts.settings))
@@ -177,8 +184,6 @@ class Session:
             end = SessionEnd(_CLOSE_INTERNAL_ERROR, "internal error")
         finally:
             link.close(session_id)
-            if self._parts.recorder is not None:
-                self._parts.recorder.close()
         return end
 
     def drain(self, seconds: float) -> None:

@@ -1,4 +1,4 @@
-"""What every test may use: real weights, shared recordings, a scaled time limit, and the guard against leaks.
+"""What every test may use: real weights, shared recordings, a scaled time limit, the guard against leaks, and the replay of every session.
 
 Tests that need something a machine may lack carry a marker (`models`, `clients`, `browser`) and are skipped with the reason where it is
 missing. With `VIVAVOCE_REQUIRE_<MARKER>=1` its absence is an error instead: `make test` sets it for the models, `.ci/run` for all.
@@ -9,8 +9,10 @@ import inspect
 import multiprocessing
 import os
 import shutil
+import sys
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +22,7 @@ from streaming.bundle import Places, default_places, is_present
 from streaming.manifest import load_manifest
 
 if TYPE_CHECKING:
+    from server.session import SessionParts
     from streaming.load import EngineFiles
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -130,3 +133,60 @@ def no_leaked_tasks(request: pytest.FixtureRequest, no_leaked_threads: None) -> 
     """Fails an async test whose asyncio tasks outlive it and its fixtures. Only async tests pay for an event loop."""
     if inspect.iscoroutinefunction(getattr(request.node, "obj", None)):
         request.getfixturevalue("_no_leaked_tasks")
+
+
+@pytest.fixture(scope="session")
+def assert_replays() -> Callable[..., None]:
+    """`assert_replays(log)`: the conversation, told again what the log says, orders the same at every event, and the log is whole.
+    `assert_replays(log, converse)` tells another one (`server.replay.replay`)."""
+
+    def check(log: Path, *converse: Callable[[str, int], Callable[..., object]]) -> None:
+        from server.replay import Replayed, replay  # most tests have nothing to replay
+
+        different = [line for line in replay(log, *converse) if isinstance(line, Replayed) and not line.exact]
+        assert different[:1] == []
+
+    return check
+
+
+@pytest.fixture(scope="session")
+def assert_told_replays(assert_replays: Callable[..., None], tmp_path_factory: pytest.TempPathFactory) -> Callable[..., None]:
+    """`assert_told_replays(session_id, seed, told)`: the same of `(now, event, commands)` that were no session, through a log of them."""
+    from server.recording import Recorder
+
+    folder = tmp_path_factory.mktemp("dialogues")
+
+    def check(session_id: str, seed: int, told: list[tuple]) -> None:
+        recorder = Recorder(folder, session_id, seed)
+        for now, event, commands in told:
+            recorder.record(now, event, commands)
+        recorder.close()
+        assert_replays(folder / f"{session_id}.jsonl")
+
+    return check
+
+
+@pytest.fixture(autouse=True)
+def every_session_replays(
+    assert_replays: Callable[..., None], tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[None]:
+    """Records every session of this process, whoever begins it, and replays it when the test is over."""
+    module = sys.modules.get("server.session")  # who has not imported it has no session, and need not pay for the import
+    if module is None:
+        yield
+        return
+    begun: list[tuple[Path, Callable[[str, int], Callable[..., object]]]] = []
+    begin = module.Session.__init__
+
+    def begin_recorded(session: object, parts: "SessionParts") -> None:
+        if parts.recorder is None:
+            folder = tmp_path_factory.mktemp("session")
+            parts = replace(parts, recorder=module.Recorder(folder, parts.session_id, parts.seed))
+        kind = type(parts.conversation)
+        begun.append((parts.recorder._path, lambda session_id, seed: kind(session_id, seed).handle))
+        begin(session, parts)
+
+    monkeypatch.setattr(module.Session, "__init__", begin_recorded)
+    yield
+    for log, converse in begun:
+        assert_replays(log, converse)

@@ -1,7 +1,7 @@
 """A dialogue as a script: who says what when, and what the conversation orders. Its checker holds what is always true of any script."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import pairwise
 
@@ -76,6 +76,7 @@ class Dialogue:
         self.conversation = Conversation("sess_1", 7)
         self.log: list[tuple[int, Event]] = []
         self.commands: list[Command] = []
+        self.recorded: list[tuple[int, Event, list[Command]]] = []
         self.now = 0
         self._mark = 0
         self.tell(SessionOpened(settings or SessionSettings(transcription=Transcription())))
@@ -86,6 +87,7 @@ class Dialogue:
         self.log.append((self.now, event))
         commands = self.conversation.handle(event, self.now)
         self.commands += commands
+        self.recorded.append((self.now, event, commands))
         return commands
 
     def wait(self, milliseconds: int, *, listening: bool = True) -> list[Command]:
@@ -279,8 +281,6 @@ def check(dialogue: Dialogue) -> None:
     check_speculations(commands)
     told = [command.messages for command in commands if isinstance(command, SetHistory)]
     assert all(before != after for before, after in pairwise(told))
-    again = Conversation("sess_1", 7)
-    assert [command for now, event in dialogue.log for command in again.handle(event, now)] == commands
 
 
 def check_speculations(commands: list[Command]) -> None:
@@ -315,7 +315,7 @@ def check_speculations(commands: list[Command]) -> None:
 
 
 @pytest.fixture
-def play() -> Callable[..., Dialogue]:
+def play(checked: Callable[[Dialogue], None]) -> Iterator[Callable[..., Dialogue]]:
     """`play(turn_detection=..., ...)` gives a `Dialogue`; what is always true is checked when the test is over."""
     made: list[Dialogue] = []
 
@@ -325,7 +325,7 @@ def play() -> Callable[..., Dialogue]:
 
     yield begin
     for dialogue in made:
-        check(dialogue)
+        checked(dialogue)
 
 
 @pytest.fixture
@@ -335,9 +335,14 @@ def shown() -> Callable[..., list[str]]:
 
 
 @pytest.fixture(scope="session")
-def checked() -> Callable[[Dialogue], None]:
-    """The function `check`."""
-    return check
+def checked(assert_told_replays: Callable[..., None]) -> Callable[[Dialogue], None]:
+    """The function `check`, and that the dialogue's log replays exactly."""
+
+    def check_and_replay(dialogue: Dialogue) -> None:
+        check(dialogue)
+        assert_told_replays("sess_1", 7, dialogue.recorded)
+
+    return check_and_replay
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,7 @@ import queue
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -87,10 +87,27 @@ class Server:
 
 
 @pytest.fixture
-def server() -> Iterator[Server]:
-    server = Server([sys.executable, str(HERE / "scripted_server.py"), json.dumps({"transcripts": TURNS, "replies": REPLIES})])
-    yield server
-    server.stop()
+def serve(tmp_path: Path, assert_replays: Callable[[Path], None]) -> Iterator[Callable[..., Server]]:
+    """`serve(command)` starts a server; when the test is over, every session it had is replayed from its log."""
+    begun: list[Server] = []
+
+    def start(*command: str | Path) -> Server:
+        begun.append(Server([sys.executable, *map(str, command)]))
+        return begun[-1]
+
+    yield start
+    for server in begun:
+        server.stop()
+    logs = list((tmp_path / "logs").iterdir())
+    assert logs
+    for log in logs:
+        assert_replays(log)
+
+
+@pytest.fixture
+def server(serve: Callable[..., Server], tmp_path: Path) -> Server:
+    """A server with a script of a model."""
+    return serve(HERE / "scripted_server.py", json.dumps({"transcripts": TURNS, "replies": REPLIES}), tmp_path / "logs")
 
 
 @pytest.fixture(scope="module")
@@ -216,12 +233,9 @@ def test_openai_agents_in_javascript(server: Server, recording: Path) -> None:
 
 
 @pytest.mark.models
-def test_openai_with_the_real_models(parts: Path, recording: Path) -> None:
-    server = Server([sys.executable, "-m", "server", "serve", "--port", "0"])
-    try:
-        got = run("openai", "openai_pocket.py", server.url, recording)
-    finally:
-        server.stop()
+def test_openai_with_the_real_models(serve: Callable[..., Server], tmp_path: Path, parts: Path, recording: Path) -> None:
+    server = serve("-m", "server", "serve", "--port", "0", "--record", tmp_path / "logs")
+    got = run("openai", "openai_pocket.py", server.url, recording)
     assert "weather in paris" in got["transcript"].lower()
     assert (got["answer"]["status"], got["reason"]) in (("completed", None), ("incomplete", "max_output_tokens"))
     assert len(got["answer"]["text"].split()) >= 3

@@ -4,7 +4,7 @@ Both clocks advance together, in windows of 32 ms. The engine here says a word i
 `sends` is False, and heard at the pace of sound from then on.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 import pytest
@@ -57,6 +57,7 @@ class Call:
         self.conversation = Conversation("sess_test", 7)
         self.log: list[tuple[int, Event]] = []
         self.commands: list[Command] = []
+        self.recorded: list[tuple[int, Event, list[Command]]] = []
         # Session time and input position, both in 1/16000 s.
         self.now = 0
         self.heard = 0
@@ -78,6 +79,7 @@ class Call:
         self.log.append((self.now, event))
         commands = self.conversation.handle(event, self.now)
         self.commands += commands
+        self.recorded.append((self.now, event, commands))
         for command in commands:
             if isinstance(command, Release):
                 self.voices.setdefault(command.response_id, Voice()).released = command.until
@@ -230,13 +232,29 @@ class Call:
 
 
 @pytest.fixture(scope="session")
-def call() -> Callable[..., Call]:
+def begun_calls() -> list[Call]:
+    """The calls of the test that runs."""
+    return []
+
+
+@pytest.fixture(autouse=True)
+def every_call_replays(begun_calls: list[Call], assert_told_replays: Callable[..., None]) -> Iterator[None]:
+    """Each call of a test, told to another conversation through its log, has the same commands."""
+    yield
+    for begun in begun_calls:
+        assert_told_replays("sess_test", 7, begun.recorded)
+    begun_calls.clear()
+
+
+@pytest.fixture(scope="session")
+def call(begun_calls: list[Call]) -> Callable[..., Call]:
     """Begin a call; `call(transcription=False, **settings)`. The opening has been read already."""
 
     def begin(*, transcription: bool = False, **settings: object) -> Call:
         asked = Transcription("whisper-1") if transcription else None
         begun = Call(SessionSettings(transcription=asked, **settings))
         begun.notices()
+        begun_calls.append(begun)
         return begun
 
     return begin

@@ -39,7 +39,6 @@ from agent.commands import (
     TranscriptionDelta,
     TranscriptionFailed,
 )
-from agent.conversation import Conversation
 from agent.events import CancelResponse, ClearInput, CommitInput, CreateItem, DeleteItem, RetrieveItem, TruncateItem
 from agent.items import FunctionCallOutput, ItemStatus
 from agent.settings import SemanticVad, ServerVad, SessionKind, Transcription, TurnDetection
@@ -333,16 +332,6 @@ def test_always(call, kind, steps, detection) -> None:
     assert not rules.parts
     assert all(count == 1 for count in rules.ids.values())
     assert rules.speaking is None or kind is SessionKind.REALTIME
-
-
-@given(steps=steps, detection=st.sampled_from(DETECTIONS))
-@settings(max_examples=50, deadline=None, derandomize=True)
-def test_the_same_log_gives_the_same_commands(call, steps, detection) -> None:
-    session = call(turn_detection=detection, transcription=True)
-    for action, number in steps:
-        ACTIONS[action](session, number)
-    again = Conversation("sess_test", 7)
-    assert [command for now, event in session.log for command in again.handle(event, now)] == session.commands
 
 
 def test_the_rules_notice(call) -> None:
