@@ -21,6 +21,7 @@ __all__ = [
     "Cut",
     "Duck",
     "ErrorRaised",
+    "Hold",
     "InputCleared",
     "InputCommitted",
     "InputSpeechStarted",
@@ -93,6 +94,13 @@ class Duck:
 
 
 @dataclass(frozen=True, slots=True)
+class Hold:
+    """Fall silent with the next frame, and keep the place."""
+
+    response_id: str
+
+
+@dataclass(frozen=True, slots=True)
 class Resume:
     """Full gain again, at the same sample."""
 
@@ -106,7 +114,7 @@ class Cut:
     response_id: str
 
 
-PlayoutOrder = OpenPlayout | Release | Duck | Resume | Cut
+PlayoutOrder = OpenPlayout | Release | Duck | Hold | Resume | Cut
 
 
 # -------------------------------------------------------------------------------------------------- agent -> client

@@ -12,6 +12,7 @@ from agent.commands import (
     Command,
     Duck,
     ErrorRaised,
+    Hold,
     InputCleared,
     InputCommitted,
     InputSpeechStarted,
@@ -46,14 +47,16 @@ from agent.ids import IdMaker
 from agent.item_requests import ItemRequests
 from agent.items import ContentPart, Message, PartKind
 from agent.responses import Responses
-from agent.settings import SemanticVad, ServerVad, SessionKind, SessionSettings
+from agent.settings import PlaybackOwner, SemanticVad, ServerVad, SessionKind, SessionSettings
 from agent.speculation import Speculation, Speculator
 from agent.state import IllegalEventError, State, StateMachine
 from agent.transcripts import Transcripts
-from agent.turns import Floor, Interrupted, Outcome, TurnEnded, TurnTaker, milliseconds
+from agent.turns import Floor, Interrupted, Outcome, Scene, TurnEnded, TurnTaker, milliseconds
+from agent.wording import Asked, asked_for
 from streaming.events import (
     SAMPLE_RATE,
     Adopt,
+    Audible,
     AudioReady,
     CommitTurn,
     ConfigureEar,
@@ -67,6 +70,7 @@ from streaming.events import (
     ResponseFinished,
     SpeechStarted,
     SpeechStopped,
+    SpeechSuspected,
     StartTurn,
     TextDelta,
     ToolCallReady,
@@ -80,6 +84,12 @@ __all__ = ["Conversation"]
 
 _LEAST_COMMIT: Final = SAMPLE_RATE // 10
 """A commit needs 100 ms of sound (protocols.md 1.2)."""
+
+_BEGUN_MS: Final = 400
+"""Sound of a reply that nobody comments on yet: who speaks now goes on with what they were saying."""
+
+_NEARLY_OVER_MS: Final = 1_000
+"""Sound that is left of a question when people begin to answer it."""
 
 _STILL_THERE: Final = "Are you still there?"
 """Said when the client's `idle_timeout_ms` has passed."""
@@ -100,8 +110,8 @@ class Conversation:
         conversation_id = self._ids.make("conv")
         self._responses = Responses(conversation_id, self._history, self._heard, self._transcripts, self._ids.make)
         self._idle = IdleTimer()
-        # Responses whose sound is lowered.
-        self._ducked: list[str] = []
+        # What has been ordered of the responses whose sound is lowered or held.
+        self._softened: dict[str, type[Duck | Hold | Resume]] = {}
         self._items = ItemRequests(self._history, self._heard, self._turns, self._transcripts, self._responses, self._ids.make)
         self._belief = Belief(self._history, self._heard, self._responses)
         self._prepared = Speculator(self._turns, self._responses)
@@ -142,7 +152,7 @@ class Conversation:
         commands = [
             *self._prepared.drop_stale(self._basis()),
             *self._belief.put_into(commands, self._settings),
-            *self._duck(now),
+            *self._soften(now),
         ]
         self._machine.move(self._observe(now))
         self._watch_idle(now)
@@ -164,14 +174,16 @@ class Conversation:
             case Listened(at):
                 self._responses.deaf = False
                 return self._apply(self._turns.listened_to(at, audible=bool(self._heard.audible(now))), now)
+            case SpeechSuspected(at):
+                return self._apply(self._turns.suspected(at), now)
             case SpeechStarted(at):
-                return self._apply(self._turns.speech_started(at, audible=bool(self._heard.audible(now))), now)
+                return self._apply(self._turns.speech_started(at, self._scene(at, now)), now)
             case SpeechStopped(at):
                 return self._apply(self._turns.speech_stopped(at), now)
             case EndOfTurnScore(at, probability):
                 return self._apply(self._turns.scored(at, probability), now)
             case OverlapScore():
-                return []  # no Ear of ours reports any yet; `Listened` decides
+                return self._apply(self._turns.overlap_scored(event), now)
             case TextDelta() | AudioReady() | ToolCallReady() | ResponseFinished() if self._prepared.withhold(event):
                 return []
             case TextDelta() | AudioReady() | ToolCallReady() | ReplyRestarted() | ResponseFinished() | PlaybackProgress():
@@ -238,6 +250,7 @@ class Conversation:
         detection, transcription = self._settings.turn_detection, self._settings.transcription
         self._turns.announced = self._settings.kind is SessionKind.REALTIME
         self._transcripts.wanted = transcription is not None or self._settings.kind is SessionKind.TRANSCRIPTION
+        self._turns.least_ms = self._settings.min_interruption_ms
         turns = self._apply(self._turns.configure(detection), now)
         threshold = detection.threshold if isinstance(detection, ServerVad) else 0.5
         language = transcription.language if transcription else None
@@ -262,14 +275,35 @@ class Conversation:
                     commands.append(step)
         return commands
 
-    def _duck(self, now: int) -> list[Command]:
-        """Where the client acknowledges playback, so that little of it is ahead: our sound is lowered while it is not clear whether the
-        caller speaks to us."""
-        audible = self._heard.audible(now)
-        wanted = audible if self._settings.acks_playback and self._turns.floor is Floor.OVERLAP else []
-        commands: list[Command] = [Resume(response_id) for response_id in self._ducked if response_id in audible and not wanted]
-        commands += [Duck(response_id) for response_id in wanted if response_id not in self._ducked]
-        self._ducked = wanted
+    def _scene(self, at: int, now: int) -> Scene:
+        """What is going on as speech begins at `at`."""
+        asked = asked_for(self._last_words())
+        sounding = self._heard.sounding(now)
+        if sounding is None:
+            return Scene(asked=asked)
+        response_id, spoken = sounding
+        heard = spoken.played(now)
+        sample = max(0, heard - (self._turns.listened - at) * spoken.rate // SAMPLE_RATE)
+        begun = spoken.milliseconds(heard) < _BEGUN_MS
+        answered = spoken.ended and asked is not Asked.NOTHING and spoken.milliseconds(spoken.samples - heard) < _NEARLY_OVER_MS
+        over = Audible(response_id, sample, spoken.rate, at)
+        return Scene(over, interruptible=spoken.interruptible, yields=begun or answered, asked=asked)
+
+    def _last_words(self) -> str:
+        """What the agent said last, as far as it has been made."""
+        last = next((item for item in reversed(self._history.items) if isinstance(item, Message) and item.role == "assistant"), None)
+        if last is None:
+            return ""
+        spoken = self._heard.spoken(last.id)
+        return " ".join(part.text or "" for part in last.content) if spoken is None else spoken.text
+
+    def _soften(self, now: int) -> list[Command]:
+        """Where what has been sent can be taken back: our sound is lowered, or held, while it is not clear whether the caller speaks to
+        us."""
+        audible = self._heard.interruptible(now) if self._settings.playback is not PlaybackOwner.CLIENT else []
+        wanted: type[Duck | Hold | Resume] = Hold if self._turns.holds else Duck if self._turns.lowers else Resume
+        commands: list[Command] = [wanted(response_id) for response_id in audible if self._softened.get(response_id, Resume) is not wanted]
+        self._softened = dict.fromkeys(audible, wanted)
         return commands
 
     def _end_turn(self, turn: TurnEnded) -> list[Command]:

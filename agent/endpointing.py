@@ -1,59 +1,103 @@
-"""When the caller's turn is over, from the Ear's evidence. All positions are samples of the input; there is no clock.
+"""When the caller's turn is over, from the Ear's evidence and the words. All positions are samples of the input; there is no clock.
 
-`ServerVad` is obeyed exactly: its silence after the last speech sample. `SemanticVad` waits for as long as the end-of-turn model is
-unsure. Measured by `benchmarks/endpointing.py`: on 30 questions eagerness auto decides 309 ms (median; p95 354) after the last sample where
-`server_vad` with 500 ms takes 586, and it cuts as many pauses of hesitant speakers (23 % of 128, both). In read prose, where most pauses
-close a sentence, it cuts more (52 % against 40 % of 257). Low cuts 2 % of the hesitant pauses, at a median of 0.6 s and a p95 of 3 s.
+`ServerVad` is obeyed exactly: its silence after the last speech sample. `SemanticVad` weighs two costs. To wait costs what it takes, if the
+caller has finished; to cut in costs as much as `_CUT_COST_MS` of waiting, if they have not. With p the belief that they have finished and
+f(t) the density of pauses that last t ms, it pays to wait on while (1 - p) f(t) times that cost is more than p: the optimal stopping of a
+renewal with a falling hazard. The belief is a logistic model of the end-of-turn model's scores, the shape of the words and what the agent
+had asked for. All figures were fitted on the `tune` list of `benchmarks/turn_taking.py`, which prints what they are worth on `report`.
 """
 
-from itertools import pairwise
+import math
+from collections.abc import Mapping
 from typing import Final
 
 from agent.settings import Eagerness, SemanticVad, ServerVad, TurnDetection
+from agent.wording import Asked, Shape, shape_of
 from streaming.events import SAMPLE_RATE
 
-__all__ = ["Endpointer", "semantic_wait_ms"]
+__all__ = ["Endpointer", "belief_of", "pause_density", "semantic_wait_ms"]
+
+_CUT_COST_MS: Final[Mapping[Eagerness, float]] = {
+    Eagerness.LOW: 12_000.0,
+    Eagerness.MEDIUM: 2_000.0,
+    Eagerness.AUTO: 2_000.0,
+    Eagerness.HIGH: 600.0,
+}
+"""Milliseconds of waiting that are as bad as cutting in once. LOW is for callers who think aloud, HIGH for short commands."""
+
+_LONGEST_MS: Final[Mapping[Eagerness, int]] = {
+    Eagerness.LOW: 4_000,
+    Eagerness.MEDIUM: 2_000,
+    Eagerness.AUTO: 2_000,
+    Eagerness.HIGH: 1_000,
+}
+"""A turn that sounds open to the last is taken after this: half of the protocol's longest waits (8, 4 and 2 s)."""
+
+_PAUSE_LOG_MEAN: Final = 5.8
+_PAUSE_LOG_DEVIATION: Final = 0.85
+"""Pauses inside turns are log-normal: the mean and the standard deviation of the logarithm of their milliseconds."""
+
+_BIAS: Final = 0.3
+_SCORE_WEIGHT: Final = 0.55
+"""Of the mean score's log-odds: one score alone jumps by 0.3 from mark to mark."""
+
+_SHAPES: Final[Mapping[Shape, float]] = {
+    Shape.UNKNOWN: 0.0,
+    Shape.PLAIN: -0.5,
+    Shape.CLOSED: 0.5,
+    Shape.QUESTION: 2.0,
+    Shape.DANGLING: -2.0,
+    Shape.COUNTING: -2.0,
+    Shape.ANSWER: 1.5,
+}
+"""Log-odds that each shape of the words adds."""
+
+_CHOSEN: Final = 1.5
+"""Log-odds of a short answer where the agent had asked yes or no."""
+
+_STORY: Final = -1.0
+"""Log-odds of any pause where the agent had asked for a story."""
+
+_SURE: Final = 0.01
+"""Scores count as no surer than 1 % and 99 %."""
 
 
-_Points = tuple[tuple[float, int], ...]
-"""Milliseconds of silence to wait for at these probabilities of a finished turn; linear in between."""
-
-# The protocol's longest waits are 8, 4 and 2 s for low, medium and high; ours stay below.
-_MEDIUM: Final[_Points] = ((0.0, 864), (0.5, 640), (0.9, 384), (0.97, 192))
-"""Chosen on recordings (those of the benchmark, so its figures are a little kind): a decision within 900 ms of the last sample in 95 of
-100 questions, for which every hesitation beyond 0.9 s is cut, and then as few false cut-offs as could be had at a median of 300 ms."""
-
-_LOW: Final[_Points] = ((0.0, 4_000), (0.5, 2_000), (0.9, 800), (0.97, 500))
-"""For callers who think aloud: only a turn that sounds finished is taken in under 1 s."""
-
-_HIGH: Final[_Points] = ((0.0, 512), (0.5, 384), (0.9, 192), (0.97, 128))
-"""For short commands: the first two scores decide."""
-
-_QUESTION: Final = 0.97
-"""Least belief where the recogniser has written a question mark: intonation alone is doubted for up to 0.8 s after questions that are
-plainly over. Of 79 pauses inside hesitant turns 3 are written so, and one more is cut; of 30 questions p95 is 354 ms, not 849."""
-
-_UNSCORED: Final = 0.5
-"""Belief while no score has come (no model, or it is late)."""
+def belief_of(scores: list[float], text: str, asked: Asked) -> float:
+    """The probability, 0 to 1, that a turn which says `text` ("" while not known) is over, given the `scores` of its present pause (one
+    that has none counts as undecided). Silence itself is not in it."""
+    odds = _BIAS
+    if scores:
+        mean = min(max(sum(scores) / len(scores), _SURE), 1 - _SURE)
+        odds += _SCORE_WEIGHT * math.log(mean / (1 - mean))
+    shape = shape_of(text, asked)
+    odds += _SHAPES[shape]
+    if asked is Asked.CHOICE and shape is Shape.ANSWER:
+        odds += _CHOSEN
+    if asked is Asked.STORY:
+        odds += _STORY
+    return 1 / (1 + math.exp(-odds))
 
 
-def semantic_wait_ms(eagerness: Eagerness, probability: float) -> float:
-    """Milliseconds of silence after which a turn that is finished with this `probability` is taken. Falls as it rises."""
-    points = _points(eagerness)
-    for (left, before), (right, after) in pairwise(points):
-        if probability <= right:
-            return before + (after - before) * max(0.0, probability - left) / (right - left)
-    return float(points[-1][1])
+def pause_density(milliseconds: float) -> float:
+    """How often pauses inside turns last this long: the log-normal density, per millisecond."""
+    deviations = (math.log(milliseconds) - _PAUSE_LOG_MEAN) / _PAUSE_LOG_DEVIATION
+    return math.exp(-(deviations**2) / 2) / (milliseconds * _PAUSE_LOG_DEVIATION * math.sqrt(2 * math.pi))
 
 
-def _points(eagerness: Eagerness) -> _Points:
-    match eagerness:
-        case Eagerness.LOW:
-            return _LOW
-        case Eagerness.HIGH:
-            return _HIGH
-        case Eagerness.MEDIUM | Eagerness.AUTO:
-            return _MEDIUM
+def semantic_wait_ms(belief: float, cut_cost_ms: float, longest_ms: float) -> float:
+    """Milliseconds of silence after which a turn that is over with probability `belief` is taken: where the density of pauses has fallen to
+    belief / ((1 - belief) `cut_cost_ms`); 0 where it never was higher. Falls as the belief rises."""
+    doubt = (1 - belief) * cut_cost_ms
+    if doubt <= 0:
+        return 0.0
+    if belief <= 0:
+        return longest_ms
+    # `pause_density` is c where (ln t)^2 + 2 b ln t + d = 0; its larger root is on the falling side.
+    variance = _PAUSE_LOG_DEVIATION**2
+    level = math.log(belief / doubt) + math.log(_PAUSE_LOG_DEVIATION * math.sqrt(2 * math.pi))
+    b, d = variance - _PAUSE_LOG_MEAN, _PAUSE_LOG_MEAN**2 + 2 * variance * level
+    under_root = b * b - d
+    return 0.0 if under_root < 0 else min(math.exp(math.sqrt(under_root) - b), longest_ms)
 
 
 class Endpointer:
@@ -61,6 +105,8 @@ class Endpointer:
     `Listened` and after each score."""
 
     def __init__(self, detection: TurnDetection) -> None:
+        # What the agent's last words asked for.
+        self.asked = Asked.NOTHING
         self._detection = detection
         # The last speech sample of the present pause; None while there is speech, or nothing to end.
         self._stopped: int | None = None
@@ -118,12 +164,10 @@ class Endpointer:
             case ServerVad(silence_duration_ms=silence):
                 return stopped + _samples(silence)
             case SemanticVad(eagerness=eagerness):
-                # The mean of the pause's scores: one alone jumps by 0.3 from mark to mark.
-                belief = sum(self._scores) / len(self._scores) if self._scores else _UNSCORED
-                if self._words.rstrip().endswith(("?", "？")):
-                    belief = max(belief, _QUESTION)
+                belief = belief_of(self._scores, self._words, self.asked)
+                wait = semantic_wait_ms(belief, _CUT_COST_MS[eagerness], _LONGEST_MS[eagerness])
                 # A rising belief can't end the turn in the past.
-                return max(stopped + _samples(semantic_wait_ms(eagerness, belief)), self._scored_at, self._worded_at)
+                return max(stopped + _samples(wait), self._scored_at, self._worded_at)
 
 
 def _samples(milliseconds: float) -> int:

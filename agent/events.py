@@ -113,7 +113,8 @@ class ItemReference:
 @dataclass(frozen=True, slots=True)
 class CreateResponse:
     """`response.create`. None means the session's value; `input` replaces the conversation as context (empty: no context);
-    `in_conversation` False is an out-of-band response; `metadata` holds (key, value) pairs, None where none was sent."""
+    `in_conversation` False is an out-of-band response; `metadata` holds (key, value) pairs, None where none was sent; `interruptible` False
+    (extension) is a message that the caller hears to its end, whatever they say."""
 
     event_id: str | None
     in_conversation: bool = True
@@ -127,6 +128,7 @@ class CreateResponse:
     max_output_tokens: int | Literal["inf"] | None = None
     temperature: float | None = None
     metadata: tuple[tuple[str, str], ...] | None = None
+    interruptible: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,8 +18,10 @@ __all__ = ["HeardReplies", "SpokenText"]
 class SpokenText:
     """The text of one audio reply, the samples of its words, and how much of it has left and been played."""
 
-    def __init__(self, rate: int) -> None:
+    def __init__(self, rate: int, *, interruptible: bool = True) -> None:
         self.rate: Final = rate
+        # Whether the caller's speech may end it.
+        self.interruptible: Final = interruptible
         # The reply's text so far, and how many samples have been synthesised of it.
         self.text = ""
         self.samples = 0
@@ -128,6 +130,15 @@ class HeardReplies:
     def audible(self, now: int) -> list[str]:
         """The responses whose sound the caller is hearing or about to hear, oldest first."""
         return [response_id for response_id, item_id in self._sounding.items() if self._spoken[item_id].audible(now)]
+
+    def interruptible(self, now: int) -> list[str]:
+        """Those of the audible responses that the caller's speech may end."""
+        return [response_id for response_id in self.audible(now) if self._spoken[self._sounding[response_id]].interruptible]
+
+    def sounding(self, now: int) -> tuple[str, SpokenText] | None:
+        """The response that the caller is hearing, or about to hear, and its words; the newest of several."""
+        audible = self.audible(now)
+        return (audible[-1], self._spoken[self._sounding[audible[-1]]]) if audible else None
 
     def stop(self, response_id: str, now: int, *, flushed: bool = True) -> None:
         """The reply ends here: it counts as said as far as it was heard by `now`, or as sent, where the client plays out what it has."""

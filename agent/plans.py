@@ -53,6 +53,7 @@ def plan_response(request: CreateResponse, settings: SessionSettings, context: t
         max_output_tokens=max_output_tokens,
         temperature=temperature,
         metadata=request.metadata,
+        interruptible=request.interruptible,
         options=options,
     )
 

@@ -66,6 +66,7 @@ class ResponsePlan:
     max_output_tokens: int | None
     temperature: float | None
     metadata: tuple[tuple[str, str], ...] | None
+    interruptible: bool
     options: RespondOptions
 
 
@@ -77,7 +78,7 @@ class Response:
         self.plan = plan
         self.phase = Phase.GENERATING
         # The reply's words against its samples; of a text reply, only the words.
-        self.spoken = SpokenText(plan.output_format.rate)
+        self.spoken = SpokenText(plan.output_format.rate, interruptible=plan.interruptible)
         self._conversation_id = conversation_id if plan.in_conversation else None
         self._history = history
         self._make_id = make_id

@@ -195,13 +195,15 @@ class Responses:
 
     def interrupt(self, settings: SessionSettings, now: int) -> list[Command]:
         """The caller has the floor: whatever of the conversation sounds, is being made or waits ends, and counts as said only as far as
-        it was heard."""
+        it was heard; but for what is not interruptible, and then what waits behind it waits on."""
         commands: list[Command] = []
-        for response_id in self._heard.audible(now):
+        for response_id in self._heard.interruptible(now):
             if response_id not in self._running:
                 self._heard.stop(response_id, now)
                 commands.append(Cut(response_id))
         if self.current is not None:
+            if not self.current.plan.interruptible:
+                return commands
             commands += self._cancel(self.current, "turn_detected", now)
         if (waiting := self._take_queued(settings)) is not None:
             # Begun and cancelled, so that its client is not left waiting.

@@ -13,6 +13,7 @@ __all__ = [
     "AudioEncoding",
     "AudioFormat",
     "Eagerness",
+    "PlaybackOwner",
     "SemanticVad",
     "ServerVad",
     "SessionKind",
@@ -81,6 +82,14 @@ class Transcription:
     prompt: str | None = None
 
 
+class PlaybackOwner(Enum):
+    """Who knows what is being played, and can stop it (design.md section 6, "Who owns playback")."""
+
+    CLIENT = "the client, and it does not say"
+    ACKED = "the client, which says every 100 ms what it has played"
+    SERVER = "the server: nothing but the next frames is ahead of it"
+
+
 class SessionKind(Enum):
     """`session.type` on the wire."""
 
@@ -118,8 +127,10 @@ class SessionSettings:
     max_output_tokens: int | None = None
     temperature: float | None = None
     extras: tuple[tuple[str, str], ...] = ()
-    acks_playback: bool = False
-    """Extension `vivavoce.playback`: the client reports what it has played, every 100 ms."""
+    playback: PlaybackOwner = PlaybackOwner.CLIENT
+    """ACKED is the extension `vivavoce.playback`; SERVER is a property of the transport, no client's to ask for."""
+    min_interruption_ms: int = 0
+    """Extension `vivavoce.min_interruption_ms`: the least speech over a reply that may end it."""
     wants_ledger: bool = False
     """Extension `vivavoce.ledger`: the client is told the latency ledger of each turn."""
     speculation: bool = True

@@ -1,23 +1,25 @@
 """Who has the floor: from the Ear's evidence to turns and interruptions. Positions are samples of the input; there is no clock.
 
-While our own sound plays, speech is an overlap first: only when it has lasted 250 ms does it count, for what a backchannel or a cough would
-make a client throw away can't be brought back. Nothing of it is lost: the turn starts at the true onset either way.
+While our own sound plays, speech is an overlap first, until `agent.interruption` has a verdict: what a backchannel or a cough would make a
+client throw away can't be brought back. Nothing of it is lost: the turn starts at the true onset either way.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Final
 
 from agent.commands import Command, InputSpeechStarted, InputSpeechStopped
 from agent.endpointing import Endpointer
+from agent.interruption import Overlap, Verdict
 from agent.settings import ServerVad, TurnDetection
-from streaming.events import SAMPLE_RATE, DiscardTurn, StartTurn
+from agent.wording import Asked
+from streaming.events import SAMPLE_RATE, Audible, DiscardTurn, OverlapScore, StartTurn
 
-__all__ = ["Floor", "Interrupted", "Outcome", "TurnEnded", "TurnTaker", "milliseconds"]
+__all__ = ["Floor", "Interrupted", "Outcome", "Scene", "TurnEnded", "TurnTaker", "milliseconds"]
 
-_OVERLAP: Final = SAMPLE_RATE // 4
-"""Speech over our own that lasts this long is meant for us (design.md section 6, "Barge-in")."""
+_SUSPICION: Final = 2 * 512
+"""How long a suspicion lasts: its own window and the next, which decides."""
 
 _PADDING_MS: Final = 300
 """Sound before the onset that belongs to a turn, where the client does not say (the default of server_vad)."""
@@ -53,6 +55,18 @@ class TurnEnded:
     detected: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """What is going on as speech begins. `over` is what of ours sounds, None for nothing; `interruptible`, whether speech may end that;
+    `yields`, whether even a short word over it is meant for us (it has just begun, or ends in a question); `asked`, what our last words ask
+    for."""
+
+    over: Audible | None = None
+    interruptible: bool = True
+    yields: bool = False
+    asked: Asked = Asked.NOTHING
+
+
 Outcome = list[Command | Interrupted | TurnEnded]
 
 
@@ -73,11 +87,17 @@ class TurnTaker:
         self._endpointer = None if detection is None else Endpointer(detection)
         self._item_id = ""
         self._start = 0
-        self._onset = 0
         # Where the present pause began; None while there is speech.
         self._paused_at: int | None = None
         # Whether the client has been told that the open turn began, and so knows its item.
         self.told = False
+        # The least speech that may interrupt us, in milliseconds.
+        self.least_ms = 0
+        # The overlap that is being judged; None where there is none, or where it can't interrupt.
+        self._overlap: Overlap | None = None
+        self._over: Audible | None = None
+        # Where something began that may be speech; None where nothing has.
+        self._suspected_at: int | None = None
 
     @property
     def open_item_id(self) -> str | None:
@@ -103,24 +123,48 @@ class TurnTaker:
             self._endpointer.speech_stopped(self._paused_at)
         return self._tell_started() if self.floor is Floor.CALLER else []
 
-    def speech_started(self, at: int, *, audible: bool) -> Outcome:
-        """Speech began at `at`; `audible` says whether sound of ours is playing."""
+    @property
+    def lowers(self) -> bool:
+        """Whether what sounds of ours is better lowered: somebody speaks, perhaps to us."""
+        suspected = self._suspected_at is not None and self.floor is Floor.OPEN and self._interrupts
+        return suspected or (self._overlap is not None and self._overlap.lowers)
+
+    @property
+    def holds(self) -> bool:
+        """Whether what sounds of ours is better held."""
+        return self._overlap is not None and self._overlap.holds(self.listened)
+
+    def suspected(self, at: int) -> Outcome:
+        """Speech may have begun at `at`."""
+        self._suspected_at = at
+        return []
+
+    def speech_started(self, at: int, scene: Scene) -> Outcome:
+        """Speech began at `at`."""
         if at < self.committed:
             return []
-        self._paused_at = None
+        self._paused_at = self._suspected_at = None
         if self._endpointer is not None:
             self._endpointer.speech_started(at)
-        if self.floor is not Floor.OPEN:
-            return []  # the turn, or the overlap, goes on
-        padding = self._detection.prefix_padding_ms if isinstance(self._detection, ServerVad) else _PADDING_MS
+        if self.floor is not Floor.OPEN:  # the turn, or the overlap, goes on
+            if self._overlap is not None:
+                self._overlap.started()
+            return []
+        if self._endpointer is not None:
+            self._endpointer.asked = scene.asked
         self._item_id = self._make_id("item")
-        self._onset = at
-        self._start = max(self.committed, at - padding * SAMPLE_RATE // 1_000)
-        start = StartTurn(self._item_id, self._start)
-        if audible and self._interrupts:
-            self._move(Floor.OVERLAP)
-            return [start]
-        return [start, *self._take_floor()]
+        self._start = self._padded(at)
+        if scene.over is None or not self._interrupts:
+            return [StartTurn(self._item_id, self._start), *self._take_floor()]
+        self._move(Floor.OVERLAP)
+        self._over = scene.over
+        self._overlap = Overlap(at, least_ms=self.least_ms, yields=scene.yields) if scene.interruptible else None
+        return [StartTurn(self._item_id, self._start, self._over if scene.interruptible else None)]
+
+    def _padded(self, at: int) -> int:
+        """Where a turn with its onset at `at` begins."""
+        padding = self._detection.prefix_padding_ms if isinstance(self._detection, ServerVad) else _PADDING_MS
+        return max(self.committed, at - padding * SAMPLE_RATE // 1_000)
 
     def speech_stopped(self, at: int) -> Outcome:
         """A pause began at `at`."""
@@ -129,9 +173,36 @@ class TurnTaker:
         self._paused_at = at
         if self._endpointer is not None:
             self._endpointer.speech_stopped(at)
-        if self.floor is not Floor.OVERLAP:
+        if self._overlap is None:
             return []
-        return self.clear(at)  # it was a backchannel or a noise: as if it had not been
+        self._overlap.stopped(at)
+        return self._judge()
+
+    def overlap_scored(self, score: OverlapScore) -> Outcome:
+        """What the overlap is believed to be, which may end it."""
+        if self._overlap is None or self._over is None or score.at < self._overlap.onset:
+            return []  # late: that overlap is over
+        onset = self._overlap.onset
+        self._overlap.scored(score)
+        if self._overlap.onset == onset:
+            return self._judge()
+        # It was our own voice so far, and is not any more: what follows is heard by itself.
+        self._over = replace(
+            self._over, at=score.at, sample=self._over.sample + (score.at - self._over.at) * self._over.rate // SAMPLE_RATE
+        )
+        self._start = self._padded(score.at)
+        return [StartTurn(self._item_id, self._start, self._over)]
+
+    def _judge(self) -> Outcome:
+        """What follows from what is known of the overlap."""
+        assert self._overlap is not None
+        match self._overlap.verdict(self.listened):
+            case Verdict.SPEECH:
+                return self._take_floor()
+            case Verdict.NOTHING:  # as if it had not been
+                return self.clear(self.listened if self._paused_at is None else self._paused_at)
+            case Verdict.OPEN:
+                return []
 
     def scored(self, at: int, probability: float) -> Outcome:
         """The end-of-turn model's belief, which may end the turn."""
@@ -147,9 +218,13 @@ class TurnTaker:
     def listened_to(self, at: int, *, audible: bool) -> Outcome:
         """The Ear has heard everything up to `at`."""
         self.listened = max(self.listened, at)
+        if self._suspected_at is not None and at - self._suspected_at >= _SUSPICION:
+            self._suspected_at = None
         outcome: Outcome = []
-        if self.floor is Floor.OVERLAP and (not audible or not self._interrupts or at - self._onset >= _OVERLAP):
+        if self.floor is Floor.OVERLAP and (not audible or not self._interrupts):
             outcome += self._take_floor()
+        elif self._overlap is not None:
+            outcome += self._judge()
         return outcome + self._decide()
 
     def _decide(self) -> Outcome:
@@ -175,6 +250,7 @@ class TurnTaker:
         return self._detection is not None and self._detection.interrupt_response
 
     def _take_floor(self) -> Outcome:
+        self._overlap = self._over = None
         self._move(Floor.CALLER)
         started = self._tell_started()
         return [*started, Interrupted()] if self._interrupts else started
@@ -195,7 +271,7 @@ class TurnTaker:
 
     def _give_up_floor(self, at: int) -> None:
         self.committed = max(self.committed, at)
-        self._paused_at = None
+        self._paused_at = self._overlap = self._over = None
         if self._endpointer is not None:
             self._endpointer.reset()
         if self.floor is not Floor.OPEN:

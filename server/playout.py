@@ -1,8 +1,9 @@
 """What leaves as sound, and when, and what of it has been heard. Pure: time is an argument, in 1/16000 s; nothing here sleeps.
 
-Two kinds of client (design.md 6, "Who owns playback"). A client that owns playback gets audio as it is made, at most 10 s ahead of
-real time, and what it has heard is estimated from time; one that acknowledges playback gets 400 ms ahead, and says what it has heard.
-The client plays responses one after the other: one clock, `_clock`, says when everything sent so far will have been played.
+Three kinds of playback (design.md 6, "Who owns playback"). A client that owns it gets audio as it is made, at most 10 s ahead of real time,
+and what it has heard is estimated from time; one that acknowledges it gets 400 ms ahead, and says what it has heard; where we own it, two
+frames are ahead and time tells exactly. The client plays responses one after the other: one clock, `_clock`, says when everything sent so
+far will have been played.
 """
 
 from collections import deque
@@ -12,9 +13,9 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from agent.commands import Cut, Duck, OpenPlayout, PartRef, PlayoutOrder, Release, Resume
+from agent.commands import Cut, Duck, Hold, OpenPlayout, PartRef, PlayoutOrder, Release, Resume
 from agent.events import PlaybackProgress
-from agent.settings import AudioEncoding, AudioFormat
+from agent.settings import AudioEncoding, AudioFormat, PlaybackOwner
 from streaming.audio import encode_alaw, encode_pcm16, encode_ulaw
 from streaming.doors import SynthesisedAudio
 from streaming.events import SAMPLE_RATE
@@ -23,15 +24,19 @@ __all__ = ["AudioDelta", "Playout", "PlayoutOverflowError"]
 
 _Pcm = npt.NDArray[np.int16]
 
-_OWNED_LEAD: Final = 10 * SAMPLE_RATE
-"""How far a client that owns playback may be ahead: it expects faster than real time, but what it holds can't be taken back."""
-_ACKED_LEAD: Final = 400 * SAMPLE_RATE // 1000
-"""How far a client that acknowledges may be ahead: enough for a network's hiccup."""
-_OWNED_CHUNK_MS: Final = 200
-_ACKED_CHUNK_MS: Final = 100
-_LATENCY: Final = 60 * SAMPLE_RATE // 1000
-"""Network and sound card of a client we know nothing about: what was sent this long ago is heard now."""
 _MILLISECOND: Final = SAMPLE_RATE // 1000
+_LEAD: Final = {
+    PlaybackOwner.CLIENT: 10 * SAMPLE_RATE,
+    PlaybackOwner.ACKED: 400 * _MILLISECOND,
+    PlaybackOwner.SERVER: 40 * _MILLISECOND,
+}
+"""How far what is sent may be ahead of what is played. A client that owns playback expects faster than real time, but what it holds can't
+be taken back; one that acknowledges gets enough for a network's hiccup; where we own it nothing is ahead but the frame that plays and the
+next."""
+_CHUNK_MS: Final = {PlaybackOwner.CLIENT: 200, PlaybackOwner.ACKED: 100, PlaybackOwner.SERVER: 20}
+_LATENCY: Final = {PlaybackOwner.CLIENT: 60 * _MILLISECOND, PlaybackOwner.ACKED: 0, PlaybackOwner.SERVER: 0}
+"""Network and sound card of a client we know nothing about: what was sent this long ago is heard now. Who acknowledges says so; a transport
+of our own counts what has left."""
 _REPORT_EVERY: Final = SAMPLE_RATE // 10
 _ACK_PATIENCE: Final = 2 * SAMPLE_RATE
 """An acknowledging client that is this late is believed to have played everything, so that a lost report can't hold a turn."""
@@ -75,6 +80,8 @@ class _Voice:
     played: int = 0
     gain: float = 1.0
     target: float = 1.0
+    # Silent for now: nothing leaves, and the place is kept.
+    held: bool = False
     finished: bool = False
     # What the conversation was told last, and when.
     reported: tuple[int, int] = (0, 0)
@@ -83,7 +90,7 @@ class _Voice:
     @property
     def ready(self) -> int:
         """Samples that may leave now."""
-        return min(self.received, self.until) - self.sent if self.part is not None else 0
+        return min(self.received, self.until) - self.sent if self.part is not None and not self.held else 0
 
     @property
     def playing(self) -> bool:
@@ -106,8 +113,8 @@ class Playout:
         self._closed: deque[str] = deque(maxlen=_TOMBSTONES)
         # When the client will have played everything sent so far.
         self._clock = 0
-        # Whether the client acknowledges playback.
-        self.acked = False
+        # Who owns playback.
+        self.owner = PlaybackOwner.CLIENT
 
     @property
     def queued_samples(self) -> int:
@@ -158,9 +165,10 @@ class Playout:
             case Release(response_id, until):
                 if (voice_or_none := self._voices.get(response_id)) is not None:
                     voice_or_none.until = max(voice_or_none.until, until)
-            case Duck(response_id) | Resume(response_id):
+            case Duck(response_id) | Hold(response_id) | Resume(response_id):
                 if (voice_or_none := self._voices.get(response_id)) is not None:
-                    voice_or_none.target = _DUCKED if isinstance(order, Duck) else 1.0
+                    voice_or_none.target = 1.0 if isinstance(order, Resume) else _DUCKED
+                    voice_or_none.held = isinstance(order, Hold)
             case Cut(response_id):
                 self._cut(response_id, now)
 
@@ -213,24 +221,28 @@ class Playout:
             if voice.ready > 0 and room:
                 times.append(self._clock - self._lead + 1)
             if voice.playing:
-                times.append(voice.ends_at + _ACK_PATIENCE if self.acked else self._next_report(voice))
+                times.append(voice.ends_at + _ACK_PATIENCE if self._acked else self._next_report(voice))
         return min(times, default=None)
 
     def _next_report(self, voice: _Voice) -> int:
         """When an estimate has changed enough to tell: it must have, or the session would wake for nothing again and again."""
-        heard = voice.ends_at + _LATENCY
+        heard = voice.ends_at + _LATENCY[self.owner]
         begins = heard - _ticks(voice.sent - voice.played, voice.format.rate) + _MILLISECOND
         return min(heard, max(begins, voice.reported_at + _REPORT_EVERY))
 
     @property
+    def _acked(self) -> bool:
+        return self.owner is PlaybackOwner.ACKED
+
+    @property
     def _lead(self) -> int:
-        return _ACKED_LEAD if self.acked else _OWNED_LEAD
+        return _LEAD[self.owner]
 
     def _take(self, voice: _Voice, now: int) -> AudioDelta:
         assert voice.part is not None
         rate = voice.format.rate
         self._advance(voice, now)  # what was sent before a gap has been heard by now
-        count = min(voice.ready, rate * (_ACKED_CHUNK_MS if self.acked else _OWNED_CHUNK_MS) // 1000)
+        count = min(voice.ready, rate * _CHUNK_MS[self.owner] // 1000)
         pcm = _with_gain(voice, _pop(voice.waiting, count))
         delta = AudioDelta(voice.part, voice.sent, count, _encode(pcm, voice.format))
         voice.sent += count
@@ -239,9 +251,9 @@ class Playout:
 
     def _advance(self, voice: _Voice, now: int) -> None:
         """Let time play what has been sent."""
-        if self.acked and now < voice.ends_at + _ACK_PATIENCE:
+        if self._acked and now < voice.ends_at + _ACK_PATIENCE:
             return
-        left = 0 if self.acked else _samples(max(0, voice.ends_at + _LATENCY - now), voice.format.rate)
+        left = 0 if self._acked else _samples(max(0, voice.ends_at + _LATENCY[self.owner] - now), voice.format.rate)
         voice.played = max(voice.played, voice.sent - left)
 
     def _cut(self, response_id: str, now: int) -> None:

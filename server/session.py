@@ -38,6 +38,7 @@ from streaming.events import (
     ResponseFinished,
     SessionSpec,
     SpeechStarted,
+    SpeechSuspected,
 )
 
 __all__ = ["Channel", "ChannelClosedError", "Dialogue", "Session", "SessionEnd", "SessionParts"]
@@ -278,7 +279,7 @@ class Session:
         if isinstance(fact, ResponseFinished):
             self._playout.finish(fact.response_id)
             self._replies.finished(fact)
-        if isinstance(fact, SpeechStarted | OverlapScore):
+        if isinstance(fact, SpeechSuspected | SpeechStarted | OverlapScore):
             self._report_playback()
         self._ledger.fact(fact, self.now())
         self._tell(fact)
@@ -376,7 +377,7 @@ class Session:
     def _notify(self, notice: Notify, now: int) -> None:
         match notice:
             case SessionCreated(_, settings) | SessionUpdated(_, settings):
-                self._playout.acked = settings.acks_playback
+                self._playout.owner = settings.playback
                 self._ingress.change_format(settings.input_format, now)
             case ItemTruncated(item_id):
                 self._playout.flushed(item_id, now)

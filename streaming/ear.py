@@ -11,7 +11,17 @@ from typing import Final, TypeVar
 import numpy as np
 
 from streaming.audio import AudioFrame, Samples
-from streaming.events import SAMPLE_RATE, ConfigureEar, EarEvent, EndOfTurnScore, EngineFailed, Listened, SpeechStarted, SpeechStopped
+from streaming.events import (
+    SAMPLE_RATE,
+    ConfigureEar,
+    EarEvent,
+    EndOfTurnScore,
+    EngineFailed,
+    Listened,
+    SpeechStarted,
+    SpeechStopped,
+    SpeechSuspected,
+)
 from streaming.turn import TURN_SAMPLES, EndOfTurnModel
 from streaming.vad import WINDOW, GatePhase, SpeechGate, SpeechModel, VadState
 
@@ -126,6 +136,8 @@ class Ear:
                 self._stopped = stopped.at
                 self._marks = _SCORE_MARKS
                 events.append(stopped)
+            case SpeechSuspected() as suspected:
+                events.append(suspected)
             case None:
                 pass
         self._note_score(end)

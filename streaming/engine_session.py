@@ -39,6 +39,7 @@ from streaming.events import (
 from streaming.hearing import Turn
 from streaming.input_ring import InputRing
 from streaming.lane import Lane
+from streaming.overlap import OverlapWatch
 from streaming.replying import Reply, Writer, say
 from streaming.sampling import Sampler
 from streaming.scheduler import Job, Urgency
@@ -112,6 +113,8 @@ class EngineSession:
         self._final: Job | None = None
         # The pause whose words have been told.
         self._told: int | None = None
+        # What is spoken over us, and what it is.
+        self._overlap = OverlapWatch()
         # Final texts of audio items, for `ContextMessage.text` None; only of items in the history.
         self._transcripts: dict[str, str] = {}
         self._history: tuple[ContextMessage, ...] = ()
@@ -153,6 +156,8 @@ class EngineSession:
                     self._paused_at = None
                 if self._turn is not None:
                     self._turn.listen(self._ring, at, quiet=silence > 0)
+                    if (score := self._overlap.listened(at, self._ring)) is not None:
+                        self._tell(score)
             case SpeechStarted():
                 self._paused_at = None
             case SpeechStopped(at):
@@ -173,6 +178,7 @@ class EngineSession:
                 self._commit_turn(order)
             case DiscardTurn():
                 self._turn = self._hearing = None
+                self._overlap.begin(None)
             case SetHistory(messages):
                 self._set_history(messages)
             case Respond(response_id, options):
@@ -193,6 +199,7 @@ class EngineSession:
 
     def sounds(self, audio: SynthesisedAudio) -> None:
         """Sound of a reply was made. Called on the voice's thread."""
+        self._overlap.said(audio)
         replying = self._replies.get(audio.response_id)
         if replying is not None:
             now = self._tools.clock()
@@ -257,10 +264,11 @@ class EngineSession:
         turn = self._turn
         if turn is None:
             return None
-        if self._hearing is None and turn.due(eager=eager):
+        if self._hearing is None and (turn.due(eager=eager) or self._overlap.due(self._listened)):
             self._hearing = Job(self._hear(turn), Urgency.LISTENING, now + _PATIENCE_SECONDS)
         if self._hearing is not None:
-            self._hearing.urgency = Urgency.PAUSE if turn.hushed else Urgency.LISTENING
+            hurried = turn.hushed or self._overlap.due(self._listened)
+            self._hearing.urgency = Urgency.PAUSE if hurried else Urgency.LISTENING
         return self._hearing
 
     def _prefill_job(self, now: float) -> Job | None:
@@ -276,6 +284,7 @@ class EngineSession:
     def _start_turn(self, order: StartTurn) -> None:
         self._unfilled |= not self.sequence.tokens  # what was given up is wanted again
         self._turn, self._hearing, self._told = Turn(order.item_id, order.start, self._transcriber()), None, None
+        self._overlap.begin(order.over)
         if self._hushed_at is not None:
             self._turn.listen(self._ring, self._hushed_at, quiet=True)
         self._turn.listen(self._ring, self._listened, quiet=self._hushed_at is not None)
@@ -288,6 +297,8 @@ class EngineSession:
     def _commit_turn(self, order: CommitTurn) -> None:
         turn, hearing = self._turn, self._hearing
         self._turn = self._hearing = None
+        self._overlap.begin(None)
+        self._overlap.spoke(self._ring.between(order.start, order.end))
         self._stop_prefill()
         if order.transcript is not None:
             self._transcripts[order.item_id] = order.transcript
@@ -309,13 +320,16 @@ class EngineSession:
     def _hear(self, turn: Turn) -> Work[None]:
         """One pass over the open turn; tells what it settled, and in a pause what it found."""
         try:
-            before = turn.steady
+            before, heard_at = turn.steady, self._listened
             hypothesis = yield from turn.hear()
             if turn.steady != before:
                 self._unfilled = True
                 self._stop_prefill()
             if hypothesis.settled_new:
                 self._tell(TranscriptDelta(turn.item_id, hypothesis.settled_new, hypothesis.confidence, turn.language))
+            score = self._overlap.worded(heard_at, hypothesis.text, hypothesis.confidence, self._ring) if turn is self._turn else None
+            if score is not None:
+                self._tell(score)
             self._tell_pause(turn)
         except Exception:
             log.exception("session %s: a pass over %s failed", self.id, turn.item_id)  # the final one will say so

@@ -20,6 +20,7 @@ __all__ = [
     "SAMPLE_RATE",
     "Abort",
     "Adopt",
+    "Audible",
     "AudioReady",
     "CommitTurn",
     "ConfigureEar",
@@ -47,6 +48,7 @@ __all__ = [
     "Speculate",
     "SpeechStarted",
     "SpeechStopped",
+    "SpeechSuspected",
     "StartTurn",
     "TextDelta",
     "ToolCallReady",
@@ -64,6 +66,14 @@ SAMPLE_RATE: Final = 16_000
 
 
 # ---------------------------------------------------------------------------------------------------- Ear -> agent
+
+
+@dataclass(frozen=True, slots=True)
+class SpeechSuspected:
+    """One window from `at` on sounded like speech; the next one decides, and then comes `SpeechStarted` with the same `at`, or nothing.
+    Told in silence only, for what costs nothing if it is wrong. Example: `SpeechSuspected(at=4608)`."""
+
+    at: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,11 +119,14 @@ class OverlapKind(Enum):
     BACKCHANNEL = "backchannel"
     NOISE = "noise"
     ECHO = "echo"
+    OTHERS = "others"
 
 
 @dataclass(frozen=True, slots=True)
 class OverlapScore:
-    """What an overlap is believed to be. Example: `OverlapScore(at=52000, kind=OverlapKind.BACKCHANNEL, probability=0.8)`."""
+    """What an overlap is believed to be from what was heard of it up to `at`; told several times while it lasts. SPEECH with a high
+    probability is words that take the floor; with a low one it may be any word. OTHERS is speech too faint to be the caller's.
+    Example: `OverlapScore(at=52000, kind=OverlapKind.BACKCHANNEL, probability=0.8)`."""
 
     at: int
     kind: OverlapKind
@@ -267,7 +280,7 @@ class EngineFailed:
     error: str
 
 
-EarEvent = SpeechStarted | SpeechStopped | EndOfTurnScore | OverlapScore | Listened
+EarEvent = SpeechSuspected | SpeechStarted | SpeechStopped | EndOfTurnScore | OverlapScore | Listened
 EngineEvent = (
     EarEvent
     | TranscriptDelta
@@ -349,12 +362,25 @@ class ConfigureEar:
 
 
 @dataclass(frozen=True, slots=True)
+class Audible:
+    """Sample `sample` of the response, which has `rate` samples a second, was being heard when the input stood at `at`, the onset of speech
+    over it, as far as is known (a client's buffers may delay it by some 100 ms). Example: `Audible("resp_1", 9600, 24000, 48000)`."""
+
+    response_id: str
+    sample: int
+    rate: int
+    at: int
+
+
+@dataclass(frozen=True, slots=True)
 class StartTurn:
-    """The caller began to speak: transcribe from `start` on, under this item id, and prefill settled words.
+    """The caller began to speak: transcribe from `start` on, under this item id, and prefill settled words. `over` is what of ours they
+    speak over, if they do: then `OverlapScore`s are wanted until the turn is committed, discarded, or started anew without it.
     Example: `StartTurn("item_1", start=0)`."""
 
     item_id: str
     start: int
+    over: Audible | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,6 +26,8 @@ from streaming.events import (
     Drop,
     EngineEvent,
     EngineOrder,
+    OverlapKind,
+    OverlapScore,
     Respond,
     Say,
     SessionSpec,
@@ -45,6 +47,9 @@ _T = TypeVar("_T")
 _KEPT: Final = 1_000
 """How many contexts, orders and transcripts are remembered: more than any test makes, so that a soak test does not grow."""
 
+_OVERLAP_JUDGED: Final = SAMPLE_RATE // 4
+"""Speech over a reply that is judged, always as meant for us: 250 ms, as the real engine's first words of it."""
+
 ReplyScript = Sequence[ScriptedReply] | Callable[[tuple[ContextMessage, ...]], ScriptedReply]
 """Replies in order, each session from the first (then "This is reply N."), or a function of the messages the model is told. A function
 that raises makes `step` raise: the engine has died."""
@@ -59,6 +64,8 @@ class _Turn:
     # Loud samples the Ear had counted when the turn began.
     spoken_before: int
     given: int = 0
+    # Where it is told to be speech, if it is one over a reply.
+    judged_at: int | None = None
 
 
 @dataclass(slots=True)
@@ -206,6 +213,10 @@ class ScriptedEngine:
                 for index in range(turn.given, due)
             )
             turn.given = max(turn.given, due)
+            heard = frame.at + len(frame.pcm)
+            if turn.judged_at is not None and heard >= turn.judged_at:
+                turn.judged_at = None
+                events.append(OverlapScore(heard, OverlapKind.SPEECH, 0.95))
         return events
 
     def _transcript(self, session: _Session) -> str | None:
@@ -232,8 +243,9 @@ class ScriptedEngine:
             case ConfigureEar():
                 session.ear.config = order
                 session.language = order.language or session.language
-            case StartTurn(item_id):
+            case StartTurn(item_id, over=over):
                 session.turn = _Turn(item_id, (self._transcript(session) or "").split(), session.ear.spoken)
+                session.turn.judged_at = None if over is None else over.at + _OVERLAP_JUDGED
             case CommitTurn():
                 return self._commit(session, order)
             case DiscardTurn():

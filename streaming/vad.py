@@ -16,7 +16,7 @@ import numpy.typing as npt
 import onnxruntime
 
 from streaming.audio import Samples
-from streaming.events import SAMPLE_RATE, SpeechStarted, SpeechStopped
+from streaming.events import SAMPLE_RATE, SpeechStarted, SpeechStopped, SpeechSuspected
 
 __all__ = ["ONSET_WINDOWS", "STOP_WINDOWS", "WINDOW", "GatePhase", "SileroVad", "SpeechGate", "SpeechModel", "VadState", "silero_model"]
 
@@ -102,7 +102,7 @@ _HYSTERESIS: Final = 0.15
 
 
 class SpeechGate:
-    """From probabilities, one a window, to `SpeechStarted` and `SpeechStopped`."""
+    """From probabilities, one a window, to `SpeechSuspected`, `SpeechStarted` and `SpeechStopped`."""
 
     def __init__(self, threshold: float = 0.5) -> None:
         """`threshold` is the probability from which a window counts as speech."""
@@ -125,14 +125,14 @@ class SpeechGate:
         """Samples since the last window that counted as speech; 0 while there is some."""
         return self._silent * WINDOW
 
-    def push(self, probability: float, start: int) -> SpeechStarted | SpeechStopped | None:
+    def push(self, probability: float, start: int) -> SpeechSuspected | SpeechStarted | SpeechStopped | None:
         """The window that begins at `start` has this probability; windows come in order."""
         event = self._push(probability, start)
         talking = self._phase is GatePhase.SPEAKING
         self._silent = 0 if talking else self._silent + 1
         return event
 
-    def _push(self, probability: float, start: int) -> SpeechStarted | SpeechStopped | None:
+    def _push(self, probability: float, start: int) -> SpeechSuspected | SpeechStarted | SpeechStopped | None:
         if self._phase in (GatePhase.QUIET, GatePhase.STARTING):
             return self._while_quiet(probability, start)
         return self._while_speaking(probability, start)
@@ -142,13 +142,13 @@ class SpeechGate:
         self._phase = GatePhase.QUIET
         self._run = 0
 
-    def _while_quiet(self, probability: float, start: int) -> SpeechStarted | None:
+    def _while_quiet(self, probability: float, start: int) -> SpeechSuspected | SpeechStarted | None:
         if probability < self.threshold:
             self.reset()
             return None
         self._count(GatePhase.STARTING, start)
         if self._run < ONSET_WINDOWS:
-            return None
+            return SpeechSuspected(self._edge) if self._run == 1 else None
         self._phase, self._run = GatePhase.SPEAKING, 0
         return SpeechStarted(at=self._edge, probability=probability)
 

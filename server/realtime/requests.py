@@ -21,7 +21,7 @@ from agent.events import (
     TruncateItem,
     UpdateSession,
 )
-from agent.settings import SessionKind, SessionSettings
+from agent.settings import PlaybackOwner, SessionKind, SessionSettings
 from server.limits import Limits
 from server.realtime.fields import BadField, Fields
 from server.realtime.item_object import read_context_item, read_item, read_item_id
@@ -104,7 +104,7 @@ def _read(kind: str, event_id: str | None, message: Fields, situation: Situation
         case "response.cancel":
             return CancelResponse(event_id, message.text("response_id"))
         case "vivavoce.playback":
-            if not situation.settings.acks_playback:
+            if situation.settings.playback is not PlaybackOwner.ACKED:
                 raise BadField("invalid_event", "Turn playback reports on first: session.vivavoce.playback.", "type")
             return PlaybackReported(event_id, message.need_text("response_id"), message.need_integer("played_ms", 0, _MAX_MS))
         case _:

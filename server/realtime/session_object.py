@@ -6,6 +6,7 @@ from typing import Final
 from agent.settings import (
     AudioEncoding,
     AudioFormat,
+    PlaybackOwner,
     SemanticVad,
     ServerVad,
     SessionKind,
@@ -101,9 +102,13 @@ def _extras_json(settings: SessionSettings) -> dict[str, object]:
 
 def _extensions_json(settings: SessionSettings) -> dict[str, object]:
     """Ours are echoed only to clients that changed one: others need not know."""
-    if not settings.acks_playback and not settings.wants_ledger and settings.speculation:
-        return {}
-    return {"vivavoce": {"playback": settings.acks_playback, "ledger": settings.wants_ledger, "speculation": settings.speculation}}
+    ours = {
+        "playback": settings.playback is PlaybackOwner.ACKED,
+        "ledger": settings.wants_ledger,
+        "speculation": settings.speculation,
+        "min_interruption_ms": settings.min_interruption_ms,
+    }
+    return {} if ours == {"playback": False, "ledger": False, "speculation": True, "min_interruption_ms": 0} else {"vivavoce": ours}
 
 
 def format_json(wire: AudioFormat, dialect: Dialect) -> object:

@@ -11,6 +11,7 @@ from agent.settings import (
     AudioEncoding,
     AudioFormat,
     Eagerness,
+    PlaybackOwner,
     SemanticVad,
     ServerVad,
     SessionKind,
@@ -62,7 +63,7 @@ def merge_session(
     changes |= _read_input(session, audio.child("input") or Fields({}, audio.param("input")))
     changes |= _read_output(session, audio.child("output") or Fields({}, audio.param("output")))
     changes |= _read_reply(session, limits)
-    changes |= _read_extensions(session)
+    changes |= _read_extensions(session, current.playback)
     changes["extras"] = _merge_extras(current.extras, session)
     # mypy cannot follow keyword arguments through a dict; every key above is a field, and the tests set each.
     return replace(current, **changes)  # type: ignore[arg-type]
@@ -125,11 +126,17 @@ def _read_reply(session: Fields, limits: Limits) -> dict[str, object]:
     return changes
 
 
-def _read_extensions(session: Fields) -> dict[str, object]:
+def _read_extensions(session: Fields, owner: PlaybackOwner) -> dict[str, object]:
     ours = session.child("vivavoce")
     if ours is None:
         return {}
-    wanted = {"acks_playback": ours.flag("playback"), "wants_ledger": ours.flag("ledger"), "speculation": ours.flag("speculation")}
+    wanted: dict[str, object | None] = {
+        "wants_ledger": ours.flag("ledger"),
+        "speculation": ours.flag("speculation"),
+        "min_interruption_ms": ours.integer("min_interruption_ms", 0, _MAX_WAIT_MS),
+    }
+    if (acked := ours.flag("playback")) is not None and owner is not PlaybackOwner.SERVER:
+        wanted["playback"] = PlaybackOwner.ACKED if acked else PlaybackOwner.CLIENT
     return {name: value for name, value in wanted.items() if value is not None}
 
 

@@ -40,6 +40,7 @@ from agent.conversation import Conversation
 from agent.events import CancelResponse, CommitInput, CreateItem, CreateResponse, Event, PlaybackProgress, SessionOpened, TruncateItem
 from agent.items import ContentPart, Message, PartKind
 from agent.settings import ServerVad, SessionSettings, Transcription
+from agent.state import State
 from streaming.events import (
     Adopt,
     AudioReady,
@@ -47,6 +48,8 @@ from streaming.events import (
     Drop,
     FinishReason,
     Listened,
+    OverlapKind,
+    OverlapScore,
     Respond,
     ResponseFinished,
     Say,
@@ -79,6 +82,9 @@ class Dialogue:
         self.recorded: list[tuple[int, Event, list[Command]]] = []
         self.now = 0
         self._mark = 0
+        # What the Ear believes of speech over ours once it has heard 256 ms of it; None for nothing.
+        self.overlap: OverlapKind | None = OverlapKind.SPEECH
+        self._onset: int | None = None
         self.tell(SessionOpened(settings or SessionSettings(transcription=Transcription())))
 
     # -- who says what
@@ -87,7 +93,16 @@ class Dialogue:
         self.log.append((self.now, event))
         commands = self.conversation.handle(event, self.now)
         self.commands += commands
-        self.recorded.append((self.now, event, commands))
+        self.recorded.append((self.now, event, [*commands]))
+        match event:
+            case SpeechStarted(at):
+                self._onset = at
+            case SpeechStopped():
+                self._onset = None
+            case Listened(at) if self._onset is not None and at - self._onset >= 256 * MS:
+                self._onset = None
+                if self.conversation.state is State.OVERLAP and self.overlap is not None:
+                    commands += self.tell(OverlapScore(at, self.overlap, 0.95))
         return commands
 
     def wait(self, milliseconds: int, *, listening: bool = True) -> list[Command]:

@@ -7,6 +7,7 @@ from agent.commands import (
     Cut,
     Duck,
     ErrorRaised,
+    Hold,
     InputCleared,
     InputCommitted,
     InputSpeechStarted,
@@ -40,7 +41,7 @@ from agent.events import (
     UpdateSession,
 )
 from agent.items import ContentPart, FunctionCallOutput, ItemStatus, Message, PartKind
-from agent.settings import SemanticVad, ServerVad, SessionKind, SessionSettings, Transcription
+from agent.settings import PlaybackOwner, SemanticVad, ServerVad, SessionKind, SessionSettings, Transcription
 from agent.state import IllegalEventError
 from streaming.events import (
     Abort,
@@ -49,11 +50,13 @@ from streaming.events import (
     EngineFailed,
     EngineLost,
     FinishReason,
+    OverlapKind,
     ReplyRestarted,
     Respond,
     Say,
     SetHistory,
     SpeechStarted,
+    SpeechSuspected,
     StartTurn,
     TextDelta,
     ToolCallReady,
@@ -482,7 +485,8 @@ def test_a_backchannel_emits_nothing(play, shown) -> None:
     talk.turn()
     talk.clause("One two three four five six")
     talk.played(0.1, 6)
-    assert shown(talk.speech(128)) == ["StartTurn", "DiscardTurn"]
+    talk.overlap = None
+    assert shown(talk.speech(128) + talk.wait(320)) == ["StartTurn", "DiscardTurn"]
     talk.played(1, 6)
     talk.finish()
     assert talk.done().status is ResponseStatus.COMPLETED
@@ -541,13 +545,17 @@ def test_a_first_reply_that_still_plays_when_the_second_begins_is_cut_too(play) 
 
 
 def test_acknowledged_playback_is_ducked_until_the_overlap_is_decided(play, shown) -> None:
-    talk = play(acks_playback=True)
+    talk = play(playback=PlaybackOwner.ACKED)
     talk.turn()
     talk.clause("One two three four five six")
-    talk.played(0.1, 6)
-    assert shown(talk.speech(128), Duck, Resume) == ["Duck", "Resume"]
-    talk.played(1, 6)
-    assert shown(interrupted(talk), Duck, Resume, Cut) == ["Duck", "Cut"]
+    talk.played(2.1, 6)
+    orders = (Duck, Hold, Resume, Cut)
+    assert shown(talk.tell(SpeechSuspected(talk.now)) + talk.wait(96), *orders) == ["Duck", "Resume"]  # it was a click
+    talk.overlap = OverlapKind.BACKCHANNEL
+    assert shown(talk.speech(320) + talk.wait(320), *orders) == ["Duck", "Hold", "Resume"]
+    talk.overlap = OverlapKind.SPEECH
+    talk.played(4, 6)
+    assert shown(talk.tell(SpeechSuspected(talk.now)) + interrupted(talk), *orders) == ["Duck", "Hold", "Cut"]
 
 
 def test_the_clients_cancel(play, shown) -> None:

@@ -23,7 +23,7 @@ from agent.events import (
     UpdateSession,
 )
 from agent.items import ContentPart, FunctionCallOutput, Message, PartKind
-from agent.settings import SemanticVad, ServerVad, SessionKind, SessionSettings, Transcription
+from agent.settings import PlaybackOwner, SemanticVad, ServerVad, SessionKind, SessionSettings, Transcription
 from streaming.events import (
     Adopt,
     AudioReady,
@@ -52,7 +52,7 @@ from streaming.events import (
 
 SETTINGS = [
     SessionSettings(transcription=Transcription()),
-    SessionSettings(turn_detection=SemanticVad(), acks_playback=True),
+    SessionSettings(turn_detection=SemanticVad(), playback=PlaybackOwner.ACKED),
     SessionSettings(turn_detection=ServerVad(interrupt_response=False, idle_timeout_ms=5_000)),
     SessionSettings(turn_detection=ServerVad(create_response=False), output_audio=False),
     SessionSettings(turn_detection=None, transcription=Transcription()),

@@ -2,8 +2,9 @@
 
 import pytest
 
-from agent.endpointing import Endpointer, semantic_wait_ms
+from agent.endpointing import Endpointer, pause_density, semantic_wait_ms
 from agent.settings import Eagerness, SemanticVad, ServerVad
+from agent.wording import Asked
 
 MS = 16  # samples
 STOPPED = 41_984
@@ -69,13 +70,28 @@ def test_a_manual_commit_leaves_nothing_to_decide():
     assert first_decision(endpointer) is None
 
 
-def test_a_sure_end_is_taken_after_192_ms_and_an_open_one_after_864():
-    assert first_decision(paused(Endpointer(SemanticVad()), (96, 0.99), (192, 0.99)))[1] == 192 * MS
-    assert first_decision(paused(Endpointer(SemanticVad()), (96, 0.0), (192, 0.0)))[1] == 864 * MS
+def test_a_sure_end_is_taken_sooner_than_an_open_one():
+    sure = first_decision(paused(Endpointer(SemanticVad()), (96, 0.99), (192, 0.99)))[1]
+    open_ = first_decision(paused(Endpointer(SemanticVad()), (96, 0.0), (192, 0.0)))[1]
+    assert 192 * MS <= sure < open_ <= 2_000 * MS
 
 
 def test_the_mean_of_the_pause_counts():
-    assert first_decision(paused(Endpointer(SemanticVad()), (96, 0.0), (192, 1.0)))[1] == 640 * MS
+    mixed = first_decision(paused(Endpointer(SemanticVad()), (96, 0.01), (192, 0.99)))
+    assert mixed == first_decision(paused(Endpointer(SemanticVad()), (96, 0.5), (192, 0.5)))
+
+
+def test_an_ellipsis_waits_and_a_question_mark_does_not():
+    def wait(words: str, asked: Asked = Asked.NOTHING) -> int:
+        endpointer = paused(Endpointer(SemanticVad()), (96, 0.1))
+        endpointer.asked = asked
+        endpointer.worded(words, STOPPED + 96 * MS)
+        return first_decision(endpointer)[1]
+
+    assert wait("Is it far?") < wait("It is far.") < wait("It is far and...")
+    assert wait("Yes.", Asked.CHOICE) < wait("Yes.")
+    assert wait("My number is 4, 1, 5.") > wait("I have 415.")
+    assert wait("4, 1, 5.", Asked.NUMBER) > wait("4, 1, 5.")
 
 
 def test_a_rising_belief_does_not_end_the_turn_in_the_past():
@@ -85,7 +101,7 @@ def test_a_rising_belief_does_not_end_the_turn_in_the_past():
 
 
 def test_without_scores_it_waits_as_if_it_knew_nothing():
-    assert first_decision(paused(Endpointer(SemanticVad())))[1] == 640 * MS
+    assert first_decision(paused(Endpointer(SemanticVad()))) == first_decision(paused(Endpointer(SemanticVad()), (96, 0.5)))
 
 
 def test_a_score_out_of_a_pause_is_ignored():
@@ -94,7 +110,7 @@ def test_a_score_out_of_a_pause_is_ignored():
     endpointer.scored(1_000, 0.99)
     endpointer.speech_stopped(STOPPED)
     endpointer.scored(STOPPED - 512, 0.99)
-    assert first_decision(endpointer)[1] == 640 * MS
+    assert first_decision(endpointer) == first_decision(paused(Endpointer(SemanticVad())))
 
 
 def test_a_new_setting_holds_for_the_present_pause():
@@ -103,15 +119,26 @@ def test_a_new_setting_holds_for_the_present_pause():
     assert first_decision(endpointer)[1] == 300 * MS
 
 
-@pytest.mark.parametrize("eagerness", list(Eagerness))
-def test_the_wait_falls_as_the_belief_rises_and_keeps_within_the_protocol(eagerness):
-    waits = [semantic_wait_ms(eagerness, n / 1_000) for n in range(1_001)]
-    longest = {Eagerness.LOW: 8_000, Eagerness.MEDIUM: 4_000, Eagerness.AUTO: 4_000, Eagerness.HIGH: 2_000}[eagerness]
+@pytest.mark.parametrize("cost", [300.0, 2_000.0, 12_000.0])
+def test_the_wait_falls_as_the_belief_rises(cost):
+    waits = [semantic_wait_ms(n / 1_000, cost, 4_000) for n in range(1_001)]
     assert waits == sorted(waits, reverse=True)
-    assert longest >= waits[0] > waits[-1] > 0
+    assert (waits[0], waits[-1]) == (4_000, 0)
+
+
+def test_it_pays_to_wait_until_then_and_not_beyond():
+    """The rule of the module's docstring: at the wait it gives the density of pauses has fallen to belief / ((1 - belief) cost)."""
+    belief, cost = 0.7, 2_000.0
+    wait = semantic_wait_ms(belief, cost, 60_000)
+    assert pause_density(wait) == pytest.approx(belief / ((1 - belief) * cost), rel=1e-6)
+    assert pause_density(wait - 1) > pause_density(wait) > pause_density(wait + 1)
 
 
 def test_more_eager_is_never_slower_and_auto_is_medium():
-    for n in range(101):
-        low, medium, auto, high = (semantic_wait_ms(e, n / 100) for e in (Eagerness.LOW, Eagerness.MEDIUM, Eagerness.AUTO, Eagerness.HIGH))
-        assert low > medium == auto > high
+    def waits(eagerness: Eagerness) -> list[int]:
+        return [first_decision(paused(Endpointer(SemanticVad(eagerness)), (96, n / 20)))[1] for n in range(21)]
+
+    low, medium, auto, high = (waits(e) for e in (Eagerness.LOW, Eagerness.MEDIUM, Eagerness.AUTO, Eagerness.HIGH))
+    assert medium == auto
+    assert all(slow >= middle >= fast for slow, middle, fast in zip(low, medium, high, strict=True))
+    assert sum(low) > sum(medium) > sum(high)

@@ -119,7 +119,7 @@ def test_a_score_that_ends_the_turn_adopts_it_too(play) -> None:
 @pytest.mark.parametrize(("words", "ended"), [("Is it so?", True), ("It is so", False)])
 def test_a_question_mark_ends_a_turn_that_is_scored_as_open(play, words: str, ended: bool) -> None:
     talk = paused(play(turn_detection=SemanticVad()), words)
-    talk.wait(150)
+    talk.wait(350)
     talk.tell(EndOfTurnScore(talk.now, 0.3))
     assert bool(talk.all(CommitTurn)) is ended
 

@@ -14,6 +14,8 @@ from streaming.events import (
     CommitTurn,
     FinishReason,
     Listened,
+    OverlapKind,
+    OverlapScore,
     Respond,
     ResponseFinished,
     SpeechStarted,
@@ -50,10 +52,11 @@ def test_the_way_of_a_call(conversation) -> None:
     assert tell(TextDelta(response_id, "Hi there."), 36_200) is State.THINKING
     assert tell(AudioReady(response_id, 0, 24_000, 9, (WordMark(3, 12_000), WordMark(9, 24_000))), 36_300) is State.SPEAKING
     assert tell(SpeechStarted(40_000, 0.9), 41_000) is State.OVERLAP
-    assert tell(SpeechStopped(42_000, 0.1), 43_600) is State.SPEAKING
+    assert tell(SpeechStopped(42_000, 0.1), 43_600) is State.OVERLAP
+    assert tell(OverlapScore(43_600, OverlapKind.NOISE, 0.8), 43_700) is State.SPEAKING
     assert tell(SpeechStarted(44_000, 0.9), 45_000) is State.OVERLAP
-    assert tell(Listened(48_000), 48_000) is State.CALLER_SPEAKING
-    assert tell(ResponseFinished(response_id, FinishReason.ABORTED), 48_100) is State.CALLER_SPEAKING
+    assert tell(Listened(48_128), 48_128) is State.CALLER_SPEAKING
+    assert tell(ResponseFinished(response_id, FinishReason.ABORTED), 48_200) is State.CALLER_SPEAKING
 
 
 def test_nothing_happens_before_the_opening() -> None:

@@ -62,6 +62,7 @@ from agent.settings import (
     AudioEncoding,
     AudioFormat,
     Eagerness,
+    PlaybackOwner,
     SemanticVad,
     ServerVad,
     SessionKind,
@@ -328,8 +329,8 @@ def test_extras_are_echoed_and_cleared() -> None:
 
 def test_extensions_are_opt_in() -> None:
     settings = update({"vivavoce": {"playback": True, "ledger": True}})
-    assert (settings.acks_playback, settings.wants_ledger) == (True, True)
-    assert update({"vivavoce": {"ledger": False}}, settings).acks_playback
+    assert (settings.playback, settings.wants_ledger) == (PlaybackOwner.ACKED, True)
+    assert update({"vivavoce": {"ledger": False}}, settings).playback is PlaybackOwner.ACKED
 
 
 def test_a_transcription_session_by_either_event() -> None:
@@ -479,7 +480,7 @@ def test_playback_is_read_only_when_turned_on() -> None:
     refused = read(message)
     assert isinstance(refused, RefuseRequest)
     assert refused.code == "invalid_event"
-    assert read(message, SessionSettings(acks_playback=True)) == PlaybackReported(None, "resp_1", 300)
+    assert read(message, SessionSettings(playback=PlaybackOwner.ACKED)) == PlaybackReported(None, "resp_1", 300)
 
 
 USER: dict[str, object] = {"type": "message", "role": "user"}

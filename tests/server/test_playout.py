@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from agent.commands import Cut, Duck, OpenPlayout, PartRef, Release, Resume
+from agent.commands import Cut, Duck, Hold, OpenPlayout, PartRef, Release, Resume
 from agent.events import PlaybackProgress
-from agent.settings import AudioEncoding, AudioFormat
+from agent.settings import AudioEncoding, AudioFormat, PlaybackOwner
 from server.playout import AudioDelta, Playout, PlayoutOverflowError
 from streaming.audio import decode_pcm16, decode_ulaw
 from streaming.doors import SynthesisedAudio
@@ -77,7 +77,7 @@ def test_a_client_that_owns_playback_is_at_most_ten_seconds_ahead() -> None:
 
 def test_an_acknowledging_client_is_at_most_400_ms_ahead() -> None:
     playout = playing(2)
-    playout.acked = True
+    playout.owner = PlaybackOwner.ACKED
     assert sum(delta.samples for delta in drain(playout, 0)) == 400 * RATE // 1000
     due = playout.deadline()
     assert due == 1
@@ -199,7 +199,7 @@ def test_forgetting_an_open_voice_waits_for_its_cut() -> None:
 
 def test_acknowledged_playback_is_as_reported() -> None:
     playout = playing(1)
-    playout.acked = True
+    playout.owner = PlaybackOwner.ACKED
     drain(playout, 0)
     playout.progress(0)
     playout.acknowledge("r1", 100, 2 * SECOND)
@@ -213,7 +213,7 @@ def test_acknowledged_playback_is_as_reported() -> None:
 
 def test_a_client_behind_its_acknowledgements_gets_no_more_ahead() -> None:
     playout = playing(2)
-    playout.acked = True
+    playout.owner = PlaybackOwner.ACKED
     drain(playout, 0)
     playout.acknowledge("r1", 0, SECOND)
     assert drain(playout, SECOND) == []
@@ -223,7 +223,7 @@ def test_a_client_behind_its_acknowledgements_gets_no_more_ahead() -> None:
 
 def test_lost_acknowledgements_do_not_hold_the_turn() -> None:
     playout = playing(0.1)
-    playout.acked = True
+    playout.owner = PlaybackOwner.ACKED
     drain(playout, 0)
     playout.finish("r1")
     playout.progress(0)
@@ -285,3 +285,26 @@ def test_endless_audio_is_refused() -> None:
     push(playout, "r1", 0, 1200 * RATE)
     with pytest.raises(PlayoutOverflowError):
         push(playout, "r1", 1200 * RATE, 1)
+
+
+def test_what_is_held_keeps_its_place() -> None:
+    playout = Playout()
+    playout.owner = PlaybackOwner.SERVER
+    playout.push(SynthesisedAudio("s", "resp_1", 0, np.arange(24_000, dtype=np.int16)))
+    playout.order(OpenPlayout(PartRef("resp_1", "item_1", 0, 0), AudioFormat()), 0)
+    playout.order(Release("resp_1", 24_000), 0)
+
+    def sent(now: int) -> list[AudioDelta]:
+        deltas = []
+        while (delta := playout.next_delta(now)) is not None:
+            deltas.append(delta)
+        return deltas
+
+    first = sent(0)
+    assert [(delta.start, delta.samples) for delta in first] == [(0, 480), (480, 480)]  # the frame that plays and the next
+    assert [progress.played for progress in playout.progress(640, fresh=True)] == [960]  # 40 ms later: exactly what has left
+    playout.order(Hold("resp_1"), 640)
+    assert sent(640) == sent(6_400) == []
+    assert playout.progress(6_400, fresh=True) == []
+    playout.order(Resume("resp_1"), 6_400)
+    assert sent(6_400)[0].start == 960

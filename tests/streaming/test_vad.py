@@ -10,7 +10,7 @@ import pytest
 import soundfile
 
 from streaming.audio import Samples
-from streaming.events import SpeechStarted, SpeechStopped
+from streaming.events import SpeechStarted, SpeechStopped, SpeechSuspected
 from streaming.vad import WINDOW, GatePhase, SileroVad, SpeechGate, VadState, silero_model
 
 CLIP = Path(__file__).parents[1] / "golden" / "seine.flac"
@@ -83,12 +83,17 @@ def test_the_model_is_found_without_importing_torch():
 
 def run(gate: SpeechGate, probabilities: list[float]) -> list[SpeechStarted | SpeechStopped]:
     pushed = (gate.push(p, n * WINDOW) for n, p in enumerate(probabilities))
-    return [event for event in pushed if event is not None]
+    return [event for event in pushed if event is not None and not isinstance(event, SpeechSuspected)]
 
 
 def test_speech_starts_at_its_first_window_and_stops_after_its_last():
     events = run(SpeechGate(), [0.1, 0.9, 0.8, 0.9, 0.2, 0.1, 0.3, 0.1])
     assert events == [SpeechStarted(at=WINDOW, probability=0.8), SpeechStopped(at=4 * WINDOW, probability=0.3)]
+
+
+def test_the_first_loud_window_is_a_suspicion():
+    pushed = [SpeechGate.push(gate, p, n * WINDOW) for gate in [SpeechGate()] for n, p in enumerate([0.1, 0.9, 0.9, 0.9])]
+    assert pushed == [None, SpeechSuspected(at=WINDOW), SpeechStarted(at=WINDOW, probability=0.9), None]
 
 
 def test_one_loud_window_is_no_speech():

@@ -14,6 +14,7 @@ from agent.conversation import Conversation
 from agent.events import CreateItem, CreateResponse, Event, PlaybackProgress, SessionOpened, Tick, UpdateSession
 from agent.items import ContentPart, Message, PartKind
 from agent.settings import SessionSettings, Transcription
+from agent.state import State
 from streaming.events import (
     SAMPLE_RATE,
     AudioReady,
@@ -21,6 +22,8 @@ from streaming.events import (
     ContextMessage,
     FinishReason,
     Listened,
+    OverlapKind,
+    OverlapScore,
     Respond,
     ResponseFinished,
     Say,
@@ -66,6 +69,9 @@ class Call:
         # Characters and samples of each reply so far.
         self._made: dict[str, tuple[int, int]] = {}
         self._noticed = 0
+        # What the Ear believes of speech over ours once it has heard 256 ms of it; None for nothing.
+        self.overlap: OverlapKind | None = OverlapKind.SPEECH
+        self._onset: int | None = None
         self.tell(SessionOpened(settings))
 
     def tell(self, event: Event) -> list[Command]:
@@ -95,16 +101,22 @@ class Call:
             self.heard += WINDOW
             self.wait(WINDOW * 1_000 / SAMPLE_RATE)
             self.tell(Listened(self.heard))
+            if self._onset is not None and self.heard - self._onset >= 8 * WINDOW and self.conversation.state is State.OVERLAP:
+                self._onset = None
+                if self.overlap is not None:
+                    self.tell(OverlapScore(self.heard, self.overlap, 0.95))
         return self.commands[first:]
 
     def speak(self, milliseconds: int) -> list[Command]:
         first = len(self.commands)
+        self._onset = self.heard
         self.tell(SpeechStarted(self.heard, 0.9))
         self.listen(milliseconds)
         return self.commands[first:]
 
     def hush(self, milliseconds: int) -> list[Command]:
         first = len(self.commands)
+        self._onset = None
         self.tell(SpeechStopped(self.heard, 0.1))
         self.listen(milliseconds)
         return self.commands[first:]

@@ -20,9 +20,10 @@ from agent.commands import (
 )
 from agent.events import CancelResponse, ClearInput, CommitInput, RetrieveItem, TruncateItem
 from agent.items import ItemStatus
-from agent.settings import ServerVad
+from agent.settings import PlaybackOwner, ServerVad
 from streaming.events import (
     Abort,
+    Audible,
     AudioReady,
     CommitTurn,
     DiscardTurn,
@@ -67,7 +68,9 @@ def test_an_interruption_closes_what_is_open(telling) -> None:
     assert session.kinds() == ["InputSpeechStarted", *CANCELLED]
     started = session.last(InputSpeechStarted)
     assert started.audio_start_ms == onset // 16 - 300  # the true onset, with its padding
-    assert session.last(StartTurn) == StartTurn(started.item_id, started.audio_start_ms * 16)
+    turn = session.last(StartTurn)
+    assert (turn.item_id, turn.start) == (started.item_id, started.audio_start_ms * 16)
+    assert turn.over == Audible(session.last(ResponseDone).response.id, 640 * 24, 24_000, onset)  # what was being heard
     done = session.last(ResponseDone).response
     assert (done.status, done.reason) == (ResponseStatus.CANCELLED, "turn_detected")
     assert [item.status for item in done.output] == [ItemStatus.INCOMPLETE]
@@ -106,7 +109,7 @@ def test_what_ends_before_that_was_nothing(telling) -> None:
 def test_words_settled_during_the_overlap_are_not_lost(telling) -> None:
     session = telling(transcription=True)
     session.listen(640)
-    session.tell(SpeechStarted(session.heard, 0.9))
+    session.speak(0)
     session.tell(TranscriptDelta(session.last(StartTurn).item_id, "Stop", 0.9, "en"))
     session.listen(320)
     session.tell(TranscriptDelta(session.last(StartTurn).item_id, " it", 0.9, "en"))
@@ -279,7 +282,7 @@ def test_a_waiting_response_is_begun_and_cancelled(call) -> None:
 
 
 def test_a_client_that_acknowledges_is_ducked_until_it_is_clear(telling) -> None:
-    session = telling(acks_playback=True)
+    session = telling(playback=PlaybackOwner.ACKED)
     session.listen(320)
     session.speak(96)
     assert session.last(Duck) == Duck(session.response_id)

@@ -41,7 +41,7 @@ from agent.commands import (
 )
 from agent.events import CancelResponse, ClearInput, CommitInput, CreateItem, DeleteItem, RetrieveItem, TruncateItem
 from agent.items import FunctionCallOutput, ItemStatus
-from agent.settings import SemanticVad, ServerVad, SessionKind, Transcription, TurnDetection
+from agent.settings import PlaybackOwner, SemanticVad, ServerVad, SessionKind, Transcription, TurnDetection
 from streaming.events import (
     Abort,
     CommitTurn,
@@ -272,7 +272,11 @@ ACTIONS: list[Callable[[object, int], object]] = [
     lambda call, _: call.tell(CancelResponse("cancel", None)),
     lambda call, n: on_response(call, n, lambda response: call.tell(CancelResponse("cancel", response))),
     lambda call, n: call.update(turn_detection=DETECTIONS[n % len(DETECTIONS)]),
-    lambda call, n: call.update(transcription=(None, Transcription())[n % 2], acks_playback=bool(n % 3), output_audio=bool(n % 5)),
+    lambda call, n: call.update(
+        transcription=(None, Transcription())[n % 2],
+        playback=PlaybackOwner.ACKED if n % 3 else PlaybackOwner.CLIENT,
+        output_audio=bool(n % 5),
+    ),
     lambda call, n: call.update(voice=("joe", "amy")[n % 2]),
     lambda call, _: on_turn(call, -1, lambda item: call.tell(TranscriptDelta(item, "some words", 0.9, "en"))),
     lambda call, n: on_turn(call, n, lambda item: call.tell(TranscriptDelta(item, "late words", 0.9, "en"))),

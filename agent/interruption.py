@@ -1,0 +1,125 @@
+"""Whether speech over our own is meant for us: the life of one overlap, from its onset to a verdict. Positions are samples of the input.
+
+Where playback can be taken back at once (we own it, or it is acknowledged) it is lowered with the first window that sounds like speech and
+held, at its sample, when it is plainly speech; then there is time to hear what it is, and the reply goes on from that sample or is cut.
+Where the client owns playback it would stop for good at our first word about it, so that word waits for the evidence, and for no longer
+than `_UNJUDGED` where there is none. Evidence is an `OverlapScore`: the kind it names decides, not the length of the sound.
+"""
+
+from enum import Enum
+from typing import Final
+
+from streaming.events import SAMPLE_RATE, OverlapKind, OverlapScore
+
+__all__ = ["Overlap", "Verdict"]
+
+_MILLISECOND: Final = SAMPLE_RATE // 1_000
+
+_HELD_AFTER: Final = 128 * _MILLISECOND
+"""Speech over ours for which playback is held, where it can be: four windows, so that with the window that is judged and the frame that is
+playing nothing is heard 200 ms after the onset."""
+
+_UNJUDGED: Final = 416 * _MILLISECOND
+"""Speech that nobody has judged by now counts: the evidence is late, and whoever speaks to a deaf agent is not helped by patience. It comes
+after some 340 ms on two cores."""
+
+_SURE: Final = 0.75
+"""Probability of SPEECH from which it counts at once: words that claim the floor, or two words that are no backchannel."""
+
+_ONE_WORD: Final = 600 * _MILLISECOND
+"""A word that is neither a claim nor a backchannel counts once speech has lasted this long; a shorter one alone is somebody thinking aloud,
+or a sneeze."""
+
+_LONG: Final = 1_000 * _MILLISECOND
+"""A backchannel that goes on for this long is none: "yeah, yeah, but ..."."""
+
+_LAST_WORD: Final = 320 * _MILLISECOND
+"""Silence after an overlap in which its evidence may still come: the pass of the recogniser over its end."""
+
+
+_YIELDING: Final = 256 * _MILLISECOND
+"""The same where even a short word counts: the caller goes on where we cut in, or answers our question."""
+
+
+class Verdict(Enum):
+    """What an overlap is, as far as is known."""
+
+    OPEN = "not known yet"
+    SPEECH = "meant for us: the caller takes the floor"
+    NOTHING = "not meant for us: the reply goes on"
+
+
+class Overlap:
+    """One overlap. Tell it what happens, in order, and ask `verdict` after each `Listened` and each score."""
+
+    def __init__(self, onset: int, *, least_ms: int = 0, yields: bool = False) -> None:
+        """`onset` is its first sample. `least_ms` is the least speech that may interrupt. `yields`: even a short word is meant for us."""
+        self.onset = onset
+        self._least = least_ms * _MILLISECOND
+        self._yields = yields
+        self._score: OverlapScore | None = None
+        # Where it paused; None while there is speech.
+        self._stopped: int | None = None
+
+    def scored(self, score: OverlapScore) -> None:
+        """What it is believed to be now. An echo that has ceased to be one is as if it began anew."""
+        if score.kind is OverlapKind.ECHO and score.probability < 0.5:
+            self.onset, self._score = score.at, None
+        else:
+            self._score = score
+
+    def stopped(self, at: int) -> None:
+        """Silence followed its last speech sample, `at`."""
+        self._stopped = at
+
+    def started(self) -> None:
+        """It goes on after a pause."""
+        self._stopped = None
+
+    def holds(self, at: int) -> bool:
+        """Whether playback is better held, with input heard up to `at`: it is speech for all we know."""
+        spoken = self._score is None or self._score.kind is OverlapKind.SPEECH
+        return spoken and at - self.onset >= _HELD_AFTER and self._stopped is None
+
+    @property
+    def lowers(self) -> bool:
+        """Whether playback is better lowered."""
+        return self._score is None or self._score.kind is OverlapKind.SPEECH
+
+    def verdict(self, at: int) -> Verdict:
+        """What it is, with input heard up to `at`."""
+        length = (at if self._stopped is None else self._stopped) - self.onset
+        if length < self._least:
+            return Verdict.OPEN if self._stopped is None else Verdict.NOTHING
+        kind = None if self._score is None else self._score.kind
+        if self._stopped is not None:
+            return self._at_its_end(kind, length, at - self._stopped)
+        match kind:
+            case None:
+                return Verdict.SPEECH if length >= (_YIELDING if self._yields else _UNJUDGED) else Verdict.OPEN
+            case OverlapKind.SPEECH:
+                return Verdict.SPEECH if self._is_sure or self._yields or length >= _ONE_WORD else Verdict.OPEN
+            case OverlapKind.BACKCHANNEL:
+                return Verdict.SPEECH if self._yields or length >= _LONG else Verdict.OPEN
+            case OverlapKind.NOISE | OverlapKind.ECHO | OverlapKind.OTHERS:
+                return Verdict.OPEN
+
+    def _at_its_end(self, kind: OverlapKind | None, length: int, silence: int) -> Verdict:
+        """It has paused, perhaps for good."""
+        match kind:
+            case OverlapKind.SPEECH if self._is_sure or self._yields or length >= _ONE_WORD:
+                return Verdict.SPEECH
+            case OverlapKind.BACKCHANNEL if self._yields:
+                return Verdict.SPEECH
+            case OverlapKind.NOISE | OverlapKind.ECHO | OverlapKind.OTHERS | OverlapKind.BACKCHANNEL:
+                return Verdict.NOTHING
+            case _ if silence < _LAST_WORD:
+                return Verdict.OPEN
+            case None:
+                return Verdict.SPEECH if length >= (_YIELDING if self._yields else _UNJUDGED) else Verdict.NOTHING
+            case OverlapKind.SPEECH:
+                return Verdict.NOTHING
+
+    @property
+    def _is_sure(self) -> bool:
+        return self._score is not None and self._score.probability >= _SURE
