@@ -1,12 +1,13 @@
 """The latency ledger: where the time of each turn went, from the caller's last sample to our first, in stages that add up exactly.
 
-Fed with what passes through a session (audio arriving, facts, orders, sound leaving); it decides nothing. All times are `now`: 1/16000 s.
+Fed with what passes through a session (audio arriving, facts, orders, sound leaving and heard); it decides nothing. All times are `now`:
+1/16000 s. The whole is measured by itself, so that stages which do not add up to it would be seen.
 A stage that did not happen, or happened before the one in front of it (a speculation's text precedes the decision), counts zero.
 """
 
 from bisect import bisect_left
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from streaming.events import (
@@ -18,6 +19,7 @@ from streaming.events import (
     EngineEvent,
     EngineOrder,
     Respond,
+    SpeechStarted,
     SpeechStopped,
     TextDelta,
     TranscriptDone,
@@ -37,21 +39,30 @@ _OPEN_TURNS: Final = 8
 
 @dataclass(frozen=True, slots=True)
 class TurnLedger:
-    """One turn. `stages` are in the order of STAGES, in 1/16000 s; they add up to `total`."""
+    """One turn. `stages` are in the order of STAGES, in 1/16000 s; they add up to `total`, which was measured from the caller's last
+    speech sample received to the reply's first sample sent."""
 
     item_id: str
     response_id: str
     stages: tuple[int, ...]
+    total: int
     # Whether its reply had been prepared before the turn was over.
     speculated: bool = False
-
-    @property
-    def total(self) -> int:
-        """From the caller's last speech sample received to the reply's first sample sent."""
-        return sum(self.stages)
+    # From the reply's first sample sent to its being heard, once it has been; whether the client has said so, or it is an estimate.
+    played: int | None = None
+    reported: bool = False
 
     def to_json(self) -> dict[str, object]:
-        """The extension event `vivavoce.ledger`, in milliseconds."""
+        """The extension event `vivavoce.ledger`, in milliseconds; once the reply has been heard, `vivavoce.ledger.played`."""
+        if self.played is not None:
+            return {
+                "type": "vivavoce.ledger.played",
+                "item_id": self.item_id,
+                "response_id": self.response_id,
+                "played_ms": _ms(self.played),
+                "total_ms": _ms(self.total + self.played),
+                "reported": self.reported,
+            }
         stages = {name: _ms(ticks) for name, ticks in zip(STAGES, self.stages, strict=True)}
         return {
             "type": "vivavoce.ledger",
@@ -100,6 +111,10 @@ class Ledger:
         self._arrivals: deque[tuple[int, int]] = deque(maxlen=_ARRIVALS)
         # The last silence the Ear reported: its last speech sample, and when we were told.
         self._stopped: tuple[int, int] | None = None
+        # Where the client last ended its turn itself.
+        self._asked: int | None = None
+        # Turns answered and not yet heard, with when their first audio left, the oldest first.
+        self._sent: dict[str, tuple[TurnLedger, int]] = {}
         # Turns committed and not yet answered, the oldest first.
         self._turns: dict[str, _Turn] = {}
         self._replies: dict[str, _Reply] = {}
@@ -108,9 +123,15 @@ class Ledger:
         """Input up to position `until` has been received."""
         self._arrivals.append((until, now))
 
+    def commit_asked(self, at: int) -> None:
+        """The client ends the turn at `at` itself: it counts from there, whatever of it was speech."""
+        self._asked = at
+
     def fact(self, event: EngineEvent, now: int) -> None:
         """A fact of the Ear or the engine."""
         match event:
+            case SpeechStarted():
+                self._stopped = None  # the caller goes on: that was no end
             case SpeechStopped(at):
                 self._stopped = (at, now)
             case TranscriptDone(item_id):
@@ -124,8 +145,8 @@ class Ledger:
     def ordered(self, order: EngineOrder, now: int) -> None:
         """An order of the conversation."""
         match order:
-            case CommitTurn(item_id, _, end):
-                self._commit(item_id, end, now)
+            case CommitTurn():
+                self._commit(order, now)
             case Respond(response_id) | Adopt(response_id):
                 waiting = [turn for turn in self._turns.values() if not turn.response_id]
                 if waiting:
@@ -148,15 +169,24 @@ class Ledger:
             stage = 0 if mark is None else max(0, mark - reached)
             stages.append(stage)
             reached += stage
-        return TurnLedger(turn.item_id, response_id, tuple(stages), turn.speculated)
+        ledger = TurnLedger(turn.item_id, response_id, tuple(stages), now - turn.last_sample, turn.speculated)
+        self._sent[response_id] = (ledger, now)
+        while len(self._sent) > _OPEN_TURNS:
+            del self._sent[next(iter(self._sent))]
+        return ledger
 
-    def _commit(self, item_id: str, end: int, now: int) -> None:
-        """Where the Ear saw the turn end, its last speech sample counts; a manual commit counts from its last sample."""
-        last, stopped = end, None
-        if self._stopped is not None and self._stopped[0] <= end:
+    def heard(self, response_id: str, at: int, *, reported: bool) -> TurnLedger | None:
+        """The first sample of a response was heard at `at`, as the client has `reported` or is believed; its turn's ledger with that."""
+        ledger, sent = self._sent.pop(response_id, (None, 0))
+        return None if ledger is None else replace(ledger, played=max(0, at - sent), reported=reported)
+
+    def _commit(self, turn: CommitTurn, now: int) -> None:
+        """Where the Ear has heard the caller stop in it, its last speech sample counts; where the client ended it, its last sample."""
+        last, stopped = turn.end, None
+        if self._stopped is not None and turn.start < self._stopped[0] <= turn.end and turn.end != self._asked:
             last, stopped = self._stopped
-            self._stopped = None
-        self._turns[item_id] = _Turn(item_id, min(self._arrival(last, now), now), stopped, now)
+        self._stopped = None
+        self._turns[turn.item_id] = _Turn(turn.item_id, min(self._arrival(last, now), now), stopped, now)
         while len(self._turns) > _OPEN_TURNS:
             del self._turns[next(iter(self._turns))]
 

@@ -42,7 +42,11 @@ class Metrics:
         )
 
     def turn(self, turn: TurnLedger) -> None:
-        """A turn's first audio has left."""
+        """A turn's first audio has left, or has been heard: of that only what clients report is counted, for an estimate is none."""
+        if turn.played is not None:
+            if turn.reported:
+                self._stage.labels("played").observe(turn.played / SAMPLE_RATE)
+            return
         self._turn.observe(turn.total / SAMPLE_RATE)
         for stage, ticks in zip(STAGES, turn.stages, strict=True):
             self._stage.labels(stage).observe(ticks / SAMPLE_RATE)

@@ -20,7 +20,7 @@ from streaming.audio import encode_alaw, encode_pcm16, encode_ulaw
 from streaming.doors import SynthesisedAudio
 from streaming.events import SAMPLE_RATE
 
-__all__ = ["AudioDelta", "Playout", "PlayoutOverflowError"]
+__all__ = ["AudioDelta", "FirstHeard", "Playout", "PlayoutOverflowError"]
 
 _Pcm = npt.NDArray[np.int16]
 
@@ -63,6 +63,16 @@ class AudioDelta:
     payload: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class FirstHeard:
+    """The first sample of a response was heard at session time `at`: as the client has `reported` (at the latest, for its report was on
+    its way) or our own transport, or as is estimated from what was sent."""
+
+    response_id: str
+    at: int
+    reported: bool
+
+
 @dataclass(slots=True)
 class _Voice:
     """The sound of one response. Positions in samples at its own rate, times in 1/16000 s."""
@@ -74,6 +84,10 @@ class _Voice:
     received: int = 0
     until: int = 0
     sent: int = 0
+    # When its first sample left, when the client will begin to play it, and whether it has been heard.
+    sent_at: int = 0
+    starts_at: int = 0
+    heard: bool = False
     # When the client will have played what has been sent.
     ends_at: int = 0
     # What the client has said, or time has shown, that it played; never goes back.
@@ -113,6 +127,8 @@ class Playout:
         self._closed: deque[str] = deque(maxlen=_TOMBSTONES)
         # When the client will have played everything sent so far.
         self._clock = 0
+        # Replies whose first sample has been heard since `take_heard` was last asked.
+        self._heard: list[FirstHeard] = []
         # Who owns playback.
         self.owner = PlaybackOwner.CLIENT
 
@@ -178,6 +194,8 @@ class Playout:
         if voice is None:
             return
         voice.played = max(voice.played, min(voice.sent, played_ms * voice.format.rate // 1000))
+        if voice.played:
+            self._note_heard(response_id, voice, now - _ticks(voice.played, voice.format.rate), reported=True)
         if voice.playing and voice.ends_at == self._clock:
             voice.ends_at = self._clock = now + _ticks(voice.sent - voice.played, voice.format.rate)
         voice.reported_at = now - _REPORT_EVERY  # tell the conversation at once
@@ -204,7 +222,7 @@ class Playout:
         changed, for a decision that depends on it."""
         reports = []
         for response_id, voice in list(self._voices.items()):
-            self._advance(voice, now)
+            self._advance(response_id, voice, now)
             state = (voice.sent, voice.played)
             due = voice.sent != voice.reported[0] or not voice.playing or now - voice.reported_at >= _REPORT_EVERY
             if state != voice.reported and (due or fresh):
@@ -213,6 +231,11 @@ class Playout:
             if voice.over:
                 self._close(response_id)
         return reports
+
+    def take_heard(self) -> list[FirstHeard]:
+        """What has begun to be heard, once each: after `progress`. Nothing of a response that was cut before."""
+        heard, self._heard = self._heard, []
+        return heard
 
     def deadline(self, *, room: bool = True) -> int | None:
         """When to look again; `room` False says that the transport takes no audio now, and will say when it does."""
@@ -241,20 +264,30 @@ class Playout:
     def _take(self, voice: _Voice, now: int) -> AudioDelta:
         assert voice.part is not None
         rate = voice.format.rate
-        self._advance(voice, now)  # what was sent before a gap has been heard by now
+        self._advance(voice.part.response_id, voice, now)  # what was sent before a gap has been heard by now
         count = min(voice.ready, rate * _CHUNK_MS[self.owner] // 1000)
         pcm = _with_gain(voice, _pop(voice.waiting, count))
         delta = AudioDelta(voice.part, voice.sent, count, _encode(pcm, voice.format))
+        if not voice.sent:
+            voice.sent_at, voice.starts_at = now, max(self._clock, now)
         voice.sent += count
         self._clock = voice.ends_at = max(self._clock, now) + _ticks(count, rate)
         return delta
 
-    def _advance(self, voice: _Voice, now: int) -> None:
+    def _advance(self, response_id: str, voice: _Voice, now: int) -> None:
         """Let time play what has been sent."""
         if self._acked and now < voice.ends_at + _ACK_PATIENCE:
             return
         left = 0 if self._acked else _samples(max(0, voice.ends_at + _LATENCY[self.owner] - now), voice.format.rate)
         voice.played = max(voice.played, voice.sent - left)
+        if voice.played and not self._acked:  # of one that should report and does not, nothing is known
+            exact = self.owner is PlaybackOwner.SERVER
+            self._note_heard(response_id, voice, voice.starts_at + _LATENCY[self.owner], reported=exact)
+
+    def _note_heard(self, response_id: str, voice: _Voice, at: int, *, reported: bool) -> None:
+        if not voice.heard:
+            voice.heard = True
+            self._heard.append(FirstHeard(response_id, max(voice.sent_at, at), reported))
 
     def _cut(self, response_id: str, now: int) -> None:
         """The client drops what it has not played, so what would have come after it comes sooner."""
@@ -263,6 +296,7 @@ class Playout:
             unplayed = min(voice.ends_at - now, _ticks(voice.sent - voice.played, voice.format.rate))
             for other in self._voices.values():
                 if unplayed > 0 and other.ends_at > voice.ends_at:
+                    other.starts_at -= unplayed
                     other.ends_at -= unplayed
             self._clock = max(now, self._clock - max(0, unplayed))
         self._close(response_id)

@@ -30,6 +30,7 @@ _ID: Final = re.compile(r"[a-z]+_[0-9A-Za-z]{21}")
 _MOST_CHARACTERS: Final = 70
 """Of a text: enough to know it again."""
 _MOST_VALUES: Final = 2
+_MILLISECOND: Final = SAMPLE_RATE / 1_000
 
 
 def replay_logs(logs: Sequence[Path], *, show: bool, out: Console, errors: Console) -> int:
@@ -104,15 +105,24 @@ def _lines(line: LogHeader | Replayed | TurnLedger | LogEnd) -> Iterator[Text]:
             began = f"{line.session_id}, recorded {line.began} by vivavoce {line.version} (core {line.core})"
             yield Text(began, "bold")
         case TurnLedger():
-            stages = ", ".join(f"{name} {ticks / 16:.0f}" for name, ticks in zip(STAGES, line.stages, strict=True) if ticks)
-            prepared = ", prepared in a pause" if line.speculated else ""
-            yield Text(f"{'':>13}turn     answered after {line.total / 16:.0f} ms: {stages}{prepared}", "cyan")
+            yield Text(f"{'':>13}turn     {_account(line)}", "cyan")
         case Replayed(_, told, ordered):
             yield Text.assemble((f"{_clock(told.now):>11}  ", "dim"), (f"{_source(told.event):9}", "bold"), _brief(told.event))
             for command in ordered:
                 yield Text.assemble((f"{'':>15}-> {_target(command):8} ", "dim"), _brief(command))
             if line.failed:
                 yield Text(f"{'':>15}-> raised {line.failed}", "red")
+
+
+def _account(turn: TurnLedger) -> str:
+    """Where a turn's time went; and when its answer was heard, which is known later."""
+    if turn.played is not None:
+        how = "as the client reports" if turn.reported else "as is estimated"
+        return f"heard {turn.played / _MILLISECOND:.0f} ms after its first sample left, {how}"
+    parts = zip(STAGES, turn.stages, strict=True)
+    stages = ", ".join(f"{name} {ticks / _MILLISECOND:.0f}" for name, ticks in parts if ticks)
+    prepared = ", prepared in a pause" if turn.speculated else ""
+    return f"answered after {turn.total / _MILLISECOND:.0f} ms: {stages}{prepared}"
 
 
 def _source(event: object) -> str:

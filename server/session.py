@@ -108,6 +108,7 @@ class SessionParts:
     limits: Limits
     # Seconds, monotonic; the only clock.
     clock: Callable[[], float]
+    # A turn's first audio has left; and again when it has been heard.
     on_turn: Callable[[TurnLedger], None]
     # A speculation is over: whether it was adopted, and how many tokens were decoded in vain.
     on_speculation: Callable[[bool, int], None]
@@ -294,6 +295,8 @@ class Session:
             case CommitInput(event_id) | ClearInput(event_id):
                 # The last 5 ms wait in the resampler: they belong to what the client commits.
                 self._ingress.flush(self.now())
+                if isinstance(request, CommitInput):
+                    self._ledger.commit_asked(self._ingress.at)
                 request = type(request)(event_id, self._ingress.at)
             case CreateItem(event_id) if self._is_full():
                 request = RefuseRequest(
@@ -344,6 +347,8 @@ class Session:
         while True:
             self._send_audio(now)
             reports = self._playout.progress(now)
+            for heard in self._playout.take_heard():
+                self._account(self._ledger.heard(heard.response_id, heard.at, reported=heard.reported))
             if not reports:
                 return
             for progress in reports:
@@ -353,12 +358,18 @@ class Session:
         while self._outbox.has_audio_room and (delta := self._playout.next_delta(now)) is not None:
             response_id = delta.part.response_id
             self._outbox.put(self._parts.codec.write_audio(delta.part, delta.payload), audio_of=response_id)
-            if delta.start == 0 and (turn := self._ledger.sent(response_id, now)) is not None:
-                self._parts.on_turn(turn)
-                if self._parts.recorder is not None:
-                    self._parts.recorder.turn(turn)
-                if self._conversation.settings.wants_ledger:
-                    self._outbox.put(self._parts.codec.write_extension(turn.to_json()))
+            if delta.start == 0:
+                self._account(self._ledger.sent(response_id, now))
+
+    def _account(self, turn: TurnLedger | None) -> None:
+        """More is known of where a turn's time went: tell those who want to know."""
+        if turn is None:
+            return
+        self._parts.on_turn(turn)
+        if self._parts.recorder is not None:
+            self._parts.recorder.turn(turn)
+        if self._conversation.settings.wants_ledger:
+            self._outbox.put(self._parts.codec.write_extension(turn.to_json()))
 
     def _do(self, command: Command, now: int) -> None:
         if isinstance(command, EngineOrder):

@@ -1,4 +1,5 @@
-"""What every test may use: real weights, shared recordings, a scaled time limit, the guard against leaks, and the replay of every session.
+"""What every test may use: real weights, shared recordings, a scaled time limit, the guard against leaks; the replay and the audit of
+every session.
 
 Tests that need something a machine may lack carry a marker (`models`, `clients`, `browser`) and are skipped with the reason where it is
 missing. With `VIVAVOCE_REQUIRE_<MARKER>=1` its absence is an error instead: `make test` sets it for the models, `.ci/run` for all.
@@ -22,7 +23,8 @@ from streaming.bundle import Places, default_places, is_present
 from streaming.manifest import load_manifest
 
 if TYPE_CHECKING:
-    from server.session import SessionParts
+    from server.ledger import Ledger, TurnLedger
+    from server.session import Session, SessionParts
     from streaming.load import EngineFiles
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -137,14 +139,19 @@ def no_leaked_tasks(request: pytest.FixtureRequest, no_leaked_threads: None) -> 
 
 @pytest.fixture(scope="session")
 def assert_replays() -> Callable[..., None]:
-    """`assert_replays(log)`: the conversation, told again what the log says, orders the same at every event, and the log is whole.
-    `assert_replays(log, converse)` tells another one (`server.replay.replay`)."""
+    """`assert_replays(log)`: the conversation, told again what the log says, orders the same at every event, and the log is whole. The
+    stages of each turn add up to what was measured, which ends as its first audio was told to have left. `assert_replays(log, converse)`
+    tells another conversation (`server.replay.replay`). Returns the turns."""
 
-    def check(log: Path, *converse: Callable[[str, int], Callable[..., object]]) -> None:
-        from server.replay import Replayed, replay  # most tests have nothing to replay
+    def check(log: Path, *converse: Callable[[str, int], Callable[..., object]]) -> "dict[str, TurnLedger]":
+        from server.ledger import TurnLedger  # most tests have nothing to replay
+        from server.replay import Replayed, replay
 
-        different = [line for line in replay(log, *converse) if isinstance(line, Replayed) and not line.exact]
-        assert different[:1] == []
+        lines = list(replay(log, *converse))
+        assert [line for line in lines if isinstance(line, Replayed) and not line.exact][:1] == []
+        turns = {line.response_id: line for line in lines if isinstance(line, TurnLedger)}
+        assert [turn for turn in turns.values() if sum(turn.stages) != turn.total or min(turn.stages) < 0] == []
+        return turns
 
     return check
 
@@ -166,27 +173,77 @@ def assert_told_replays(assert_replays: Callable[..., None], tmp_path_factory: p
     return check
 
 
+class Audit:
+    """Stands before a session's ledger and takes the whole of each turn by itself, from all that has arrived and was said."""
+
+    def __init__(self, ledger: "Ledger") -> None:
+        self._ledger = ledger
+        self._arrived: list[tuple[int, int]] = []
+        # Positions in the caller's audio, in the order they were told: where speech stopped, where it was committed, ...
+        self._marks: list[tuple[str, int]] = []
+        # By item, where its caller's last sample lies, and when it was committed.
+        self._last: dict[str, tuple[int, int]] = {}
+        self.wholes: list[tuple[TurnLedger, int]] = []
+
+    def arrived(self, until: int, now: int) -> None:
+        self._arrived.append((until, now))
+        self._ledger.arrived(until, now)
+
+    def commit_asked(self, at: int) -> None:
+        self._marks.append(("asked", at))
+        self._ledger.commit_asked(at)
+
+    def fact(self, event: object, now: int) -> None:
+        if (name := type(event).__name__) in ("SpeechStarted", "SpeechStopped"):
+            self._marks.append((name.removeprefix("Speech").lower(), event.at))
+        self._ledger.fact(event, now)
+
+    def ordered(self, order: object, now: int) -> None:
+        if type(order).__name__ == "CommitTurn":
+            paused = [at for name, at in self._marks[-1:] if name == "stopped" and order.start < at <= order.end]
+            self._last[order.item_id] = (paused[0] if paused else order.end, now)
+            self._marks.append(("committed", order.end))
+        self._ledger.ordered(order, now)
+
+    def sent(self, response_id: str, now: int) -> "TurnLedger | None":
+        turn = self._ledger.sent(response_id, now)
+        if turn is not None:
+            last, committed = self._last[turn.item_id]
+            # A test may have the Ear tell of samples that it never sent.
+            arrival = next((when for until, when in self._arrived if until >= last), committed if not self._arrived else None)
+            assert arrival is not None, "a sample was committed that never arrived"
+            self.wholes.append((turn, now - arrival))
+        return turn
+
+    def heard(self, response_id: str, at: int, *, reported: bool) -> "TurnLedger | None":
+        return self._ledger.heard(response_id, at, reported=reported)
+
+
 @pytest.fixture(autouse=True)
-def every_session_replays(
-    assert_replays: Callable[..., None], tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+def every_session_is_audited(
+    assert_replays: "Callable[..., dict[str, TurnLedger]]", tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[None]:
-    """Records every session of this process, whoever begins it, and replays it when the test is over."""
+    """Records every session of this process, whoever begins it, and replays it when the test is over; the ledger of each of its turns adds
+    up to a whole that was taken beside it."""
     module = sys.modules.get("server.session")  # who has not imported it has no session, and need not pay for the import
     if module is None:
         yield
         return
-    begun: list[tuple[Path, Callable[[str, int], Callable[..., object]]]] = []
+    begun: list[tuple[Path, Callable[[str, int], Callable[..., object]], Audit]] = []
     begin = module.Session.__init__
 
-    def begin_recorded(session: object, parts: "SessionParts") -> None:
+    def begin_audited(session: "Session", parts: "SessionParts") -> None:
         if parts.recorder is None:
             folder = tmp_path_factory.mktemp("session")
             parts = replace(parts, recorder=module.Recorder(folder, parts.session_id, parts.seed))
-        kind = type(parts.conversation)
-        begun.append((parts.recorder._path, lambda session_id, seed: kind(session_id, seed).handle))
         begin(session, parts)
+        session._ledger = audit = Audit(session._ledger)
+        kind = type(parts.conversation)
+        begun.append((parts.recorder._path, lambda session_id, seed: kind(session_id, seed).handle, audit))
 
-    monkeypatch.setattr(module.Session, "__init__", begin_recorded)
+    monkeypatch.setattr(module.Session, "__init__", begin_audited)
     yield
-    for log, converse in begun:
-        assert_replays(log, converse)
+    for log, converse, audit in begun:
+        recorded = assert_replays(log, converse)
+        assert list(recorded) == [turn.response_id for turn, _ in audit.wholes]
+        assert [sum(turn.stages) for turn, _ in audit.wholes] == [whole for _, whole in audit.wholes]

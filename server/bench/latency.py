@@ -20,12 +20,12 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from server.bench.picture import draw_stages
 from server.bench.recordings import server_at, short_name
 from server.bench.results import write_results
 from server.caller import Turn, call
 from server.caller_audio import Recording
 from server.caller_wire import CallError, JsonObject
+from server.picture import draw_stages
 
 __all__ = ["SETTINGS", "Answer", "Setting", "bench_latency", "report", "write_answers"]
 

@@ -24,12 +24,12 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from server.bench.picture import draw_load
 from server.bench.recordings import server_at, short_name
 from server.bench.results import write_results
 from server.caller import Caller, call
 from server.caller_audio import Recording
 from server.caller_wire import CallError
+from server.picture import draw_load
 
 __all__ = ["Asked", "Level", "bench_load", "report", "write_levels"]
 

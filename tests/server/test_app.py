@@ -42,7 +42,9 @@ async def test_metrics_are_for_this_machine_and_holders_of_a_key(start, dial) ->
 
 def test_turns_become_histograms() -> None:
     metrics = Metrics()
-    metrics.turn(TurnLedger("i", "r", (1_600,) * len(STAGES)))
+    metrics.turn(TurnLedger("i", "r", (1_600,) * len(STAGES), 1_600 * len(STAGES)))
+    metrics.turn(TurnLedger("i", "r", (1_600,) * len(STAGES), 1_600 * len(STAGES), played=960, reported=True))
+    metrics.turn(TurnLedger("i", "r", (1_600,) * len(STAGES), 1_600 * len(STAGES), played=960))
     metrics.speculation(True, 0)
     metrics.speculation(False, 7)
     text = metrics.text().decode()
@@ -50,6 +52,7 @@ def test_turns_become_histograms() -> None:
     assert 'vivavoce_speculations_total{outcome="dropped"} 1.0' in text
     assert "vivavoce_speculation_wasted_tokens_total 7.0" in text
     assert "vivavoce_turn_seconds_sum 0.7" in text
+    assert 'vivavoce_turn_stage_seconds_sum{stage="played"} 0.06\n' in text
     assert all(f'vivavoce_turn_stage_seconds_sum{{stage="{stage}"}} 0.1' in text for stage in STAGES)
 
 

@@ -1,5 +1,8 @@
 """The latency ledger: stages that add up to the whole, whatever happened and in whatever order."""
 
+from dataclasses import replace
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -11,6 +14,7 @@ from streaming.events import (
     Drop,
     Respond,
     RespondOptions,
+    SpeechStarted,
     SpeechStopped,
     TextDelta,
     TranscriptDone,
@@ -36,8 +40,7 @@ def a_turn(ledger: Ledger) -> TurnLedger | None:
 
 def test_every_stage_is_measured() -> None:
     turn = a_turn(Ledger())
-    assert turn == TurnLedger("item_1", "resp_1", (1_800, 2_100, 1_000, 1_000, 500, 1_500, 50))
-    assert turn.total == 24_050 - 16_100
+    assert turn == TurnLedger("item_1", "resp_1", (1_800, 2_100, 1_000, 1_000, 500, 1_500, 50), total=24_050 - 16_100)
 
 
 def test_the_event_adds_up_in_milliseconds() -> None:
@@ -99,6 +102,68 @@ def test_a_manual_commit_counts_from_its_last_sample() -> None:
     assert turn.total == 2_500
 
 
+def test_a_manual_commit_counts_from_its_last_sample_whatever_the_ear_heard_before() -> None:
+    ledger = Ledger()
+    ledger.arrived(8_000, 8_000)
+    ledger.arrived(16_000, 16_500)
+    ledger.fact(SpeechStopped(8_000, 0.1), 9_600)
+    ledger.commit_asked(16_000)
+    ledger.ordered(CommitTurn("item_1", 0, 16_000), 17_000)
+    ledger.ordered(Respond("resp_1", OPTIONS), 18_000)
+    turn = ledger.sent("resp_1", 19_000)
+    assert turn is not None
+    assert (turn.total, turn.stages[0]) == (2_500, 0)
+
+
+@pytest.mark.parametrize("start", [8_000, 12_000])
+def test_a_pause_of_an_earlier_turn_is_not_this_ones_end(start: int) -> None:
+    """That turn was discarded, or cleared by the client."""
+    ledger = Ledger()
+    ledger.arrived(8_000, 8_000)
+    ledger.arrived(32_000, 32_000)
+    ledger.fact(SpeechStopped(8_000, 0.1), 9_600)
+    ledger.ordered(CommitTurn("item_1", start, 32_000), 33_000)
+    ledger.ordered(Respond("resp_1", OPTIONS), 33_000)
+    turn = ledger.sent("resp_1", 34_000)
+    assert turn is not None
+    assert turn.total == 2_000
+
+
+def test_a_pause_after_which_the_caller_went_on_is_no_end() -> None:
+    ledger = Ledger()
+    ledger.arrived(8_000, 8_000)
+    ledger.arrived(32_000, 32_000)
+    ledger.fact(SpeechStopped(8_000, 0.1), 9_600)
+    ledger.fact(SpeechStarted(12_000, 0.9), 13_000)
+    ledger.ordered(CommitTurn("item_1", 0, 32_000), 33_000)
+    ledger.ordered(Respond("resp_1", OPTIONS), 33_000)
+    turn = ledger.sent("resp_1", 34_000)
+    assert turn is not None
+    assert turn.total == 2_000
+
+
+def test_what_was_heard_is_told_once_and_only_of_what_was_sent() -> None:
+    ledger = Ledger()
+    turn = a_turn(ledger)
+    assert turn is not None
+    assert ledger.heard("resp_2", 25_000, reported=True) is None
+    assert ledger.heard("resp_1", 25_010, reported=True) == replace(turn, played=960, reported=True)
+    assert ledger.heard("resp_1", 26_000, reported=True) is None
+
+
+def test_the_event_of_what_was_heard() -> None:
+    turn = a_turn(Ledger())
+    assert turn is not None
+    assert replace(turn, played=960, reported=True).to_json() == {
+        "type": "vivavoce.ledger.played",
+        "item_id": "item_1",
+        "response_id": "resp_1",
+        "played_ms": 60.0,
+        "total_ms": 556.875,
+        "reported": True,
+    }
+
+
 def test_a_reply_that_no_turn_asked_for_has_no_ledger() -> None:
     ledger = Ledger()
     ledger.ordered(Respond("resp_1", OPTIONS), 0)
@@ -116,8 +181,11 @@ def test_what_never_ends_is_forgotten() -> None:
     for n in range(10_000):
         ledger.arrived(n, n)
         ledger.ordered(CommitTurn(f"item_{n}", 0, n), n)
+        ledger.ordered(Respond(f"resp_{n}", OPTIONS), n)
         ledger.fact(TextDelta(f"resp_{n}", "x"), n)
-    assert (len(ledger._arrivals), len(ledger._turns), len(ledger._replies)) == (4_000, 8, 16)
+        if n < 100:
+            assert ledger.sent(f"resp_{n}", n) is not None
+    assert (len(ledger._arrivals), len(ledger._turns), len(ledger._replies), len(ledger._sent)) == (4_000, 8, 16, 8)
 
 
 EVENTS = st.sampled_from(["stopped", "transcript", "text", "audio", "commit", "respond", "adopt", "drop"])
@@ -151,5 +219,5 @@ def test_stages_add_up_in_any_order(steps: list[tuple[str, int]]) -> None:
     ledger.ordered(Respond("r", OPTIONS), now)
     turn = ledger.sent("r", now + 7)
     assert turn is not None
-    assert turn.total == now + 7 - 1_000
+    assert sum(turn.stages) == turn.total == now + 7 - 1_000
     assert min(turn.stages) >= 0

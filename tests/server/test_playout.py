@@ -6,7 +6,7 @@ import pytest
 from agent.commands import Cut, Duck, Hold, OpenPlayout, PartRef, Release, Resume
 from agent.events import PlaybackProgress
 from agent.settings import AudioEncoding, AudioFormat, PlaybackOwner
-from server.playout import AudioDelta, Playout, PlayoutOverflowError
+from server.playout import AudioDelta, FirstHeard, Playout, PlayoutOverflowError
 from streaming.audio import decode_pcm16, decode_ulaw
 from streaming.doors import SynthesisedAudio
 
@@ -209,6 +209,74 @@ def test_acknowledged_playback_is_as_reported() -> None:
     playout.acknowledge("r1", 99_999, 2 * SECOND)
     assert playout.progress(2 * SECOND) == [PlaybackProgress("r1", 9600, 9600)]
     playout.acknowledge("unknown", 5, 0)
+
+
+def test_that_a_response_is_heard_is_told_once_by_what_the_client_reports() -> None:
+    playout = playing()
+    playout.owner = PlaybackOwner.ACKED
+    drain(playout, SECOND)
+    playout.progress(SECOND)
+    playout.acknowledge("r1", 0, SECOND + 500)
+    assert playout.take_heard() == []
+    playout.acknowledge("r1", 100, SECOND + 2_000)
+    playout.acknowledge("r1", 200, SECOND + 3_600)
+    assert playout.take_heard() == [FirstHeard("r1", SECOND + 400, reported=True)]
+    assert playout.take_heard() == []
+
+
+def test_a_response_is_not_heard_before_it_was_sent() -> None:
+    playout = playing()
+    playout.owner = PlaybackOwner.ACKED
+    drain(playout, SECOND)
+    playout.acknowledge("r1", 400, SECOND + 100)
+    assert playout.take_heard() == [FirstHeard("r1", SECOND, reported=True)]
+
+
+def test_when_a_response_is_heard_is_estimated_from_what_plays_before_it() -> None:
+    playout = playing(1.0)
+    open_voice(playout, "r2")
+    push(playout, "r2", 0, 4_800)
+    playout.order(Release("r2", 4_800), 0)
+    drain(playout, 0)
+    playout.progress(SECOND // 2)
+    assert playout.take_heard() == [FirstHeard("r1", 960, reported=False)]
+    playout.progress(SECOND + 960)
+    assert playout.take_heard() == []
+    playout.progress(2 * SECOND)
+    assert playout.take_heard() == [FirstHeard("r2", SECOND + 960, reported=False)]
+
+
+def test_after_a_cut_the_next_response_is_heard_sooner() -> None:
+    playout = playing(1.0)
+    open_voice(playout, "r2")
+    push(playout, "r2", 0, 4_800)
+    playout.order(Release("r2", 4_800), 0)
+    drain(playout, 0)
+    playout.progress(SECOND // 2)
+    playout.order(Cut("r1"), SECOND // 2)
+    playout.progress(2 * SECOND)
+    assert playout.take_heard() == [FirstHeard("r1", 960, reported=False), FirstHeard("r2", SECOND // 2 + 960, reported=False)]
+
+
+def test_where_we_own_playback_what_is_heard_is_known() -> None:
+    playout = playing()
+    playout.owner = PlaybackOwner.SERVER
+    drain(playout, SECOND)
+    playout.progress(SECOND + 160)
+    assert playout.take_heard() == [FirstHeard("r1", SECOND, reported=True)]
+
+
+def test_of_what_is_cut_before_it_is_heard_and_of_a_client_that_does_not_report_nothing_is_told() -> None:
+    playout = playing()
+    drain(playout, 0)
+    playout.order(Cut("r1"), 100)
+    playout.progress(SECOND)
+    assert playout.take_heard() == []
+    playout = playing()
+    playout.owner = PlaybackOwner.ACKED
+    drain(playout, 0)
+    playout.progress(10 * SECOND)
+    assert playout.take_heard() == []
 
 
 def test_a_client_behind_its_acknowledgements_gets_no_more_ahead() -> None:

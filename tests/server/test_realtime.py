@@ -293,3 +293,23 @@ async def test_the_ledger_of_a_spoken_turn(connect, speech) -> None:
     ledger = await client.until("vivavoce.ledger")
     assert sum(ledger["stages_ms"].values()) == ledger["total_ms"]
     assert ledger["total_ms"] > 0
+
+
+async def test_when_the_answer_is_heard_is_told_as_the_client_reports_it(connect, speech) -> None:
+    client = await connect()
+    await client.send(type="session.update", session={"vivavoce": {"ledger": True, "playback": True}})
+    await speak(client, speech)
+    ledger = await client.until("vivavoce.ledger")
+    await client.send(type="vivavoce.playback", response_id=ledger["response_id"], played_ms=0)
+    await client.send(type="vivavoce.playback", response_id=ledger["response_id"], played_ms=1)
+    heard = await client.until("vivavoce.ledger.played")
+    assert [heard[name] for name in ("item_id", "response_id", "reported")] == [ledger["item_id"], ledger["response_id"], True]
+    assert heard["total_ms"] == ledger["total_ms"] + heard["played_ms"] > ledger["total_ms"]
+
+
+async def test_when_the_answer_is_heard_is_estimated_of_a_client_that_does_not_report(connect, speech) -> None:
+    client = await connect()
+    await client.send(type="session.update", session={"vivavoce": {"ledger": True}})
+    await speak(client, speech)
+    heard = await client.until("vivavoce.ledger.played")
+    assert (heard["played_ms"], heard["reported"]) == (60.0, False)

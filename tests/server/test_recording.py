@@ -14,7 +14,7 @@ from server.ledger import STAGES, TurnLedger
 from server.recording import LogEnd, LogError, LogHeader, Recorder, Told, UnknownCommand, core_fingerprint, read_log
 from streaming.events import ContextMessage, Listened, Respond, RespondOptions, SetHistory, SpeechStarted
 
-TURN = TurnLedger("item_1", "resp_1", (1,) * len(STAGES))
+TURN = TurnLedger("item_1", "resp_1", (1,) * len(STAGES), len(STAGES), played=960, reported=True)
 
 
 @pytest.fixture

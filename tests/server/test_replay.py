@@ -45,7 +45,8 @@ def record(tmp_path: Path) -> Callable[..., Path]:
         if commit is not None and respond is None and answer is not None:
             more = TranscriptDone(commit.item_id, "What is a tortoise?", 0.9, "en")
             recorder.record(40_000, more, conversation.handle(more, 40_000))
-        recorder.turn(TurnLedger("item_1", "resp_1", tuple(range(0, 16 * len(STAGES), 16))))
+        recorder.turn(TurnLedger("item_1", "resp_1", tuple(range(0, 16 * len(STAGES), 16)), 336))
+        recorder.turn(TurnLedger("item_1", "resp_1", tuple(range(0, 16 * len(STAGES), 16)), 336, played=960, reported=True))
         recorder.close()
         return path
 
@@ -128,6 +129,7 @@ def test_the_dialogue_is_shown_to_be_read(record) -> None:
     assert "-> engine   CommitTurn item_id=item_" in out
     assert "engine   TranscriptDone item_id=item_" in out
     assert "turn     answered after 21 ms: decision 1, transcript 2" in out
+    assert "turn     heard 60 ms after its first sample left, as the client reports" in out
     assert "events that ordered nothing are not shown)" in out
     shown = sum(step.ordered != () for step in replay(record()) if isinstance(step, Replayed) and isinstance(step.told.event, Listened))
     assert out.count("Listened") == shown > 0
