@@ -169,6 +169,9 @@ def talk(
 def replay(
     logs: Annotated[list[Path], typer.Argument(metavar="LOG.jsonl...", help="Logs that `vivavoce serve --record FOLDER` has kept.")],
     show: Annotated[bool, typer.Option("--show", help="Print the dialogue: when, what happened, what was ordered.")] = False,
+    waterfall: Annotated[
+        Path | None, typer.Option(metavar="FILE.svg", help="Draw where each turn's time went; of one log.", dir_okay=False)
+    ] = None,
 ) -> None:
     """Tell this version's conversation what a recorded one was told, and say whether it orders the same, bit for bit.
 
@@ -179,13 +182,16 @@ def replay(
 
         vivavoce replay logs/sess_1.jsonl
         vivavoce replay logs/sess_1.jsonl --show | less
+        vivavoce replay logs/sess_1.jsonl --waterfall turns.svg
         vivavoce replay logs/*.jsonl
     """
     from rich.console import Console
 
     from server.replay_view import replay_logs
 
-    raise typer.Exit(replay_logs(logs, show=show, out=Console(highlight=False), errors=Console(highlight=False, stderr=True)))
+    if waterfall is not None and len(logs) > 1:
+        _fail("a waterfall is drawn of one log: name only that", 2)
+    raise typer.Exit(replay_logs(logs, waterfall, show=show, out=Console(highlight=False), errors=Console(highlight=False, stderr=True)))
 
 
 @keys.command("new")

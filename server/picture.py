@@ -1,16 +1,34 @@
-"""The benches' pictures, as SVG: stages of an answer as stacked bars, and latency against the number of calls."""
+"""Pictures, as SVG: stages of an answer as stacked bars, on average and turn by turn, and latency against the number of calls."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 from typing import Final
 
-__all__ = ["draw_load", "draw_stages"]
+__all__ = ["WaterfallTurn", "draw_load", "draw_stages", "draw_waterfall"]
 
 _COLOURS: Final = ("#9ecae1", "#4292c6", "#08519c", "#fdae6b", "#f16913", "#a63603", "#74c476", "#969696")
 _WIDTH: Final = 860
 _LEFT: Final = 190
 _ROW: Final = 56
+_STEPS: Final = (50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000, 50_000)
+"""Round distances of an axis's ticks, in ms."""
+_DARK: Final = ("#08519c", "#a63603")
+"""Colours on which words are white."""
+
+
+@dataclass(frozen=True, slots=True)
+class WaterfallTurn:
+    """One turn of `draw_waterfall`: when it was answered (`at`, as text), what was said and answered, its stages in order, and when it was
+    heard after the caller's last word, both in ms: None if that is not known. `remark` stands beside the whole."""
+
+    at: str
+    words: str
+    answer: str
+    stages: Mapping[str, float]
+    heard: float | None = None
+    remark: str = ""
 
 
 def draw_stages(path: Path, title: str, rows: Mapping[str, Mapping[str, float]], ends: Mapping[str, tuple[float, float]]) -> None:
@@ -38,6 +56,63 @@ def draw_stages(path: Path, title: str, rows: Mapping[str, Mapping[str, float]],
     _write(path, bottom + 20 * (1 + len(names) // 4), parts)
 
 
+def draw_waterfall(path: Path, title: str, subtitle: str, turns: Sequence[WaterfallTurn]) -> None:
+    """A row for each turn, all on one scale: what was said, and below it where the time went between the last word and the first sound."""
+    left, right, top, row = 24, _WIDTH - 190, 96, 62
+    names = list(dict.fromkeys(name for turn in turns for name in turn.stages))
+    most = 1.02 * max(1.0, *(turn.heard or sum(turn.stages.values()) for turn in turns))
+    scale = (right - left) / most
+    bottom = top + len(turns) * row
+    parts = [_text(left, 30, title, size=17), _text(left, 49, subtitle, size=11, fill="#777")]
+    parts += _legend(left, 72, names)
+    step = next(step for step in _STEPS if most < 10 * step or step == _STEPS[-1])
+    for value in range(0, int(most) + 1, step):
+        x = left + value * scale
+        parts.append(f'<path d="M{x:.1f} {top}V{bottom}" stroke="#e4e4e4"/>' + _text(x, bottom + 16, str(value), anchor="middle", size=11))
+    parts.append(_text(left, bottom + 34, "ms from the caller's last speech sample received", size=11, fill="#777"))
+    for number, turn in enumerate(turns):
+        parts += _waterfall_row(turn, names, left, top + number * row, scale)
+    _write(path, bottom + 48, parts)
+
+
+def _waterfall_row(turn: WaterfallTurn, names: Sequence[str], left: int, top: int, scale: float) -> list[str]:
+    said = f'<tspan fill="#777">{escape(turn.at)}</tspan>  {escape(_short(turn.words, 62))}'
+    if turn.answer:
+        said += f'<tspan fill="#777">  \u2192  {escape(_short(turn.answer, 112 - min(62, len(turn.words))))}</tspan>'
+    parts = [f'<text x="{left}" y="{top + 20}" font-size="12.5" fill="#222" xml:space="preserve">{said}</text>']
+    x = float(left)
+    for name, length in turn.stages.items():
+        width, colour = length * scale, _COLOURS[names.index(name) % len(_COLOURS)]
+        parts.append(f'<rect x="{x:.1f}" y="{top + 28}" width="{width:.1f}" height="22" fill="{colour}"/>')
+        if width >= 26:
+            fill = "#fff" if colour in _DARK else "#222"
+            parts.append(_text(x + width / 2, top + 43, f"{length:.0f}", anchor="middle", size=11, fill=fill))
+        x += width
+    end = f"{sum(turn.stages.values()):.0f} ms" + (f", {turn.remark}" if turn.remark else "")
+    if turn.heard is not None:
+        until = left + turn.heard * scale
+        parts.append(f'<path d="M{x:.1f} {top + 39}H{until:.1f}M{until:.1f} {top + 32}v14" stroke="#777" stroke-width="1.5" fill="none"/>')
+        end += f", heard {turn.heard:.0f}"
+        x = until
+    return [*parts, _text(x + 7, top + 43, end, size=12)]
+
+
+def _short(words: str, most: int) -> str:
+    """What a picture can show of them: no control characters, and no half of a surrogate pair."""
+    words = "".join(letter for letter in " ".join(words.split()) if letter.isprintable())
+    return words if len(words) <= most else words[: most - 1].rstrip() + "\u2026"
+
+
+def _legend(left: int, y: int, names: Sequence[str]) -> list[str]:
+    """A square and a name for each stage, in one line."""
+    parts, x = [], float(left)
+    for index, name in enumerate(names):
+        parts.append(f'<rect x="{x:.0f}" y="{y - 10}" width="11" height="11" fill="{_COLOURS[index % len(_COLOURS)]}"/>')
+        parts.append(_text(x + 16, y, name.replace("_", " "), size=12))
+        x += 30 + 7.2 * len(name)
+    return parts
+
+
 def draw_load(path: Path, title: str, levels: Sequence[tuple[int, float, float]], limit: float) -> None:
     """Latency in ms against calls at once: (calls, median, 95th percentile) of each level, and the `limit` a call may have."""
     height, left, right, bottom = 380, 70, _WIDTH - 40, 330
@@ -52,7 +127,7 @@ def draw_load(path: Path, title: str, levels: Sequence[tuple[int, float, float]]
         x = float(place(calls, 0).split(",")[0])
         parts.append(_text(x, bottom + 18, str(calls), anchor="middle", size=12))
     parts.append(_text((left + right) / 2, bottom + 38, "calls at once", anchor="middle", size=12))
-    step = next(step for step in (50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000, 50_000) if most < 8 * step or step == 50_000)
+    step = next(step for step in _STEPS if most < 8 * step or step == _STEPS[-1])
     for value in range(0, int(most) + 1, step):
         y = float(place(1, value).split(",")[1])
         parts.append(_text(left - 8, y + 4, str(value), anchor="end", size=11))

@@ -18,6 +18,7 @@ from agent.items import Message
 from server.ledger import STAGES, TurnLedger
 from server.recording import LogEnd, LogError, LogHeader, core_fingerprint
 from server.replay import Replayed, replay
+from server.waterfall import Waterfall
 from streaming.events import SAMPLE_RATE, ContextMessage, EarEvent, EngineOrder, Listened, SetHistory
 
 __all__ = ["replay_logs"]
@@ -33,38 +34,81 @@ _MOST_VALUES: Final = 2
 _MILLISECOND: Final = SAMPLE_RATE / 1_000
 
 
-def replay_logs(logs: Sequence[Path], *, show: bool, out: Console, errors: Console) -> int:
-    """Replays each log and says how it went. Returns the exit code: 0 if every log is whole and exact, else 1."""
-    return max([_replay_one(path, show=show, out=out, errors=errors) for path in logs], default=0)
+def replay_logs(logs: Sequence[Path], picture: Path | None = None, *, show: bool, out: Console, errors: Console) -> int:
+    """Replays each log and says how it went; draws the waterfall of the last one in `picture`. Returns the exit code: 0 if every log is
+    whole and exact, else 1."""
+    waterfall = Waterfall()
+    code = max([_replay_one(path, waterfall, show=show, out=out, errors=errors) for path in logs], default=0)
+    return max(code, _draw(waterfall, picture, out, errors)) if picture is not None else code
 
 
-def _replay_one(path: Path, *, show: bool, out: Console, errors: Console) -> int:
-    header: LogHeader | None = None
-    count, commands, quiet = 0, 0, 0
+def _draw(waterfall: Waterfall, picture: Path, out: Console, errors: Console) -> int:
+    try:
+        turns = waterfall.draw(picture)
+    except OSError as error:
+        errors.print(f"vivavoce: cannot write {picture}: {error.strerror}", soft_wrap=True)
+        return 1
+    if not turns:
+        errors.print("vivavoce: nothing to draw: no turn in this log was answered with sound", soft_wrap=True)
+        return 1
+    out.print(f"{picture}: {turns} turn{'s' if turns > 1 else ''}", soft_wrap=True)
+    return 0
+
+
+def _replay_one(path: Path, waterfall: Waterfall, *, show: bool, out: Console, errors: Console) -> int:
+    view = _View(show, out)
     try:
         for line in replay(path):
-            if isinstance(line, LogHeader):
-                header = line
-            if show and not (silent := _is_silent(line)):
-                for text in _lines(line):
-                    out.print(text, soft_wrap=True)
-            elif show:
-                quiet += silent
-            if isinstance(line, Replayed):
-                count, commands = line.number, commands + len(line.ordered)
-                if not line.exact:
-                    assert header is not None, "the header comes first"
-                    _show_difference(header, line, out)
-                    return 1
+            waterfall.see(line)
+            view.see(line)
     except LogError as error:
-        if count:
-            out.print(f"{count} events, {commands} commands, exact up to where the log ends", soft_wrap=True)
+        view.conclude(" up to where the log ends")
         errors.print(f"vivavoce: {error}", soft_wrap=True)
         return 1
-    assert header is not None, "the header comes first"
-    left_out = f" ({quiet} events that ordered nothing are not shown)" if quiet else ""
-    out.print(f"{header.session_id}: {count} events, {commands} commands, exact{left_out}", soft_wrap=True)
-    return 0
+    view.conclude("")
+    return 0 if view.exact else 1
+
+
+class _View:
+    """Says how the replay of one log goes: with `show` line by line, and in the end whether it was exact."""
+
+    def __init__(self, show: bool, out: Console) -> None:
+        self._show = show
+        self._out = out
+        self._header: LogHeader | None = None
+        self._events = 0
+        self._commands = 0
+        # Events that ordered nothing and were not shown.
+        self._silent = 0
+        # Whether every event so far was; what comes after one that was not says nothing.
+        self.exact = True
+
+    def see(self, line: LogHeader | Replayed | TurnLedger | LogEnd) -> None:
+        if not self.exact:
+            return
+        if isinstance(line, LogHeader):
+            self._header = line
+        if self._show:
+            self._print(line)
+        if isinstance(line, Replayed):
+            self._events, self._commands, self.exact = line.number, self._commands + len(line.ordered), line.exact
+            if not line.exact:
+                assert self._header is not None, "the header comes first"
+                _show_difference(self._header, line, self._out)
+
+    def conclude(self, how_far: str) -> None:
+        """The last line, where all of it was exact."""
+        if self._header is not None and self.exact:
+            left_out = f" ({self._silent} events that ordered nothing are not shown)" if self._silent else ""
+            counts = f"{self._events} events, {self._commands} commands"
+            self._out.print(f"{self._header.session_id}: {counts}, exact{how_far}{left_out}", soft_wrap=True)
+
+    def _print(self, line: LogHeader | Replayed | TurnLedger | LogEnd) -> None:
+        if _is_silent(line):
+            self._silent += 1
+            return
+        for text in _lines(line):
+            self._out.print(text, soft_wrap=True)
 
 
 def _show_difference(header: LogHeader, step: Replayed, out: Console) -> None:
@@ -176,7 +220,7 @@ def _value(value: object) -> str:
                 return value[: value.index("_") + 5]
             return f'"{value[:_MOST_CHARACTERS]}..."' if len(value) > _MOST_CHARACTERS else f'"{value}"'
         case Enum():
-            return str(value.value)
+            return value.name.lower()
         case float():
             return f"{value:.3g}"
         case ResponseSnapshot():

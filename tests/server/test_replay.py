@@ -3,12 +3,14 @@
 import io
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from xml.etree import ElementTree as ET
 
 import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
 import server.replay_view
+from agent.commands import Cut
 from agent.conversation import Conversation
 from agent.events import CommitInput, Event, SessionOpened, Tick
 from agent.settings import ServerVad, SessionSettings
@@ -17,7 +19,7 @@ from server.ledger import STAGES, TurnLedger
 from server.recording import Recorder
 from server.replay import Replayed, replay
 from server.replay_view import replay_logs
-from streaming.events import FinishReason, Listened, ResponseFinished, SpeechStarted, SpeechStopped, TextDelta, TranscriptDone
+from streaming.events import CommitTurn, FinishReason, Listened, ResponseFinished, SpeechStarted, SpeechStopped, TextDelta, TranscriptDone
 
 SCRIPT: list[tuple[int, Event]] = [
     (0, SessionOpened(SessionSettings(turn_detection=ServerVad()))),
@@ -140,7 +142,7 @@ def test_a_log_that_breaks_off_is_replayed_up_to_there(record) -> None:
     lines = path.read_text().splitlines(keepends=True)
     path.write_text("".join(lines[:10]) + lines[10][:20])
     code, out, errors = printed(path)
-    assert (code, out) == (1, "9 events, 5 commands, exact up to where the log ends\n")
+    assert (code, out) == (1, "sess_1: 9 events, 5 commands, exact up to where the log ends\n")
     assert errors == f"vivavoce: {path} breaks off in line 11: the server was killed or its disk was full\n"
 
 
@@ -169,3 +171,65 @@ def test_long_values_are_cut(tmp_path: Path) -> None:
     assert max(len(line) for line in out.splitlines()) < 260
     assert "reason=stop" in out
     assert '-> client   ErrorRaised code="input_audio_buffer_commit_empty"' in out
+
+
+# ---------------------------------------------------------------------------------------------------- the waterfall
+
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+@pytest.fixture
+def answered(tmp_path: Path) -> Path:
+    """A log of two answered turns: 100 ms in seven stages, interrupted, and 20 ms prepared in a pause, heard after 30."""
+    recorder = Recorder(tmp_path, "sess_1", 7)
+    said = [
+        (TranscriptDone("item_1", "Tea & <b>two</b>\x00 sugars?", 0.9, "en"), ()),
+        (TextDelta("resp_1", "Of "), ()),
+        (TextDelta("resp_1", "course. " * 30), (Cut("resp_1"), CommitTurn("item_2", 0, 100, "And milk?"))),
+    ]
+    for event, commands in said:
+        recorder.record(16_000 * 61, event, commands)
+    recorder.turn(TurnLedger("item_1", "resp_1", (640, 320, 160, 160, 160, 80, 80), 1_600))
+    recorder.turn(TurnLedger("item_1", "resp_1", (640, 320, 160, 160, 160, 80, 80), 1_600, played=960))
+    recorder.turn(TurnLedger("item_2", "resp_2", (320, 0, 0, 0, 0, 0, 0), 320, speculated=True))
+    recorder.turn(TurnLedger("item_2", "resp_2", (320, 0, 0, 0, 0, 0, 0), 320, speculated=True, played=160, reported=True))
+    recorder.close()
+    return tmp_path / "sess_1.jsonl"
+
+
+def drawn(log: Path, picture: Path) -> ET.Element:
+    """The picture of a log; it does not matter that this version orders something else."""
+    silent = Console(file=io.StringIO())
+    replay_logs([log], picture, show=False, out=silent, errors=silent)
+    return ET.fromstring(picture.read_text())
+
+
+def test_a_waterfall_has_a_row_for_each_turn(answered: Path, tmp_path: Path) -> None:
+    picture = drawn(answered, tmp_path / "new" / "turns.svg")
+    texts = ["".join(text.itertext()) for text in picture.iter(f"{SVG}text")]
+    assert texts[0] == "From the caller's last word to the answer's first sound"
+    assert texts[1].startswith("sess_1, recorded ")
+    first, second = (text for text in texts if text.startswith("1:01"))
+    assert first.startswith("1:01  Tea & <b>two</b> sugars?  \u2192  Of course. course.")
+    assert first.endswith("\u2026")
+    assert second == "1:01  And milk?"
+    assert [text for text in texts if " ms, " in text] == ["100 ms, interrupted", "20 ms, prepared in a pause, heard 30"]
+    bars = [rect for rect in picture.iter(f"{SVG}rect") if rect.get("height") == "22"]
+    assert len(bars) == 2 * len(STAGES)
+    widths = [float(bar.get("width", "")) for bar in bars]
+    assert sum(widths[:7]) == pytest.approx(5 * sum(widths[7:]), abs=1)
+
+
+def test_a_picture_that_cannot_be_drawn_is_one_line(record, tmp_path: Path) -> None:
+    recorder = Recorder(tmp_path, "sess_2", 7)
+    recorder.close()
+    result = CliRunner().invoke(app, ["replay", str(tmp_path / "sess_2.jsonl"), "--waterfall", str(tmp_path / "turns.svg")])
+    assert (result.exit_code, result.stderr) == (1, "vivavoce: nothing to draw: no turn in this log was answered with sound\n")
+    assert not (tmp_path / "turns.svg").exists()
+    (tmp_path / "file").write_text("")
+    result = CliRunner().invoke(app, ["replay", str(record()), "--waterfall", str(tmp_path / "file" / "turns.svg")])
+    assert (result.exit_code, result.stderr.startswith("vivavoce: cannot write ")) == (1, True)
+    result = CliRunner().invoke(app, ["replay", str(record()), str(record()), "--waterfall", str(tmp_path / "turns.svg")])
+    assert (result.exit_code, result.stderr) == (2, "vivavoce: a waterfall is drawn of one log: name only that\n")
+    result = CliRunner().invoke(app, ["replay", str(record()), "--waterfall", str(tmp_path / "turns.svg")])
+    assert (result.exit_code, "turns.svg: 1 turn" in result.stdout.replace("\n", "")) == (0, True)
