@@ -29,12 +29,12 @@ class Belief:
         it began with."""
         current = self._responses.current
         running = None if current is None else current.message_id
-        made_from = (settings.instructions, running, self._history.version, self._heard.version)
+        made_from = (settings.system, running, self._history.version, self._heard.version)
         if made_from == self._made_from:
             return list(commands)
         self._made_from = made_from
         items = tuple(item for item in self._history.items if item.id != running)
-        believed = context_of(settings.instructions, items, self._heard.cut)
+        believed = context_of(settings.system, items, self._heard.cut)
         if believed == self._ordered:
             return list(commands)
         self._ordered = believed

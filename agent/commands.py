@@ -1,4 +1,5 @@
-"""What the conversation orders: of playout, and of the protocol (`Notify`). Orders to the engine are in `streaming.events`.
+"""What the conversation orders: of playout, of the agent's code and the line, and of the protocol (`Notify`). Orders to the engine are in
+`streaming.events`.
 
 Each `Notify` variant is one server event of the OpenAI Realtime protocol, typed; the codec gives it the spelling of the client's dialect.
 Nothing reaches a transport that is not here: playout sends audio only up to what `Release` allows.
@@ -13,8 +14,11 @@ from agent.settings import AudioFormat, SessionSettings
 from streaming.events import EngineOrder, Usage
 
 __all__ = [
+    "AgentOrder",
     "ArgumentsDelta",
     "ArgumentsDone",
+    "AskAgent",
+    "CallTool",
     "Command",
     "ContentPartAdded",
     "ContentPartDone",
@@ -49,11 +53,16 @@ __all__ = [
     "ResponseSnapshot",
     "ResponseStatus",
     "Resume",
+    "ServerArgumentsDelta",
+    "ServerArgumentsDone",
+    "ServerCallMoved",
     "SessionCreated",
     "SessionUpdated",
+    "ToolsListed",
     "TranscriptionCompleted",
     "TranscriptionDelta",
     "TranscriptionFailed",
+    "UseLine",
 ]
 
 
@@ -115,6 +124,38 @@ class Cut:
 
 
 PlayoutOrder = OpenPlayout | Release | Duck | Hold | Resume | Cut
+
+
+# ---------------------------------------------------------------------------------------- agent -> the agent's code, the line
+
+
+@dataclass(frozen=True, slots=True)
+class CallTool:
+    """Run a tool, once: `call_id` never comes again. `ToolReturned` is to follow. Example: `CallTool("item_1", "book", '{"at": 7}')`."""
+
+    call_id: str
+    name: str
+    arguments: str
+
+
+@dataclass(frozen=True, slots=True)
+class AskAgent:
+    """The caller said `words` in item `item_id`: how is that answered? `TurnDecided` is to follow; the reply waits for it."""
+
+    item_id: str
+    words: str
+
+
+@dataclass(frozen=True, slots=True)
+class UseLine:
+    """Transfer the call to `target`, or send it as DTMF digits. What was said before has been played out."""
+
+    request_id: str
+    action: Literal["transfer", "dtmf"]
+    target: str
+
+
+AgentOrder = CallTool | AskAgent | UseLine
 
 
 # -------------------------------------------------------------------------------------------------- agent -> client
@@ -376,6 +417,39 @@ class ArgumentsDone:
 
 
 @dataclass(frozen=True, slots=True)
+class ServerArgumentsDelta:
+    """response.mcp_call_arguments.delta"""
+
+    part: PartRef
+    delta: str
+
+
+@dataclass(frozen=True, slots=True)
+class ServerArgumentsDone:
+    """response.mcp_call_arguments.done"""
+
+    part: PartRef
+    arguments: str
+
+
+@dataclass(frozen=True, slots=True)
+class ServerCallMoved:
+    """response.mcp_call.in_progress, .completed, .failed"""
+
+    item_id: str
+    output_index: int
+    to: Literal["in_progress", "completed", "failed"]
+
+
+@dataclass(frozen=True, slots=True)
+class ToolsListed:
+    """mcp_list_tools.in_progress, .completed"""
+
+    item_id: str
+    to: Literal["in_progress", "completed"]
+
+
+@dataclass(frozen=True, slots=True)
 class ErrorRaised:
     """error; `event_id` is the client's id of the message at fault"""
 
@@ -415,6 +489,10 @@ Notify = (
     | OutputTranscriptDone
     | ArgumentsDelta
     | ArgumentsDone
+    | ServerArgumentsDelta
+    | ServerArgumentsDone
+    | ServerCallMoved
+    | ToolsListed
     | ErrorRaised
 )
-Command = EngineOrder | PlayoutOrder | Notify
+Command = EngineOrder | PlayoutOrder | AgentOrder | Notify

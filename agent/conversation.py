@@ -5,6 +5,7 @@ module joins turns (`agent.turns`), transcripts (`agent.transcripts`), responses
 them was heard (`agent.heard`).
 """
 
+from dataclasses import replace
 from typing import Final
 
 from agent.belief import Belief
@@ -24,6 +25,8 @@ from agent.commands import (
     SessionUpdated,
 )
 from agent.events import (
+    AgentChanged,
+    AgentEvent,
     CancelResponse,
     ClearInput,
     CommitInput,
@@ -31,25 +34,32 @@ from agent.events import (
     CreateResponse,
     DeleteItem,
     Event,
+    FactPinned,
+    LineRequested,
     PlaybackProgress,
     PlaybackReported,
     RefuseRequest,
     RetrieveItem,
     SessionOpened,
     Tick,
+    ToolReturned,
     TruncateItem,
+    TurnDecided,
     UpdateSession,
+    WordsOffered,
 )
 from agent.heard import HeardReplies
 from agent.history import History, RefusedError
 from agent.idle import IdleTimer
 from agent.ids import IdMaker
 from agent.item_requests import ItemRequests
-from agent.items import ContentPart, Message, PartKind
+from agent.items import ContentPart, Item, Message, PartKind
+from agent.offers import Offers
 from agent.responses import Responses
 from agent.settings import PlaybackOwner, SemanticVad, ServerVad, SessionKind, SessionSettings
 from agent.speculation import Speculation, Speculator
 from agent.state import IllegalEventError, State, StateMachine
+from agent.tools import ToolCalls
 from agent.transcripts import Transcripts
 from agent.turns import Floor, Interrupted, Outcome, Scene, TurnEnded, TurnTaker, milliseconds
 from agent.wording import Asked, asked_for
@@ -108,11 +118,13 @@ class Conversation:
         self._turns = TurnTaker(self._settings.turn_detection, self._ids.make)
         self._transcripts = Transcripts(self._history, self._turns)
         conversation_id = self._ids.make("conv")
-        self._responses = Responses(conversation_id, self._history, self._heard, self._transcripts, self._ids.make)
+        self._tools = ToolCalls(self._history, self._ids.make)
+        self._offers = Offers()
+        self._responses = Responses(conversation_id, self._history, self._heard, self._transcripts, self._tools, self._ids.make)
         self._idle = IdleTimer()
         # What has been ordered of the responses whose sound is lowered or held.
         self._softened: dict[str, type[Duck | Hold | Resume]] = {}
-        self._items = ItemRequests(self._history, self._heard, self._turns, self._transcripts, self._responses, self._ids.make)
+        self._items = ItemRequests(self._history, self._heard, self._turns, self._transcripts, self._responses, self._tools, self._ids.make)
         self._belief = Belief(self._history, self._heard, self._responses)
         self._prepared = Speculator(self._turns, self._responses)
         # Whether the client has sent a `session.update`, which fixes the session's kind.
@@ -124,13 +136,19 @@ class Conversation:
         return self._settings
 
     @property
+    def items(self) -> tuple[Item, ...]:
+        """What was said, called and answered, as far as it was heard."""
+        return tuple(self._heard.as_heard(item) for item in self._history.items)
+
+    @property
     def state(self) -> State:
         """What the conversation is doing."""
         return self._machine.state
 
     def deadline(self) -> int | None:
         """The session time at which it wants a `Tick`; None for never."""
-        return self._idle.deadline
+        times = [time for time in (self._idle.deadline, self._tools.deadline()) if time is not None]
+        return min(times, default=None)
 
     def handle(self, event: Event, now: int) -> list[Command]:
         """Take an event that happened at session time `now` (1/16000 s); returns what to do, in order. Raises IllegalEventError for one
@@ -148,6 +166,7 @@ class Conversation:
         except RefusedError as refused:
             commands = [ErrorRaised(refused.code, refused.message, refused.param, getattr(event, "event_id", None))]
         commands += self._responses.start_queued(self._settings)
+        commands += self._go_on(now)
         commands += self._items.trim()
         commands = [
             *self._prepared.drop_stale(self._basis()),
@@ -156,6 +175,20 @@ class Conversation:
         ]
         self._machine.move(self._observe(now))
         self._watch_idle(now)
+        ours = self._settings.initiative
+        filler_ms = ours.filler_ms if ours.filler and self._settings.output_audio else None
+        self._tools.watch(filler_ms, quiet=self.state is State.LISTENING, now=now)
+        return commands
+
+    def _go_on(self, now: int) -> list[Command]:
+        """What waits until nobody speaks, or until all that was said has been played, if that is now."""
+        commands: list[Command] = []
+        if self._turns.floor is Floor.OPEN:
+            commands += self._responses.answer_tools(self._settings)
+            if self._responses.current is None and (words := self._offers.take_words()) is not None:
+                commands += self._responses.say(words, self._settings)
+        if self._responses.current is None and not self._heard.audible(now):
+            commands += self._offers.take_lines()
         return commands
 
     def _observe(self, now: int) -> State:
@@ -199,12 +232,38 @@ class Conversation:
             case EngineFailed(error):
                 return self._engine_failed(error, now)
             case Tick():
-                return self._ask_still_there() if self._idle.expired(now) else []
+                return self._tick(now)
             case SessionOpened(settings):
-                self._settings = settings
-                return [SessionCreated(self._session_id, settings), *self._configure(now)]
+                return self._adopt_settings(settings, SessionCreated(self._session_id, settings), now)
+            case ToolReturned() | TurnDecided() | WordsOffered() | AgentChanged() | FactPinned() | LineRequested():
+                return self._directed(event, now)
             case _:
                 return self._request(event, now)
+
+    def _directed(self, event: AgentEvent, now: int) -> list[Command]:
+        """The agent's code has done something."""
+        match event:
+            case ToolReturned():
+                return self._tools.returned(event)
+            case TurnDecided():
+                return self._responses.decided(event)
+            case WordsOffered() | LineRequested():
+                self._offers.add(event)
+                return []
+            case AgentChanged(settings):
+                merged = self._settings.handed_to(settings)
+                return self._adopt_settings(merged, SessionUpdated(self._session_id, merged), now)
+            case FactPinned(text):
+                self._settings = replace(self._settings, facts=(*self._settings.facts, text))
+                return []
+
+    def _tick(self, now: int) -> list[Command]:
+        commands = self._tools.expire(now)
+        if self._tools.take_filler(now):
+            commands += self._responses.say(self._settings.initiative.filler, self._settings)
+        elif self._idle.expired(now):
+            commands += self._ask_still_there()
+        return commands
 
     def _request(self, event: Event, now: int) -> list[Command]:
         """A client's request."""
@@ -216,7 +275,7 @@ class Conversation:
             case ClearInput(_, at):
                 return [*self._apply(self._turns.clear(at), now), InputCleared()]
             case CreateItem() | RetrieveItem() | TruncateItem() | DeleteItem():
-                return self._items.handle(event)
+                return self._items.handle(event, now)
             case CreateResponse():
                 return self._responses.create(event, self._settings)
             case CancelResponse(_, response_id):
@@ -242,9 +301,17 @@ class Conversation:
             raise RefusedError("cannot_update_voice", message, "session.audio.output.voice")
         if self._updated and settings.kind is not self._settings.kind:
             raise RefusedError("invalid_value", "The type of a session can't be changed.", "session.type")
-        self._settings = settings
+        ours = {tool.spec.name for tool in settings.server_tools}
+        if (taken := next((tool.name for tool in settings.tools if tool.name in ours), None)) is not None:
+            raise RefusedError("invalid_value", f"The server has a tool of the name '{taken}'.", "session.tools")
         self._updated = True
-        return [SessionUpdated(self._session_id, settings), *self._configure(now)]
+        return self._adopt_settings(settings, SessionUpdated(self._session_id, settings), now)
+
+    def _adopt_settings(self, settings: SessionSettings, notice: Command, now: int) -> list[Command]:
+        before, self._settings = self._settings, settings
+        known = before.server_tools if before.shows_tools else ()
+        self._history.shows_tools = settings.shows_tools
+        return [notice, *self._configure(now), *self._tools.listed(settings.server_tools, known)]
 
     def _configure(self, now: int) -> list[Command]:
         detection, transcription = self._settings.turn_detection, self._settings.transcription

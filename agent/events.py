@@ -1,4 +1,4 @@
-"""What the conversation is told: the client's requests, what playout has done, and the passing of time.
+"""What the conversation is told: the client's requests, the agent's code, what playout has done, and the passing of time.
 
 Facts of the Ear and the engine come from `streaming.events`. Requests are already parsed and typed by the protocol's codec; `event_id` is
 the client's own id of the message, echoed in errors. `at` is the input position (samples of 16 kHz) reached when the message came.
@@ -12,6 +12,8 @@ from agent.settings import AudioFormat, SessionSettings, ToolChoice
 from streaming.events import EngineEvent, ToolSpec
 
 __all__ = [
+    "AgentChanged",
+    "AgentEvent",
     "CancelResponse",
     "ClearInput",
     "ClientRequest",
@@ -20,15 +22,20 @@ __all__ = [
     "CreateResponse",
     "DeleteItem",
     "Event",
+    "FactPinned",
     "ItemReference",
+    "LineRequested",
     "PlaybackProgress",
     "PlaybackReported",
     "RefuseRequest",
     "RetrieveItem",
     "SessionOpened",
     "Tick",
+    "ToolReturned",
     "TruncateItem",
+    "TurnDecided",
     "UpdateSession",
+    "WordsOffered",
 ]
 
 
@@ -168,6 +175,61 @@ class PlaybackProgress:
     played: int
 
 
+@dataclass(frozen=True, slots=True)
+class ToolReturned:
+    """A tool that the server ran has ended: `output`, or `error` where it failed (None where not). `say` is what is told to the caller
+    instead of letting the model word it. Example: `ToolReturned("item_1", '{"table": 4}')`."""
+
+    call_id: str
+    output: str
+    error: str | None = None
+    say: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class TurnDecided:
+    """The agent's code has heard the caller's item `item_id` (`AskAgent`): the answer is the fixed words `say`, or a call of `tool`, or,
+    where both are "", the model's affair."""
+
+    item_id: str
+    say: str = ""
+    tool: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class WordsOffered:
+    """The agent's code wants these fixed words said as soon as nobody speaks."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class AgentChanged:
+    """The conversation is handed to another agent; `settings` are its own (`SessionSettings.handed_to`)."""
+
+    settings: SessionSettings
+
+
+@dataclass(frozen=True, slots=True)
+class FactPinned:
+    """The agent's code wants the model to know this for the rest of the call. Example: `FactPinned("Gold customer.")`."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class LineRequested:
+    """The agent's code wants something done on the line: transfer to `target`, or send it as DTMF digits. The answer to `request_id` is
+    given by whoever owns the line."""
+
+    request_id: str
+    action: Literal["transfer", "dtmf"]
+    target: str
+
+
+AgentEvent = ToolReturned | TurnDecided | WordsOffered | AgentChanged | FactPinned | LineRequested
+"""What the code of an agent (`server.agents`) does."""
+
 ClientRequest = (
     UpdateSession
     | CommitInput
@@ -181,4 +243,4 @@ ClientRequest = (
     | PlaybackReported
     | RefuseRequest
 )
-Event = SessionOpened | Tick | ClientRequest | PlaybackProgress | EngineEvent
+Event = SessionOpened | Tick | ClientRequest | AgentEvent | PlaybackProgress | EngineEvent

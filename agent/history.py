@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from agent.items import FunctionCall, FunctionCallOutput, Item
+from agent.items import FunctionCall, FunctionCallOutput, Item, is_servers
 
 __all__ = ["MAX_ITEMS", "History", "RefusedError"]
 
@@ -29,6 +29,8 @@ class History:
         self._order: list[str] = []
         # Rises with every change.
         self.version = 0
+        # Whether the client is told of items about tools that the server runs.
+        self.shows_tools = False
 
     @property
     def items(self) -> tuple[Item, ...]:
@@ -55,12 +57,15 @@ class History:
         return self._items[item_id]
 
     def previous_id(self, item_id: str) -> str | None:
-        """The id before this item's."""
-        index = self._order.index(item_id)
-        return self._order[index - 1] if index else None
+        """The id before this item's, of the items that the client knows."""
+        return self._known_before(self._order.index(item_id))
+
+    def shows(self, item: Item) -> bool:
+        """Whether the client is told of this item."""
+        return self.shows_tools or not is_servers(item)
 
     def add(self, item: Item, previous_item_id: str | None = None) -> str | None:
-        """Insert behind `previous_item_id` (None: at the end, "root": in front); returns the id of the item before it. Raises RefusedError
+        """Insert behind `previous_item_id` (None: at the end, "root": in front); returns `previous_id` of it. Raises RefusedError
         for an id that is taken, a previous item that is not there, or the output of a call that was never made."""
         if item.id in self._items:
             raise RefusedError("item_create_duplicate_item_id", f"An item with id '{item.id}' already exists.", "item.id")
@@ -78,7 +83,7 @@ class History:
         self._order.insert(index, item.id)
         self._items[item.id] = item
         self.version += 1
-        return self._order[index - 1] if index else None
+        return self._known_before(index)
 
     def replace(self, item: Item) -> None:
         """The same item, changed. Nothing where it has been deleted."""
@@ -91,12 +96,16 @@ class History:
         self.find(item_id, "item_delete_invalid_item_id")
         self._remove(item_id)
 
-    def trim(self) -> list[str]:
-        """Remove the oldest items of a conversation that has grown too long; returns their ids."""
-        oldest = self._order[: max(0, len(self._order) - self._max_items)]
-        for item_id in oldest:
-            self._remove(item_id)
+    def trim(self) -> list[Item]:
+        """Remove the oldest items of a conversation that has grown too long, and return them."""
+        oldest = [self._items[item_id] for item_id in self._order[: max(0, len(self._order) - self._max_items)]]
+        for item in oldest:
+            self._remove(item.id)
         return oldest
+
+    def _known_before(self, index: int) -> str | None:
+        before = (self._order[place] for place in range(index - 1, -1, -1))
+        return next((item_id for item_id in before if self.shows(self._items[item_id])), None)
 
     def _remove(self, item_id: str) -> None:
         del self._items[item_id]

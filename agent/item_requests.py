@@ -8,7 +8,9 @@ from agent.commands import Command, ItemAdded, ItemDeleted, ItemDone, ItemRetrie
 from agent.events import CreateItem, DeleteItem, RetrieveItem, TruncateItem
 from agent.heard import HeardReplies
 from agent.history import History, RefusedError
+from agent.items import ApprovalResponse
 from agent.responses import Responses
+from agent.tools import ToolCalls
 from agent.transcripts import Transcripts
 from agent.turns import TurnTaker
 
@@ -30,6 +32,7 @@ class ItemRequests:
         turns: TurnTaker,
         transcripts: Transcripts,
         responses: Responses,
+        tools: ToolCalls,
         make_id: Callable[[str], str],
     ) -> None:
         self._history = history
@@ -37,13 +40,14 @@ class ItemRequests:
         self._turns = turns
         self._transcripts = transcripts
         self._responses = responses
+        self._tools = tools
         self._make_id = make_id
 
-    def handle(self, request: ItemRequest) -> list[Command]:
+    def handle(self, request: ItemRequest, now: int) -> list[Command]:
         """What a request leads to."""
         match request:
             case CreateItem():
-                return self._create(request)
+                return self._create(request, now)
             case RetrieveItem(_, item_id):
                 return [ItemRetrieved(self._heard.as_heard(self._history.find(item_id, "item_retrieve_invalid_item_id")))]
             case TruncateItem():
@@ -54,16 +58,18 @@ class ItemRequests:
 
     def trim(self) -> list[Command]:
         """Forget the oldest items of a conversation that has grown too long."""
-        return [self._forget(item_id) for item_id in self._history.trim()]
+        forgotten = [(item, self._forget(item.id)) for item in self._history.trim()]
+        return [notice for item, notice in forgotten if self._history.shows(item)]
 
-    def _create(self, request: CreateItem) -> list[Command]:
+    def _create(self, request: CreateItem, now: int) -> list[Command]:
         item = request.item if request.item.id else replace(request.item, id=self._make_id("item"))
         if item.id == self._turns.open_item_id:
             raise RefusedError("item_create_duplicate_item_id", f"The turn being spoken has the id '{item.id}'.", "item.id")
         if self._history.is_full:
             raise RefusedError("invalid_value", "The conversation is full; delete items, or open another session.", "item")
+        approved = self._tools.approve(item, now) if isinstance(item, ApprovalResponse) else []
         previous = self._history.add(item, request.previous_item_id)
-        return [ItemAdded(item, previous), ItemDone(item, previous)]
+        return [ItemAdded(item, previous), ItemDone(item, previous), *approved]
 
     def _forget(self, item_id: str) -> Command:
         """The item is no longer in the history."""

@@ -7,7 +7,23 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Literal
 
-__all__ = ["ContentPart", "FunctionCall", "FunctionCallOutput", "Item", "ItemStatus", "Message", "PartKind", "with_status"]
+from streaming.events import ToolSpec
+
+__all__ = [
+    "ApprovalRequest",
+    "ApprovalResponse",
+    "ContentPart",
+    "FunctionCall",
+    "FunctionCallOutput",
+    "Item",
+    "ItemStatus",
+    "Message",
+    "PartKind",
+    "ServerCall",
+    "ToolList",
+    "is_servers",
+    "with_status",
+]
 
 
 class ItemStatus(Enum):
@@ -67,7 +83,59 @@ class FunctionCallOutput:
     status: ItemStatus = ItemStatus.COMPLETED
 
 
-Item = Message | FunctionCall | FunctionCallOutput
+@dataclass(frozen=True, slots=True)
+class ServerCall:
+    """The model called a tool that the server runs (`mcp_call` on the wire, whatever runs it). Its id is its call's. `output` and `error`
+    are None until it has ended, then one of them is set. `approval_id` is the request a client has answered, where one was needed."""
+
+    id: str
+    server_label: str
+    name: str
+    arguments: str
+    status: ItemStatus = ItemStatus.COMPLETED
+    output: str | None = None
+    error: str | None = None
+    approval_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ApprovalRequest:
+    """The model would call a tool that needs the client's approval (`mcp_approval_request`)."""
+
+    id: str
+    server_label: str
+    name: str
+    arguments: str
+    status: ItemStatus = ItemStatus.COMPLETED
+
+
+@dataclass(frozen=True, slots=True)
+class ApprovalResponse:
+    """The client's answer to an `ApprovalRequest` (`mcp_approval_response`)."""
+
+    id: str
+    request_id: str
+    approve: bool
+    reason: str = ""
+    status: ItemStatus = ItemStatus.COMPLETED
+
+
+@dataclass(frozen=True, slots=True)
+class ToolList:
+    """The tools of one label that the server runs (`mcp_list_tools`)."""
+
+    id: str
+    server_label: str
+    tools: tuple[ToolSpec, ...]
+    status: ItemStatus = ItemStatus.COMPLETED
+
+
+Item = Message | FunctionCall | FunctionCallOutput | ApprovalRequest | ServerCall | ApprovalResponse | ToolList
+
+
+def is_servers(item: Item) -> bool:
+    """Whether it is about tools that the server runs: told only to clients that ask for it, as some refuse items they don't know."""
+    return isinstance(item, ServerCall | ApprovalRequest | ApprovalResponse | ToolList)
 
 
 def with_status(item: Item, status: ItemStatus) -> Item:

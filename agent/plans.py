@@ -18,7 +18,7 @@ def context_for(
     """The messages the reply is made from; None for the conversation itself. Raises RefusedError for a reference to no item."""
     if request.in_conversation and request.input is None and request.instructions is None:
         return None
-    instructions = settings.instructions if request.instructions is None else request.instructions
+    instructions = settings.system if request.instructions is None else request.instructions
     if request.input is None:
         return context_of(instructions, history.items, heard)
     code = "item_retrieve_invalid_item_id"
@@ -34,6 +34,8 @@ def plan_response(request: CreateResponse, settings: SessionSettings, context: t
     temperature = settings.temperature if request.temperature is None else request.temperature
     limit = settings.max_output_tokens if request.max_output_tokens is None else request.max_output_tokens
     max_output_tokens = None if limit == "inf" else limit
+    server_tools = settings.server_tools if request.in_conversation else ()
+    tools = settings.tools if request.tools is None else request.tools
     options = RespondOptions(
         audio=output_audio,
         rate=output_format.rate,
@@ -41,7 +43,7 @@ def plan_response(request: CreateResponse, settings: SessionSettings, context: t
         speed=settings.speed,
         max_output_tokens=max_output_tokens,
         temperature=temperature,
-        tools=settings.tools if request.tools is None else request.tools,
+        tools=(*(tool.spec for tool in server_tools), *tools),
         tool_choice=_choice(request.tool_choice or settings.tool_choice),
         context=context,
     )
@@ -55,6 +57,8 @@ def plan_response(request: CreateResponse, settings: SessionSettings, context: t
         metadata=request.metadata,
         interruptible=request.interruptible,
         options=options,
+        server_tools=server_tools,
+        asks_agent=settings.asks_agent and request.in_conversation and request.input is None,
     )
 
 

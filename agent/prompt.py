@@ -2,10 +2,10 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from agent.items import FunctionCall, FunctionCallOutput, Item, ItemStatus, Message, PartKind
+from agent.items import FunctionCall, FunctionCallOutput, Item, ItemStatus, Message, PartKind, ServerCall
 from streaming.events import ContextMessage
 
-__all__ = ["asks_back", "context_of"]
+__all__ = ["asks_back", "context_of", "words_of"]
 
 
 def context_of(instructions: str, items: Iterable[Item], heard: Mapping[str, str]) -> tuple[ContextMessage, ...]:
@@ -13,19 +13,25 @@ def context_of(instructions: str, items: Iterable[Item], heard: Mapping[str, str
     system = (ContextMessage("system", "", instructions),) if instructions else ()
     items = tuple(items)
     names = {item.call_id: item.name for item in items if isinstance(item, FunctionCall)}
-    return system + tuple(message for item in items if (message := _message(item, names, heard)) is not None)
+    return system + tuple(message for item in items for message in _messages(item, names, heard))
 
 
-def _message(item: Item, names: Mapping[str, str], heard: Mapping[str, str]) -> ContextMessage | None:
+def _messages(item: Item, names: Mapping[str, str], heard: Mapping[str, str]) -> tuple[ContextMessage, ...]:
     match item:
         case FunctionCall():
-            return ContextMessage("tool_call", item.id, item.arguments, item.name, item.call_id)
+            return (ContextMessage("tool_call", item.id, item.arguments, item.name, item.call_id),)
         case FunctionCallOutput():
-            return ContextMessage("tool_result", item.id, item.output, names.get(item.call_id, ""), item.call_id)
+            return (ContextMessage("tool_result", item.id, item.output, names.get(item.call_id, ""), item.call_id),)
+        case ServerCall():
+            call = ContextMessage("tool_call", item.id, item.arguments, item.name, item.id)
+            result = item.output if item.error is None else f"Error: {item.error}"
+            return (call,) if result is None else (call, ContextMessage("tool_result", item.id, result, item.name, item.id))
         case Message(role="assistant") if item.id in heard:
-            return ContextMessage("assistant", item.id, heard[item.id], complete=False) if heard[item.id] else None
+            return (ContextMessage("assistant", item.id, heard[item.id], complete=False),) if heard[item.id] else ()
         case Message():
-            return ContextMessage(item.role, item.id, _text(item), complete=item.status is not ItemStatus.INCOMPLETE)
+            return (ContextMessage(item.role, item.id, words_of(item), complete=item.status is not ItemStatus.INCOMPLETE),)
+        case _:
+            return ()  # approvals and lists are between the client and the server
 
 
 def asks_back(items: Sequence[Item], heard: Mapping[str, str]) -> bool:
@@ -44,11 +50,11 @@ def _is_wordless(item: Item) -> bool:
     """Sound of the caller with no words in it."""
     if not isinstance(item, Message) or not any(part.kind is PartKind.INPUT_AUDIO for part in item.content):
         return False
-    text = _text(item)
+    text = words_of(item)
     return text is not None and not text.strip()
 
 
-def _text(message: Message) -> str | None:
+def words_of(message: Message) -> str | None:
     """The message's words; None while the transcript of its sound is not known. Images are left out: no bundle sees."""
     parts = [part for part in message.content if part.kind is not PartKind.INPUT_IMAGE]
     if any(part.kind is PartKind.INPUT_AUDIO and part.text is None for part in parts):

@@ -4,7 +4,7 @@ It turns what the engine and playout report into notices for the client; what th
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Final
 
@@ -30,11 +30,14 @@ from agent.commands import (
     ResponseDone,
     ResponseSnapshot,
     ResponseStatus,
+    ServerArgumentsDelta,
+    ServerArgumentsDone,
+    ServerCallMoved,
 )
 from agent.heard import SpokenText
 from agent.history import History
-from agent.items import ContentPart, FunctionCall, Item, ItemStatus, Message, PartKind, with_status
-from agent.settings import AudioFormat
+from agent.items import ApprovalRequest, ContentPart, FunctionCall, Item, ItemStatus, Message, PartKind, ServerCall, with_status
+from agent.settings import AudioFormat, ServerTool
 from streaming.events import AudioReady, FinishReason, RespondOptions, ResponseFinished, TextDelta, ToolCallReady, Usage
 
 __all__ = ["Phase", "Response", "ResponsePlan"]
@@ -68,6 +71,13 @@ class ResponsePlan:
     metadata: tuple[tuple[str, str], ...] | None
     interruptible: bool
     options: RespondOptions
+    server_tools: tuple[ServerTool, ...] = ()
+    # Whether the agent's code is asked before it is made.
+    asks_agent: bool = False
+
+    def server_tool(self, name: str) -> ServerTool | None:
+        """The tool of this name that the server runs."""
+        return next((tool for tool in self.server_tools if tool.spec.name == name), None)
 
 
 class Response:
@@ -93,6 +103,11 @@ class Response:
     def message_id(self) -> str | None:
         """The id of its message item, once there is one."""
         return self._part.item_id if self._part else None
+
+    @property
+    def called_client(self) -> bool:
+        """Whether it calls a function of the client's."""
+        return any(isinstance(item, FunctionCall) for item in self._output)
 
     def created(self) -> list[Command]:
         """It begins."""
@@ -136,6 +151,29 @@ class Response:
             ArgumentsDone(part, call.call_id, ready.name, ready.arguments),
         ]
         return commands + self._end_item(index, done)
+
+    def server_call(self, ready: ToolCallReady, tool: ServerTool) -> tuple[list[Command], ServerCall | ApprovalRequest | None, int]:
+        """The model calls a tool that the server runs: the call, or the request for its approval, with its output index (-1 where the
+        client is not told of it); None for a call that has been made. How it ends is the affair of `agent.tools`."""
+        if ready.index in self._calls:
+            return [], None, -1
+        self._calls.add(ready.index)
+        item_id, label = self._make_id("item"), tool.server_label
+        call: ServerCall | ApprovalRequest = ServerCall(item_id, label, ready.name, ready.arguments, ItemStatus.IN_PROGRESS)
+        if tool.needs_approval:
+            call = ApprovalRequest(item_id, label, ready.name, ready.arguments)
+        if not self._history.shows(call):
+            self._history.add(call)
+            return [], call, -1
+        if isinstance(call, ApprovalRequest):
+            commands, index = self._add_item(call)
+            return [*commands, *self._end_item(index, call)], call, index
+        commands, index = self._add_item(replace(call, arguments=""))
+        self._history.replace(call)
+        made = self._output[index] = with_status(call, ItemStatus.COMPLETED)
+        part = PartRef(self.id, item_id, index, 0)
+        commands += [ServerArgumentsDelta(part, call.arguments), ServerArgumentsDone(part, call.arguments)]
+        return [*commands, OutputItemDone(self.id, index, made), ServerCallMoved(item_id, index, "in_progress")], call, index
 
     def progress(self, sent: int, played: int, now: int) -> list[Command]:
         """Sound has left, or was heard: the words that left with it go out too."""

@@ -8,14 +8,16 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Final
 
-from agent.commands import Command, Cut, ErrorRaised
-from agent.events import CreateResponse, PlaybackProgress
+from agent.commands import AskAgent, Command, Cut, ErrorRaised
+from agent.events import CreateResponse, PlaybackProgress, TurnDecided
 from agent.heard import HeardReplies
 from agent.history import History, RefusedError
+from agent.items import Message
 from agent.plans import context_for, plan_response
-from agent.prompt import asks_back
+from agent.prompt import asks_back, words_of
 from agent.response import Phase, Response
 from agent.settings import SessionKind, SessionSettings
+from agent.tools import ToolCalls
 from agent.transcripts import Transcripts
 from streaming.events import Abort, AudioReady, ReplyRestarted, Respond, RespondOptions, ResponseFinished, Say, TextDelta, ToolCallReady
 
@@ -34,7 +36,13 @@ class Responses:
     """`settings` are handed in where a response takes them: a later change does not touch it."""
 
     def __init__(
-        self, conversation_id: str, history: History, heard: HeardReplies, transcripts: Transcripts, make_id: Callable[[str], str]
+        self,
+        conversation_id: str,
+        history: History,
+        heard: HeardReplies,
+        transcripts: Transcripts,
+        tools: ToolCalls,
+        make_id: Callable[[str], str],
     ) -> None:
         # The conversation's own response, while its `response.done` is due.
         self.current: Response | None = None
@@ -46,11 +54,16 @@ class Responses:
         self._history = history
         self._heard = heard
         self._transcripts = transcripts
+        self._tools = tools
         self._make_id = make_id
         # All responses whose `response.done` is due, by id.
         self._running: dict[str, Response] = {}
         # The audio item whose transcript the current response waits for; it has not been ordered yet.
         self._awaited: str | None = None
+        # The item about which the agent's code is being asked, for the current response; it has not been ordered yet. And the last one it
+        # was asked about: it is asked once.
+        self._undecided: str | None = None
+        self._asked: str | None = None
         # A request for a response of the conversation that waits until the current one's audio has left.
         self._queued: CreateResponse | None = None
 
@@ -91,6 +104,7 @@ class Responses:
     def adopt(self, response_id: str, settings: SessionSettings) -> list[Command]:
         """What has been prepared is the answer to the turn that has just ended; only while there is no other. `Adopt` is to follow."""
         assert self.current is None
+        self._tools.reply_ordered()
         return self._begin(self._new(CreateResponse(None), settings, response_id))
 
     def say(self, words: str, settings: SessionSettings) -> list[Command]:
@@ -107,6 +121,27 @@ class Responses:
             return self._start(request, settings)
         except RefusedError as refused:  # an item that it names has been deleted since
             return [ErrorRaised(refused.code, refused.message, refused.param, request.event_id)]
+
+    def answer_tools(self, settings: SessionSettings) -> list[Command]:
+        """Go on with what the server's tools gave, if that is due."""
+        if self.current is not None or self._queued is not None:
+            return []
+        words = self._tools.take_owed()
+        if words is None:
+            return []
+        if words:
+            return self.say(words, settings)
+        return self._start(CreateResponse(None, tool_choice=self._tools.choice), settings)
+
+    def decided(self, event: TurnDecided) -> list[Command]:
+        """The agent's code has said how the caller is answered. Nothing where they have gone on."""
+        current = self.current
+        if current is None or self._undecided != event.item_id:
+            return []
+        self._undecided = None
+        if event.tool:
+            current.plan = replace(current.plan, options=replace(current.plan.options, tool_choice=event.tool))
+        return [self._order(current, event.say or None)]
 
     def go_on_without(self, item_id: str) -> list[Command]:
         """The transcript of this item is awaited no more: it is there, or the item is gone."""
@@ -149,11 +184,26 @@ class Responses:
         return response.created()
 
     def _order(self, response: Response, words: str | None = None) -> Command:
-        """Ask the engine for the reply; a turn without words is asked back, not answered."""
+        """Ask the engine for the reply, or first the agent's code; a turn without words is asked back, not answered."""
         options = response.plan.options
         if words is None and options.context is None and asks_back(self._history.items, self._heard.cut):
             words = _NOT_HEARD
-        return Respond(response.id, options) if words is None else Say(response.id, words, options)
+        if words is not None:
+            return Say(response.id, words, options)
+        if response.plan.asks_agent and (question := self._question()) is not None:
+            self._undecided = self._asked = question.item_id
+            return question
+        if response.plan.in_conversation:
+            self._tools.reply_ordered()
+        return Respond(response.id, options)
+
+    def _question(self) -> AskAgent | None:
+        """What the agent's code is to be asked: about words of the caller that it has not been asked about."""
+        last = self._history.last
+        if not isinstance(last, Message) or last.role != "user" or last.id == self._asked:
+            return None
+        words = words_of(last)
+        return AskAgent(last.id, words) if words else None
 
     # -------------------------------------------------------------------------------------------------------- going on
 
@@ -186,8 +236,9 @@ class Responses:
             case AudioReady():
                 self.spoke = True
                 return response.audio(event)
-            case ToolCallReady():
-                return response.tool_call(event)
+            case ToolCallReady(name=name):
+                tool = response.plan.server_tool(name)
+                return response.tool_call(event) if tool is None else self._tools.call(response, event, tool, now)
             case ResponseFinished():
                 return response.finished(event)
 
@@ -230,7 +281,7 @@ class Responses:
 
     def _cancel(self, response: Response, reason: str, now: int) -> list[Command]:
         """End a response that is being made or sent."""
-        ordered = response is not self.current or self._awaited is None
+        ordered = response is not self.current or (self._awaited is None and self._undecided is None)
         self._heard.stop(response.id, now)
         self._forget(response)
         return [*([Abort(response.id)] if ordered else []), Cut(response.id), *response.cancel(reason)]
@@ -244,4 +295,4 @@ class Responses:
         """Its `response.done` is out. What sounds on is known to `_heard`."""
         del self._running[response.id]
         if response is self.current:
-            self.current = self._awaited = None
+            self.current = self._awaited = self._undecided = None

@@ -3,7 +3,7 @@
 Free-form JSON that we only echo (tracing, prompt, reasoning, ...) is kept as JSON text, so that settings stay hashable.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Literal
 
@@ -13,8 +13,10 @@ __all__ = [
     "AudioEncoding",
     "AudioFormat",
     "Eagerness",
+    "Initiative",
     "PlaybackOwner",
     "SemanticVad",
+    "ServerTool",
     "ServerVad",
     "SessionKind",
     "SessionSettings",
@@ -106,6 +108,32 @@ class ToolChoice:
 
 
 @dataclass(frozen=True, slots=True)
+class Initiative:
+    """What the agent says by itself; "" and () are nothing. `idle_prompts` follow one another, each after `idle_ms` of silence, then
+    `goodbye` ends the call. `filler` is said once while a tool keeps the caller waiting, after `filler_ms` of silence. With `interjects` it
+    may speak while the caller does."""
+
+    greeting: str = ""
+    idle_prompts: tuple[str, ...] = ()
+    idle_ms: int = 10_000
+    goodbye: str = ""
+    filler: str = "One moment."
+    filler_ms: int = 1_500
+    interjects: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ServerTool:
+    """A tool that the server runs. `server_label` names who offers it (an agent, an MCP server) to clients that want to see calls.
+    `timeout_ms` bounds one call. `needs_approval` asks the client before each."""
+
+    spec: ToolSpec
+    server_label: str
+    timeout_ms: int = 20_000
+    needs_approval: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class SessionSettings:
     """The effective session. `None` for `turn_detection` is manual (push to talk), for `transcription` off, for
     `max_output_tokens` "inf". `extras` holds (key, JSON text) of fields that are only echoed."""
@@ -135,6 +163,44 @@ class SessionSettings:
     """Extension `vivavoce.ledger`: the client is told the latency ledger of each turn."""
     speculation: bool = True
     """Extension `vivavoce.speculation`: a reply is prepared at every pause that may end the turn. Off to compare."""
+    shows_tools: bool = False
+    """Extension `vivavoce.tools`: the client is told of calls that the server runs, as `mcp_*` items."""
+    initiative: Initiative = field(default_factory=Initiative)
+    agent: str = ""
+    """The name of the agent that the server has defined, "" where the client defines it. The instructions are then the server's."""
+    server_tools: tuple[ServerTool, ...] = ()
+    """Offered to the model beside the client's `tools`, in the conversation's own responses."""
+    asks_agent: bool = False
+    """Whether the agent's code decides how each turn of the caller is answered (`AskAgent`)."""
+    fixed_voice: bool = False
+    """Whether the voice is the agent's and not the client's to choose."""
+
+    facts: tuple[str, ...] = ()
+    """What the agent's code has pinned: told to the model for the rest of the call."""
+
+    def handed_to(self, agent: "SessionSettings") -> "SessionSettings":
+        """These settings with another agent in charge: what defines an agent is the other's, what the client has chosen stays."""
+        detection = self.turn_detection
+        if isinstance(detection, SemanticVad) and isinstance(agent.turn_detection, SemanticVad):
+            theirs = agent.turn_detection
+            detection = replace(detection, eagerness=theirs.eagerness, interrupt_response=theirs.interrupt_response)
+        return replace(
+            self,
+            instructions=agent.instructions,
+            voice=agent.voice if agent.fixed_voice else self.voice,
+            temperature=agent.temperature,
+            turn_detection=detection,
+            initiative=agent.initiative,
+            agent=agent.agent,
+            server_tools=agent.server_tools,
+            asks_agent=agent.asks_agent,
+            fixed_voice=agent.fixed_voice,
+        )
+
+    @property
+    def system(self) -> str:
+        """The instructions as the model is told them, with what is known."""
+        return "\n".join(part for part in (self.instructions, *self.facts) if part)
 
     @property
     def answers_turns(self) -> bool:

@@ -119,5 +119,5 @@ class Speculator:
 
 
 def _speculates(settings: SessionSettings) -> bool:
-    """Whether a session with these settings prepares replies: those it makes by itself, in words."""
-    return settings.speculation and settings.answers_turns and settings.tool_choice.mode in _FREE
+    """Whether a session with these settings prepares replies: those it makes by itself, in words, without asking the agent's code."""
+    return settings.speculation and settings.answers_turns and not settings.asks_agent and settings.tool_choice.mode in _FREE

@@ -11,8 +11,31 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from agent.commands import Command, Cut, ItemAdded, ItemDeleted, ItemTruncated, Notify, PlayoutOrder, SessionCreated, SessionUpdated
-from agent.events import ClearInput, CommitInput, CreateItem, CreateResponse, Event, PlaybackReported, RefuseRequest, SessionOpened, Tick
+from agent.commands import (
+    AgentOrder,
+    Command,
+    Cut,
+    ItemAdded,
+    ItemDeleted,
+    ItemTruncated,
+    Notify,
+    PlayoutOrder,
+    SessionCreated,
+    SessionUpdated,
+)
+from agent.events import (
+    AgentEvent,
+    ClearInput,
+    CommitInput,
+    CreateItem,
+    CreateResponse,
+    Event,
+    PlaybackReported,
+    RefuseRequest,
+    SessionOpened,
+    Tick,
+)
+from agent.items import Item
 from agent.settings import SessionSettings
 from server.engine_link import EngineLink
 from server.ingress import Ingress
@@ -66,8 +89,25 @@ class Dialogue(Protocol):
     def handle(self, event: Event, now: int) -> list[Command]:
         """Tell it something; do what it orders."""
 
+    @property
+    def items(self) -> tuple[Item, ...]:
+        """What was said, called and answered so far, as far as it was heard."""
+
     def deadline(self) -> int | None:
         """When it wants a `Tick`."""
+
+
+class AgentCode(Protocol):
+    """What runs the code of a session's agent (`server.agents.runner`)."""
+
+    async def run(self, channel: "Channel", tell: Callable[[AgentEvent], None], items: Callable[[], tuple[Item, ...]]) -> None:
+        """Do what is ordered, until cancelled. `tell` takes facts, `items` gives the conversation; both on the event loop only."""
+
+    def order(self, order: AgentOrder) -> None:
+        """Take an order; before `run` too."""
+
+    async def end(self) -> None:
+        """The session is over."""
 
 
 class ChannelClosedError(Exception):
@@ -113,6 +153,7 @@ class SessionParts:
     # A speculation is over: whether it was adopted, and how many tokens were decoded in vain.
     on_speculation: Callable[[bool, int], None]
     recorder: Recorder | None = None
+    agent: AgentCode | None = None
 
 
 class _EndedError(Exception):
@@ -130,8 +171,8 @@ class Session:
         self._parts = parts
         self._conversation = parts.conversation
         self._started = parts.clock()
-        # Facts and audio of the engine not yet handled; the engine's own bounds and a pump that always runs keep it short.
-        self._inbox: deque[EngineEvent | SynthesisedAudio] = deque()
+        # Facts and audio of the engine, and facts of the agent's code, not yet handled: a pump that always runs keeps it short.
+        self._inbox: deque[EngineEvent | AgentEvent | SynthesisedAudio] = deque()
         self._wake = asyncio.Event()
         self._outbox = Outbox(parts.limits.max_outbox_bytes)
         self._playout = Playout()
@@ -162,6 +203,8 @@ class Session:
         finally:
             if self._parts.recorder is not None:
                 self._parts.recorder.close()
+            if self._parts.agent is not None:
+                await self._parts.agent.end()
 
     async def _converse(self, channel: Channel) -> SessionEnd:
         session_id, link = self._parts.session_id, self._parts.link
@@ -173,6 +216,9 @@ class Session:
                 group.create_task(self._read(channel), name=f"{session_id}-reader")
                 group.create_task(self._pump(), name=f"{session_id}-pump")
                 group.create_task(self._write(channel), name=f"{session_id}-writer")
+                if self._parts.agent is not None:
+                    running = self._parts.agent.run(channel, self._receive_fact, lambda: self._conversation.items)
+                    group.create_task(running, name=f"{session_id}-agent")
         except* _EndedError as ended:
             end = _first(ended)
         except* OutboxFullError:
@@ -266,14 +312,17 @@ class Session:
 
     # -- what comes in
 
-    def _receive_fact(self, fact: EngineEvent | SynthesisedAudio) -> None:
-        """The engine link's sink: only notes, so that one session's fault never stops the delivery to the others."""
+    def _receive_fact(self, fact: EngineEvent | AgentEvent | SynthesisedAudio) -> None:
+        """The sink of the engine link and of the agent's code: only notes, so that one session's fault never stops what is told to others."""
         self._inbox.append(fact)
         self._wake.set()
 
-    def _fact(self, fact: EngineEvent | SynthesisedAudio) -> None:
+    def _fact(self, fact: EngineEvent | AgentEvent | SynthesisedAudio) -> None:
         if isinstance(fact, SynthesisedAudio):
             self._playout.push(fact)
+            return
+        if isinstance(fact, AgentEvent):
+            self._tell(fact)
             return
         if isinstance(fact, Listened):
             self._ingress.heard(fact.at)
@@ -382,6 +431,9 @@ class Session:
             self._playout.order(command, now)
             if isinstance(command, Cut):
                 self._outbox.drop_audio(command.response_id)
+        elif isinstance(command, AgentOrder):
+            if self._parts.agent is not None:
+                self._parts.agent.order(command)
         else:
             self._notify(command, now)
 

@@ -1,9 +1,22 @@
 """Conversation items on the wire (protocols.md 1.4, 1.17): reading a client's, writing ours in either dialect."""
 
+import json
 from typing import Final, Literal
 
 from agent.events import ItemReference
-from agent.items import ContentPart, FunctionCall, FunctionCallOutput, Item, ItemStatus, Message, PartKind
+from agent.items import (
+    ApprovalRequest,
+    ApprovalResponse,
+    ContentPart,
+    FunctionCall,
+    FunctionCallOutput,
+    Item,
+    ItemStatus,
+    Message,
+    PartKind,
+    ServerCall,
+    ToolList,
+)
 from server.limits import Limits
 from server.realtime.dialect import Dialect
 from server.realtime.fields import Fields
@@ -26,7 +39,7 @@ _MAX_IMAGE: Final = 700_000
 def read_item(item: Fields, limits: Limits) -> Item:
     """An item a client creates. Its id is "" where the client gave none. Raises `BadField`."""
     item_id = read_item_id(item, "id") or ""
-    match item.choice("type", ("message", "function_call", "function_call_output")):
+    match item.choice("type", ("message", "function_call", "function_call_output", "mcp_approval_response")):
         case "message":
             return _read_message(item, item_id, limits)
         case "function_call":
@@ -37,6 +50,11 @@ def read_item(item: Fields, limits: Limits) -> Item:
             call_id = item.need_text("call_id")
             item.need_text("output")
             return FunctionCallOutput(item_id, call_id, limited_text(item, "output", limits) or "")
+        case "mcp_approval_response":
+            request_id, approve = item.need_text("approval_request_id"), item.flag("approve")
+            if approve is None:
+                raise item.missing("approve")
+            return ApprovalResponse(item_id, request_id, approve, limited_text(item, "reason", limits) or "")
         case _:
             raise item.missing("type")
 
@@ -121,6 +139,35 @@ def item_json(item: Item, dialect: Dialect) -> dict[str, object]:
             return head | {"type": "function_call", "name": item.name, "call_id": item.call_id, "arguments": item.arguments}
         case FunctionCallOutput():
             return head | {"type": "function_call_output", "call_id": item.call_id, "output": item.output}
+        case _:
+            return head | _server_tool_json(item)
+
+
+def _server_tool_json(item: ServerCall | ApprovalRequest | ApprovalResponse | ToolList) -> dict[str, object]:
+    """Items about tools that the server runs (protocols.md 1.4)."""
+    wire: dict[str, object]
+    match item:
+        case ServerCall():
+            wire = {"type": "mcp_call", "server_label": item.server_label, "name": item.name, "arguments": item.arguments}
+            if item.output is not None:
+                wire["output"] = item.output
+            if item.error is not None:
+                wire["error"] = {"type": "tool_execution_error", "content": [{"type": "text", "text": item.error}]}
+            if item.approval_id is not None:
+                wire["approval_request_id"] = item.approval_id
+        case ApprovalRequest():
+            wanted = {"server_label": item.server_label, "name": item.name, "arguments": item.arguments}
+            wire = {"type": "mcp_approval_request", **wanted}
+        case ApprovalResponse():
+            wire = {"type": "mcp_approval_response", "approval_request_id": item.request_id, "approve": item.approve}
+            if item.reason:
+                wire["reason"] = item.reason
+        case ToolList():
+            tools = [
+                {"name": tool.name, "description": tool.description, "input_schema": json.loads(tool.parameters)} for tool in item.tools
+            ]
+            wire = {"type": "mcp_list_tools", "server_label": item.server_label, "tools": tools}
+    return wire
 
 
 def _part_json(part: ContentPart, dialect: Dialect) -> dict[str, object]:

@@ -35,8 +35,12 @@ from agent.commands import (
     ResponseDone,
     ResponseSnapshot,
     ResponseStatus,
+    ServerArgumentsDelta,
+    ServerArgumentsDone,
+    ServerCallMoved,
     SessionCreated,
     SessionUpdated,
+    ToolsListed,
     TranscriptionCompleted,
     TranscriptionDelta,
     TranscriptionFailed,
@@ -75,6 +79,7 @@ _PartNotice = (
     | ArgumentsDelta
     | ArgumentsDone
 )
+_ServerToolNotice = ServerArgumentsDelta | ServerArgumentsDone | ServerCallMoved | ToolsListed
 
 
 def notice_json(notice: Notify, dialect: Dialect, expires_at: int) -> dict[str, object] | None:
@@ -107,6 +112,8 @@ def notice_json(notice: Notify, dialect: Dialect, expires_at: int) -> dict[str, 
             | TranscriptionFailed()
         ):
             return _input_notice(notice)
+        case ServerArgumentsDelta() | ServerArgumentsDone() | ServerCallMoved() | ToolsListed():
+            return _server_tool_notice(notice)
         case _:
             return _part_notice(notice, dialect)
 
@@ -225,8 +232,25 @@ def _place(part: PartRef) -> dict[str, object]:
     }
 
 
+def _server_tool_notice(notice: _ServerToolNotice) -> dict[str, object]:
+    match notice:
+        case ServerArgumentsDelta(part, delta):
+            # npm's agents SDK wants the field that the hosted service pads its events with.
+            return {"type": "response.mcp_call_arguments.delta"} | _output_place(part) | {"delta": delta, "obfuscation": ""}
+        case ServerArgumentsDone(part, arguments):
+            return {"type": "response.mcp_call_arguments.done"} | _output_place(part) | {"arguments": arguments}
+        case ServerCallMoved(item_id, output_index, to):
+            return {"type": f"response.mcp_call.{to}", "item_id": item_id, "output_index": output_index}
+        case ToolsListed(item_id, to):
+            return {"type": f"mcp_list_tools.{to}", "item_id": item_id}
+
+
+def _output_place(part: PartRef) -> dict[str, object]:
+    return {"response_id": part.response_id, "item_id": part.item_id, "output_index": part.output_index}
+
+
 def _call_place(part: PartRef, call_id: str) -> dict[str, object]:
-    return {"response_id": part.response_id, "item_id": part.item_id, "output_index": part.output_index, "call_id": call_id}
+    return _output_place(part) | {"call_id": call_id}
 
 
 def _part_json(kind: PartKind, words: str) -> dict[str, object]:

@@ -100,7 +100,7 @@ def _read(kind: str, event_id: str | None, message: Fields, situation: Situation
             may_change = situation.may_change_kind
             return UpdateSession(event_id, merge_session(situation.settings, session, limits, kind=beta_kind, may_change_kind=may_change))
         case "response.create":
-            return _read_response(event_id, message.child("response") or Fields({}, "response"), limits)
+            return _read_response(event_id, message.child("response") or Fields({}, "response"), situation.settings, limits)
         case "response.cancel":
             return CancelResponse(event_id, message.text("response_id"))
         case "vivavoce.playback":
@@ -147,20 +147,24 @@ def _read_audio(message: Fields) -> bytes:
         raise message.bad_value("audio", "'audio' is not valid base64.") from error
 
 
-def _read_response(event_id: str | None, response: Fields, limits: Limits) -> CreateResponse:
+def _read_response(event_id: str | None, response: Fields, settings: SessionSettings, limits: Limits) -> CreateResponse:
     output = (response.child("audio") or Fields({}, "response.audio")).child("output") or Fields({}, "response.audio.output")
     tokens = read_max_tokens(response)
     context = response.children("input")
     if context is not None and len(context) > _MAX_INPUT_ITEMS:
         raise response.bad_value("input", f"Too many input items: at most {_MAX_INPUT_ITEMS}, but got {len(context)}.")
+    in_conversation = response.choice("conversation", ("auto", "none")) != "none"
+    # What the server's agent is told in its own conversation is not the client's to say.
+    instructions = None if settings.agent and in_conversation else limited_text(response, "instructions", limits)
+    voice = None if settings.fixed_voice else read_voice(output) or read_voice(response)
     return CreateResponse(
         event_id,
-        in_conversation=response.choice("conversation", ("auto", "none")) != "none",
+        in_conversation=in_conversation,
         input=None if context is None else tuple(read_context_item(item, limits) for item in context),
-        instructions=limited_text(response, "instructions", limits),
+        instructions=instructions,
         output_audio=read_modalities(response),
         output_format=read_format(output, "format") or read_format(response, "output_audio_format"),
-        voice=read_voice(output) or read_voice(response),
+        voice=voice,
         tools=read_tools(response, limits),
         tool_choice=read_tool_choice(response),
         max_output_tokens=tokens,

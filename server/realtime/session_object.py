@@ -8,6 +8,7 @@ from agent.settings import (
     AudioFormat,
     PlaybackOwner,
     SemanticVad,
+    ServerTool,
     ServerVad,
     SessionKind,
     SessionSettings,
@@ -86,7 +87,7 @@ def _beta_session(session_id: str, settings: SessionSettings, expires_at: int) -
 
 def _tools_and_limits(settings: SessionSettings) -> dict[str, object]:
     return {
-        "tools": _tools_json(settings.tools),
+        "tools": [*_tools_json(settings.tools), *(_server_tools_json(settings.server_tools) if settings.shows_tools else [])],
         "tool_choice": _tool_choice_json(settings.tool_choice),
         "parallel_tool_calls": settings.parallel_tool_calls,
     }
@@ -107,8 +108,10 @@ def _extensions_json(settings: SessionSettings) -> dict[str, object]:
         "ledger": settings.wants_ledger,
         "speculation": settings.speculation,
         "min_interruption_ms": settings.min_interruption_ms,
+        "tools": settings.shows_tools,
     }
-    return {} if ours == {"playback": False, "ledger": False, "speculation": True, "min_interruption_ms": 0} else {"vivavoce": ours}
+    defaults = {"playback": False, "ledger": False, "speculation": True, "min_interruption_ms": 0, "tools": False}
+    return {} if ours == defaults else {"vivavoce": ours}
 
 
 def format_json(wire: AudioFormat, dialect: Dialect) -> object:
@@ -126,6 +129,20 @@ def _tools_json(tools: tuple[ToolSpec, ...]) -> list[dict[str, object]]:
         {"type": "function", "name": tool.name, "description": tool.description, "parameters": json.loads(tool.parameters)}
         for tool in tools
     ]
+
+
+def _server_tools_json(tools: tuple[ServerTool, ...]) -> list[dict[str, object]]:
+    """The tools that the server runs, by label."""
+    wire: list[dict[str, object]] = []
+    for label in dict.fromkeys(tool.server_label for tool in tools):
+        own = [tool for tool in tools if tool.server_label == label]
+        always = [tool.spec.name for tool in own if tool.needs_approval]
+        never = [tool.spec.name for tool in own if not tool.needs_approval]
+        approval: object = {"always": {"tool_names": always}, "never": {"tool_names": never}}
+        if not always or not never:
+            approval = "always" if always else "never"
+        wire.append({"type": "mcp", "server_label": label, "allowed_tools": [tool.spec.name for tool in own], "require_approval": approval})
+    return wire
 
 
 def _tool_choice_json(choice: ToolChoice) -> object:

@@ -26,6 +26,7 @@ from server.realtime.session_object import ECHOED
 from streaming.events import ToolSpec
 
 __all__ = [
+    "asks_for_server_tools",
     "limited_text",
     "merge_session",
     "read_format",
@@ -61,8 +62,8 @@ def merge_session(
         changes["kind"] = wanted
     audio = session.child("audio") or Fields({}, session.param("audio"))
     changes |= _read_input(session, audio.child("input") or Fields({}, audio.param("input")))
-    changes |= _read_output(session, audio.child("output") or Fields({}, audio.param("output")))
-    changes |= _read_reply(session, limits)
+    changes |= _read_output(current, session, audio.child("output") or Fields({}, audio.param("output")))
+    changes |= _read_reply(current, session, limits)
     changes |= _read_extensions(session, current.playback)
     changes["extras"] = _merge_extras(current.extras, session)
     # mypy cannot follow keyword arguments through a dict; every key above is a field, and the tests set each.
@@ -93,28 +94,30 @@ def _read_input(session: Fields, audio: Fields) -> dict[str, object]:
     return changes
 
 
-def _read_output(session: Fields, audio: Fields) -> dict[str, object]:
+def _read_output(current: SessionSettings, session: Fields, audio: Fields) -> dict[str, object]:
     changes: dict[str, object] = {}
     for fields, key in ((session, "output_audio_format"), (audio, "format")):
         if (wire := read_format(fields, key)) is not None:
             changes["output_format"] = wire
     for fields in (session, audio):
-        if (voice := read_voice(fields)) is not None:
+        if (voice := read_voice(fields)) is not None and not current.fixed_voice:
             changes["voice"] = voice
         if (speed := fields.number("speed", 0.25, 1.5)) is not None:
             changes["speed"] = speed
     return changes
 
 
-def _read_reply(session: Fields, limits: Limits) -> dict[str, object]:
-    """How replies are made: words, tools, lengths."""
+def _read_reply(current: SessionSettings, session: Fields, limits: Limits) -> dict[str, object]:
+    """How replies are made: words, tools, lengths. The instructions of an agent that the server has defined stay its own."""
     changes: dict[str, object] = {}
-    if "instructions" in session:
+    if "instructions" in session and not current.agent:
         changes["instructions"] = limited_text(session, "instructions", limits) or ""
     if (output_audio := read_modalities(session)) is not None:
         changes["output_audio"] = output_audio
     if (tools := read_tools(session, limits)) is not None:
         changes["tools"] = tools
+    if asks_for_server_tools(session, current):
+        changes["shows_tools"] = True
     if (choice := read_tool_choice(session)) is not None:
         changes["tool_choice"] = choice
     if (parallel := session.flag("parallel_tool_calls")) is not None:
@@ -134,6 +137,7 @@ def _read_extensions(session: Fields, owner: PlaybackOwner) -> dict[str, object]
         "wants_ledger": ours.flag("ledger"),
         "speculation": ours.flag("speculation"),
         "min_interruption_ms": ours.integer("min_interruption_ms", 0, _MAX_WAIT_MS),
+        "shows_tools": ours.flag("tools"),
     }
     if (acked := ours.flag("playback")) is not None and owner is not PlaybackOwner.SERVER:
         wanted["playback"] = PlaybackOwner.ACKED if acked else PlaybackOwner.CLIENT
@@ -224,16 +228,30 @@ def read_tools(fields: Fields, limits: Limits) -> tuple[ToolSpec, ...] | None:
         return () if "tools" in fields else None
     if len(tools) > limits.max_tools:
         raise fields.bad_value("tools", f"Too many tools: at most {limits.max_tools}, but got {len(tools)}.")
-    read = tuple(_read_tool(tool) for tool in tools)
+    read = tuple(_read_tool(tool) for tool in tools if tool.text("type") != "mcp")
     if sum(len(json.dumps([tool.name, tool.description])) + len(tool.parameters) for tool in read) > limits.max_tools_bytes:
         raise fields.bad_value("tools", f"The tools are too large: at most {limits.max_tools_bytes} bytes together.")
     return read
 
 
+def asks_for_server_tools(session: Fields, current: SessionSettings) -> bool:
+    """Whether the client names tools that the server runs (`{"type": "mcp", "server_label": ...}`) and so wants to see their calls. Which
+    there are is the server's affair: an address is never followed, and raises BadField, as does a label that it does not have."""
+    named = [tool for tool in session.children("tools") or () if tool.text("type") == "mcp"]
+    labels = tuple(dict.fromkeys(tool.server_label for tool in current.server_tools))
+    for tool in named:
+        if (key := next((key for key in ("server_url", "connector_id", "tunnel_id") if tool.raw.get(key)), None)) is not None:
+            raise tool.bad_value(key, "This server calls the MCP servers of its operator only; name one by its 'server_label'.")
+        label = tool.need_text("server_label")
+        if label not in labels:
+            raise tool.not_among("server_label", label, labels)
+    return bool(named)
+
+
 def _read_tool(tool: Fields) -> ToolSpec:
     kind = tool.text("type") or "function"
     if kind != "function":
-        raise tool.not_among("type", kind, ("function",))
+        raise tool.not_among("type", kind, ("function", "mcp"))
     name = tool.need_text("name")
     if not 0 < len(name) <= 128:
         raise tool.bad_value("name", f"'{tool.param('name')}' must have 1 to 128 characters.")

@@ -37,8 +37,12 @@ from agent.commands import (
     ResponseDone,
     ResponseSnapshot,
     ResponseStatus,
+    ServerArgumentsDelta,
+    ServerArgumentsDone,
+    ServerCallMoved,
     SessionCreated,
     SessionUpdated,
+    ToolsListed,
     TranscriptionCompleted,
     TranscriptionDelta,
     TranscriptionFailed,
@@ -57,13 +61,25 @@ from agent.events import (
     TruncateItem,
     UpdateSession,
 )
-from agent.items import ContentPart, FunctionCall, FunctionCallOutput, ItemStatus, Message, PartKind
+from agent.items import (
+    ApprovalRequest,
+    ApprovalResponse,
+    ContentPart,
+    FunctionCall,
+    FunctionCallOutput,
+    ItemStatus,
+    Message,
+    PartKind,
+    ServerCall,
+    ToolList,
+)
 from agent.settings import (
     AudioEncoding,
     AudioFormat,
     Eagerness,
     PlaybackOwner,
     SemanticVad,
+    ServerTool,
     ServerVad,
     SessionKind,
     SessionSettings,
@@ -79,6 +95,8 @@ from streaming.events import ToolSpec, Usage
 GOLDEN = Path(__file__).parent.parent / "golden"
 PART = PartRef("resp_1", "item_2", 0, 0)
 WEATHER = ToolSpec("get_weather", "Weather in a city", '{"type":"object","properties":{"city":{"type":"string"}}}')
+
+RISKY = ServerTool(ToolSpec("pay", "", "{}"), "desk", needs_approval=True)
 
 
 def codec(dialect: Dialect | None = Dialect.GA) -> Codec:
@@ -182,6 +200,17 @@ def notices() -> list[Notify]:
         ItemDeleted("item_2"),
         ErrorRaised("invalid_value", "No.", "session.speed", "evt_7"),
         ErrorRaised(None, "Ours.", kind="server_error"),
+        SessionUpdated("sess_1", SessionSettings(agent="desk", shows_tools=True, server_tools=(ServerTool(WEATHER, "desk"), RISKY))),
+        ItemAdded(ToolList("item_6", "desk", (WEATHER,)), None),
+        ToolsListed("item_6", "in_progress"),
+        ToolsListed("item_6", "completed"),
+        ServerArgumentsDelta(PART, '{"city": "Bern"}'),
+        ServerArgumentsDone(PART, '{"city": "Bern"}'),
+        ServerCallMoved("item_7", 1, "in_progress"),
+        ItemDone(ServerCall("item_7", "desk", "get_weather", '{"city": "Bern"}', output="Rain"), "item_6"),
+        ItemDone(ServerCall("item_8", "desk", "pay", "{}", ItemStatus.INCOMPLETE, error="No city.", approval_id="item_9"), "item_7"),
+        ItemDone(ApprovalRequest("item_9", "desk", "get_weather", "{}"), "item_8"),
+        ItemDone(ApprovalResponse("item_10", "item_9", False, "Too late."), "item_9"),
     ]
 
 
@@ -376,7 +405,13 @@ def test_the_type_is_chosen_by_the_first_update_only() -> None:
         ({"max_output_tokens": "many"}, "invalid_type", "session.max_output_tokens"),
         ({"tools": {}}, "invalid_type", "session.tools"),
         ({"tools": [5]}, "invalid_type", "session.tools[0]"),
-        ({"tools": [{"type": "mcp", "server_label": "x"}]}, "invalid_value", "session.tools[0].type"),
+        ({"tools": [{"type": "mcp", "server_label": "x"}]}, "invalid_value", "session.tools[0].server_label"),
+        (
+            {"tools": [{"type": "mcp", "server_label": "x", "server_url": "http://127.0.0.1"}]},
+            "invalid_value",
+            "session.tools[0].server_url",
+        ),
+        ({"tools": [{"type": "web_search", "name": "x"}]}, "invalid_value", "session.tools[0].type"),
         ({"tools": [{"type": "function"}]}, "missing_required_parameter", "session.tools[0].name"),
         ({"tools": [{"name": "f"}] * 129}, "invalid_value", "session.tools"),
         ({"tools": [{"name": "f", "description": "x" * 300_000}]}, "invalid_value", "session.tools"),
