@@ -64,7 +64,7 @@ from streaming.events import (
     SpeechSuspected,
 )
 
-__all__ = ["Channel", "ChannelClosedError", "Dialogue", "Session", "SessionEnd", "SessionParts"]
+__all__ = ["AgentCode", "Channel", "ChannelClosedError", "Dialogue", "Session", "SessionEnd", "SessionParts"]
 
 log = logging.getLogger(__name__)
 
@@ -313,7 +313,7 @@ class Session:
     # -- what comes in
 
     def _receive_fact(self, fact: EngineEvent | AgentEvent | SynthesisedAudio) -> None:
-        """The sink of the engine link and of the agent's code: only notes, so that one session's fault never stops what is told to others."""
+        """The sink of the engine link and of the agent's code: notes only, so that one session's fault never stops the others."""
         self._inbox.append(fact)
         self._wake.set()
 
