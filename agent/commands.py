@@ -24,6 +24,7 @@ __all__ = [
     "ContentPartDone",
     "Cut",
     "Duck",
+    "EndCall",
     "ErrorRaised",
     "Hold",
     "InputCleared",
@@ -156,6 +157,14 @@ class UseLine:
 
 
 AgentOrder = CallTool | AskAgent | UseLine
+
+
+@dataclass(frozen=True, slots=True)
+class EndCall:
+    """The call is over: the session ends as soon as what has been released has been played out. The last order that begins anything.
+    Example: `EndCall("goodbye")`."""
+
+    reason: str
 
 
 # -------------------------------------------------------------------------------------------------- agent -> client
@@ -495,4 +504,4 @@ Notify = (
     | ToolsListed
     | ErrorRaised
 )
-Command = EngineOrder | PlayoutOrder | AgentOrder | Notify
+Command = EngineOrder | PlayoutOrder | AgentOrder | EndCall | Notify

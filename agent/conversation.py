@@ -33,6 +33,7 @@ from agent.events import (
     CreateItem,
     CreateResponse,
     DeleteItem,
+    EndRequested,
     Event,
     FactPinned,
     LineRequested,
@@ -165,7 +166,6 @@ class Conversation:
             commands = self._dispatch(event, now)
         except RefusedError as refused:
             commands = [ErrorRaised(refused.code, refused.message, refused.param, getattr(event, "event_id", None))]
-        commands += self._responses.start_queued(self._settings)
         commands += self._go_on(now)
         commands += self._items.trim()
         commands = [
@@ -177,16 +177,19 @@ class Conversation:
         self._watch_idle(now)
         ours = self._settings.initiative
         filler_ms = ours.filler_ms if ours.filler and self._settings.output_audio else None
-        self._tools.watch(filler_ms, quiet=self.state is State.LISTENING, now=now)
+        self._tools.watch(filler_ms, quiet=self.state is State.LISTENING and self._offers.ending is None, now=now)
         return commands
 
     def _go_on(self, now: int) -> list[Command]:
         """What waits until nobody speaks, or until all that was said has been played, if that is now."""
-        commands: list[Command] = []
-        if self._turns.floor is Floor.OPEN:
-            commands += self._responses.answer_tools(self._settings)
+        ending = self._offers.ending is not None
+        commands: list[Command] = [] if ending else self._responses.start_queued(self._settings)
+        # Without turn detection the floor stays the caller's until the client commits, which it may never do.
+        if self._turns.floor is Floor.OPEN or (ending and self._settings.turn_detection is None):
+            if not ending:
+                commands += self._responses.answer_tools(self._settings)
             if self._responses.current is None and (words := self._offers.take_words()) is not None:
-                commands += self._responses.say(words, self._settings)
+                commands += self._responses.say(words, self._settings, interruptible=not ending)
         if self._responses.current is None and not self._heard.audible(now):
             commands += self._offers.take_lines()
         return commands
@@ -235,7 +238,7 @@ class Conversation:
                 return self._tick(now)
             case SessionOpened(settings):
                 return self._adopt_settings(settings, SessionCreated(self._session_id, settings), now)
-            case ToolReturned() | TurnDecided() | WordsOffered() | AgentChanged() | FactPinned() | LineRequested():
+            case ToolReturned() | TurnDecided() | WordsOffered() | AgentChanged() | FactPinned() | LineRequested() | EndRequested():
                 return self._directed(event, now)
             case _:
                 return self._request(event, now)
@@ -249,6 +252,9 @@ class Conversation:
                 return self._responses.decided(event)
             case WordsOffered() | LineRequested():
                 self._offers.add(event)
+                return []
+            case EndRequested(reason):
+                self._offers.end(reason, self._settings.initiative.goodbye)
                 return []
             case AgentChanged(settings):
                 merged = self._settings.handed_to(settings)
@@ -277,6 +283,8 @@ class Conversation:
             case CreateItem() | RetrieveItem() | TruncateItem() | DeleteItem():
                 return self._items.handle(event, now)
             case CreateResponse():
+                if self._offers.ending is not None:
+                    raise RefusedError("invalid_event", "The call is ending.")
                 return self._responses.create(event, self._settings)
             case CancelResponse(_, response_id):
                 return self._responses.cancel(response_id, now)
@@ -383,18 +391,20 @@ class Conversation:
         self._transcripts.expect(turn.item_id, (turn.end - turn.start) / SAMPLE_RATE)
         if speculation is not None:
             return [*commands, *self._adopt(speculation)]
-        if not turn.detected or not self._settings.answers_turns:
+        if not turn.detected or not self._settings.answers_turns or self._offers.ending is not None:
             return commands
         return [*commands, *self._responses.answer(self._settings)]
 
     def _hear_out(self, words: TranscriptProvisional) -> list[Command]:
         """What the turn says if it ends in this pause: the reply to that is prepared."""
         self._turns.worded(words.at, words.text)
+        if self._offers.ending is not None:
+            return []
         return self._prepared.hear_out(words, self._settings, self._basis())
 
     def _basis(self) -> tuple[object, ...]:
         """What a reply is made from besides the words."""
-        return (self._settings, self._history.version, self._heard.version, self._responses.current)
+        return (self._settings, self._history.version, self._heard.version, self._responses.current, self._offers.ending)
 
     def _adopt(self, speculation: Speculation) -> list[Command]:
         """The turn has ended with the words that were expected: what was prepared is the reply. The client is told in the order in which it
@@ -425,7 +435,7 @@ class Conversation:
         detection, last = self._settings.turn_detection, self._history.last
         timeout = detection.idle_timeout_ms if isinstance(detection, ServerVad) else None
         ours = isinstance(last, Message) and last.role == "assistant" and self._responses.current is None
-        waiting = ours and self._turns.floor is Floor.OPEN and not self._heard.audible(now)
+        waiting = ours and self._offers.ending is None and self._turns.floor is Floor.OPEN and not self._heard.audible(now)
         self._idle.watch(timeout, waiting=waiting, now=now)
 
     def _ask_still_there(self) -> list[Command]:

@@ -21,6 +21,7 @@ __all__ = [
     "CreateItem",
     "CreateResponse",
     "DeleteItem",
+    "EndRequested",
     "Event",
     "FactPinned",
     "ItemReference",
@@ -227,7 +228,15 @@ class LineRequested:
     target: str
 
 
-AgentEvent = ToolReturned | TurnDecided | WordsOffered | AgentChanged | FactPinned | LineRequested
+@dataclass(frozen=True, slots=True)
+class EndRequested:
+    """The agent's code ends the call: what is being said and what has been offered is heard out, the goodbye is said, and nothing else is
+    begun. Example: `EndRequested("booked")`."""
+
+    reason: str
+
+
+AgentEvent = ToolReturned | TurnDecided | WordsOffered | AgentChanged | FactPinned | LineRequested | EndRequested
 """What the code of an agent (`server.agents`) does."""
 
 ClientRequest = (

@@ -107,10 +107,10 @@ class Responses:
         self._tools.reply_ordered()
         return self._begin(self._new(CreateResponse(None), settings, response_id))
 
-    def say(self, words: str, settings: SessionSettings) -> list[Command]:
+    def say(self, words: str, settings: SessionSettings, *, interruptible: bool = True) -> list[Command]:
         """Fixed words as the conversation's response; only while it has none."""
         assert self.current is None
-        return self._start(CreateResponse(None), settings, words)
+        return self._start(CreateResponse(None, interruptible=interruptible), settings, words)
 
     def start_queued(self, settings: SessionSettings) -> list[Command]:
         """Begin the response that waits, if its time has come."""

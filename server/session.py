@@ -15,6 +15,7 @@ from agent.commands import (
     AgentOrder,
     Command,
     Cut,
+    EndCall,
     ItemAdded,
     ItemDeleted,
     ItemTruncated,
@@ -73,10 +74,13 @@ _FACTS_AT_ONCE: Final = 64
 _FAREWELL_SECONDS: Final = 1.0
 """How long the last events of an ending session may take to leave."""
 
+_CLOSE_NORMAL: Final = 1000
 _CLOSE_GOING_AWAY: Final = 1001
 _CLOSE_INTERNAL_ERROR: Final = 1011
 _CLOSE_RESTART: Final = 1012
 _CLOSE_TRY_AGAIN_LATER: Final = 1013
+_MAX_REASON_BYTES: Final = 123
+"""RFC 6455 5.5: a close frame has 125 bytes, two of them the code."""
 
 
 class Dialogue(Protocol):
@@ -185,6 +189,8 @@ class Session:
         self._draining = False
         # The engine has died and this session with it: the client is told, and comes back to a new one.
         self._engine_failed = False
+        # Why the conversation has ended the call; None while it has not.
+        self._ending: str | None = None
         # When the session ends at the latest, in session time.
         self._expires = int(parts.limits.session_seconds * SAMPLE_RATE)
 
@@ -276,7 +282,10 @@ class Session:
             if deadline is not None and self.now() >= deadline:
                 self._tell(Tick())
             self._settle(self.now())
-            if self.now() >= self._expires or (self._draining and not self._replies.count and self._playout.silent):
+            quiet = not self._replies.count and self._playout.silent
+            if self._ending is not None and quiet:
+                await self._leave(SessionEnd(_CLOSE_NORMAL, self._ending))
+            if self.now() >= self._expires or (self._draining and quiet):
                 await self._say_farewell()
             await asyncio.sleep(0)
 
@@ -431,6 +440,9 @@ class Session:
             self._playout.order(command, now)
             if isinstance(command, Cut):
                 self._outbox.drop_audio(command.response_id)
+        elif isinstance(command, EndCall):
+            self._ending = command.reason.encode()[:_MAX_REASON_BYTES].decode(errors="ignore")
+            self._wake.set()
         elif isinstance(command, AgentOrder):
             if self._parts.agent is not None:
                 self._parts.agent.order(command)

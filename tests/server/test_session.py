@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from agent.conversation import Conversation
+from agent.events import EndRequested, WordsOffered
 from agent.settings import SessionSettings
 from server.limits import Limits
 from server.outbox import Outbox
@@ -23,6 +24,7 @@ from streaming.events import (
     FinishReason,
     Listened,
     ResponseFinished,
+    Say,
     Speculate,
     SpeechStarted,
     SpeechStopped,
@@ -185,6 +187,23 @@ async def test_endless_audio_ends_the_session_with_an_internal_error(make, link,
     link.sink(SynthesisedAudio("sess_1", "resp", 0, np.zeros(24_000 * 1_201, np.int16)))
     assert (await asyncio.wait_for(running, 10)).code == 1011
     assert "has more than" in caplog.text
+
+
+async def test_a_call_that_the_agent_ends_is_closed_when_all_that_was_said_has_been_played(make, link) -> None:
+    session, channel = make(conversation=Conversation), Channel()
+    running = asyncio.create_task(session.run(channel))
+    await turns_until(lambda: link.sink is not None)
+    link.sink(WordsOffered("Bye."))
+    link.sink(EndRequested("é" * 100))
+    await turns_until(lambda: "Say" in link.calls)
+    response_id = link.last(Say).response_id
+    link.sink(TextDelta(response_id, "Bye."))
+    link.sink(SynthesisedAudio("sess_1", response_id, 0, np.zeros(240, np.int16)))
+    link.sink(AudioReady(response_id, 0, 240, 4))
+    await turns_until(lambda: any(event["type"] == "response.output_audio.delta" for event in channel.got))
+    assert not running.done()
+    link.sink(ResponseFinished(response_id, FinishReason.STOP))
+    assert await asyncio.wait_for(running, 10) == SessionEnd(1000, "é" * 61)
 
 
 async def test_a_session_whose_engine_dies_is_told_and_sent_to_a_new_one(make, link) -> None:
