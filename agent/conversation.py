@@ -290,8 +290,10 @@ class Conversation:
                 return self._responses.cancel(response_id, now)
             case RefuseRequest(event_id, code, message, param):
                 return [ErrorRaised(code, message, param, event_id)]
-            case PlaybackReported():
-                return []  # playout has counted it; what follows from it comes as PlaybackProgress
+            case PlaybackReported(_, response_id, played_ms):
+                # Playout counts what it still plays, and says so by PlaybackProgress; here counts what has been cut since.
+                self._heard.acknowledge(response_id, played_ms)
+                return []
             case _:
                 raise IllegalEventError(event, self.state)
 

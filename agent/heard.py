@@ -93,6 +93,8 @@ class HeardReplies:
         # Items by response, of the replies whose sound may still be playing; several, where one began before another was played out.
         self._sounding: dict[str, str] = {}
         self._cut: dict[str, str] = {}
+        # Items by response, of the replies that were stopped and that the client has not truncated.
+        self._stopped: dict[str, str] = {}
         # Rises with every change of `cut`.
         self.version = 0
 
@@ -145,10 +147,23 @@ class HeardReplies:
         item_id = self._sounding.pop(response_id, None)
         if item_id is not None:
             spoken = self._spoken[item_id]
+            self._stopped[response_id] = item_id
             self._keep(item_id, spoken.played(now) if flushed else spoken.sent)
+
+    def acknowledge(self, response_id: str, played_ms: int) -> None:
+        """The client has played so much of a reply. Of one that was stopped, which it still played while the word of that was on its way,
+        more was heard than was known."""
+        item_id = self._stopped.get(response_id)
+        if item_id is None:
+            return
+        spoken = self._spoken[item_id]
+        samples = min(spoken.sent, played_ms * spoken.rate // 1_000)
+        if spoken.text_end(samples) > len(self._cut[item_id]):
+            self._keep(item_id, samples)
 
     def truncate(self, item_id: str, samples: int) -> None:
         """The client says how much of it was heard."""
+        self._stopped = {response_id: stopped for response_id, stopped in self._stopped.items() if stopped != item_id}
         self._keep(item_id, self._spoken[item_id].truncate(samples))
 
     def forget(self, item_id: str) -> None:
@@ -157,6 +172,7 @@ class HeardReplies:
         self._cut.pop(item_id, None)
         self.version += 1
         self._sounding = {response_id: sounding for response_id, sounding in self._sounding.items() if sounding != item_id}
+        self._stopped = {response_id: stopped for response_id, stopped in self._stopped.items() if stopped != item_id}
 
     def as_heard(self, item: Item) -> Item:
         """The item with the words that were heard, where it is a reply that was cut short."""

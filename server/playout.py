@@ -88,8 +88,11 @@ class _Voice:
     sent_at: int = 0
     starts_at: int = 0
     heard: bool = False
-    # When the client will have played what has been sent.
+    # When the client will have played what has been sent; and when it would have, if nothing else had been before it.
     ends_at: int = 0
+    ends_alone_at: int = 0
+    # Ticks of its end that the client has thrown away, as far as what follows has been moved up.
+    skipped: int = 0
     # What the client has said, or time has shown, that it played; never goes back.
     played: int = 0
     gain: float = 1.0
@@ -200,11 +203,14 @@ class Playout:
             voice.ends_at = self._clock = now + _ticks(voice.sent - voice.played, voice.format.rate)
         voice.reported_at = now - _REPORT_EVERY  # tell the conversation at once
 
-    def flushed(self, item_id: str, now: int) -> None:
-        """The client has truncated the item: it dropped what it had not played, so what comes next is heard at once."""
+    def flushed(self, item_id: str, played_ms: int, now: int) -> None:
+        """The client has truncated the item: it dropped what it had not played, so what came after it was heard sooner, and what comes next
+        is heard at once."""
         for voice in self._voices.values():
             if voice.part is not None and voice.part.item_id == item_id:
-                self._clock = max(now, self._clock - max(0, voice.ends_at - now))
+                unplayed = _ticks(voice.sent - played_ms * voice.format.rate // 1000, voice.format.rate)
+                self._skip(voice, unplayed - voice.skipped, now)
+                voice.skipped = max(voice.skipped, unplayed)
 
     # -- what goes out
 
@@ -272,6 +278,7 @@ class Playout:
             voice.sent_at, voice.starts_at = now, max(self._clock, now)
         voice.sent += count
         self._clock = voice.ends_at = max(self._clock, now) + _ticks(count, rate)
+        voice.ends_alone_at = max(voice.ends_alone_at, now) + _ticks(count, rate)
         return delta
 
     def _advance(self, response_id: str, voice: _Voice, now: int) -> None:
@@ -293,13 +300,18 @@ class Playout:
         """The client drops what it has not played, so what would have come after it comes sooner."""
         voice = self._voices.get(response_id)
         if voice is not None and voice.sent:
-            unplayed = min(voice.ends_at - now, _ticks(voice.sent - voice.played, voice.format.rate))
-            for other in self._voices.values():
-                if unplayed > 0 and other.ends_at > voice.ends_at:
-                    other.starts_at -= unplayed
-                    other.ends_at -= unplayed
-            self._clock = max(now, self._clock - max(0, unplayed))
+            self._skip(voice, min(voice.ends_at - now, _ticks(voice.sent - voice.played, voice.format.rate)), now)
         self._close(response_id)
+
+    def _skip(self, voice: _Voice, unplayed: int, now: int) -> None:
+        """The last `unplayed` ticks of it are not heard: what follows comes sooner by so much, but not before it was sent."""
+        unplayed = max(0, unplayed)
+        others = [other for other in self._voices.values() if other.ends_at > voice.ends_at]
+        for other in others:
+            sooner = max(0, min(unplayed, other.ends_at - other.ends_alone_at))
+            other.starts_at -= sooner
+            other.ends_at -= sooner
+        self._clock = max(now, self._clock - unplayed, *(other.ends_at for other in others))
 
     def _close(self, response_id: str) -> None:
         self._voices.pop(response_id, None)

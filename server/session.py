@@ -454,8 +454,8 @@ class Session:
             case SessionCreated(_, settings) | SessionUpdated(_, settings):
                 self._playout.owner = settings.playback
                 self._ingress.change_format(settings.input_format, now)
-            case ItemTruncated(item_id):
-                self._playout.flushed(item_id, now)
+            case ItemTruncated(item_id, _, audio_end_ms):
+                self._playout.flushed(item_id, audio_end_ms, now)
             case ItemDeleted(item_id):
                 self._item_sizes.pop(item_id, None)
         text = self._parts.codec.write(notice)

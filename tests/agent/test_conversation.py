@@ -35,6 +35,7 @@ from agent.events import (
     DeleteItem,
     ItemReference,
     PlaybackProgress,
+    PlaybackReported,
     RefuseRequest,
     RetrieveItem,
     Tick,
@@ -626,6 +627,23 @@ def test_truncate_twice_cuts_from_the_original(play) -> None:
     assert talk.believed()[-1] == ("assistant", "One two")
     talk.truncate(item_id, 0)
     assert talk.believed() == [("user", "Count.")]
+
+
+def test_what_was_played_until_the_cut_arrived_was_heard(play) -> None:
+    """An acknowledgement that comes after the cut says more than the estimate; a truncation is the client's last word."""
+    dialogue = play(playback=PlaybackOwner.ACKED)
+    dialogue.turn()
+    response_id = dialogue.ordered()
+    dialogue.clause("One two three four five.")
+    dialogue.played(1, 5)
+    dialogue.cancel()
+    assert dialogue.believed()[-1] == ("assistant", "One")
+    for milliseconds, heard in ((100, "One"), (650, "One two three"), (400, "One two three"), (9_999, "One two three four five.")):
+        dialogue.tell(PlaybackReported(None, response_id, milliseconds))
+        assert dialogue.believed()[-1] == ("assistant", heard)
+    dialogue.truncate(dialogue.message_id(), 450)
+    dialogue.tell(PlaybackReported(None, response_id, 1_000))
+    assert dialogue.believed()[-1] == ("assistant", "One two")
 
 
 def test_a_late_truncate_counts_from_the_next_turn_on(play) -> None:

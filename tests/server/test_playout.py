@@ -172,12 +172,26 @@ def test_after_a_truncate_the_next_response_is_heard_at_once() -> None:
     playout = playing(8)
     drain(playout, 0)
     playout.finish("r1")
-    playout.flushed("item", SECOND)
+    playout.flushed("item", 1_000, SECOND)
     open_voice(playout, "r2")
     push(playout, "r2", 0, 2400)
     playout.order(Release("r2", 2400), SECOND)
     drain(playout, SECOND)
     assert PlaybackProgress("r2", 2400, 2400) in playout.progress(SECOND + 1600 + 960)
+
+
+def test_a_late_truncate_moves_up_what_was_sent_behind_it() -> None:
+    playout = playing(8)
+    drain(playout, 0)
+    playout.finish("r1")
+    playout.order(OpenPlayout(PartRef("r2", "next", 0, 0), AudioFormat()), SECOND)
+    push(playout, "r2", 0, RATE)
+    playout.order(Release("r2", RATE), SECOND)
+    drain(playout, SECOND)
+    for _ in range(2):  # the client played 1 s of the first and went on with the second as it came; it may say so twice
+        playout.flushed("item", 1_000, 3 * SECOND // 2)
+    assert PlaybackProgress("r2", RATE, 10_560) in playout.progress(3 * SECOND // 2, fresh=True)
+    assert PlaybackProgress("r2", RATE, RATE) in playout.progress(2 * SECOND + 960)
 
 
 def test_audio_of_a_dropped_speculation_is_forgotten() -> None:
