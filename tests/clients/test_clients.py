@@ -1,4 +1,5 @@
-"""Third-party clients, unmodified, each from an environment of its own: a spoken turn, an interruption with truncate, a function call.
+"""Third-party clients, unmodified, each from an environment of its own: a spoken turn, an interruption with truncate, a function call;
+speech while a call waits for its output, handoff, truncate at random points.
 
 The server is the real one with a scripted model (`scripted_server.py`), so that what each client should receive is known to the word; one
 test has the real models. What the model was told after the interruption is asserted too.
@@ -230,6 +231,142 @@ def test_openai_agents_in_javascript(server: Server, recording: Path) -> None:
     assert got["types"]["conversation.item.retrieved"] >= 4
     heard = assert_told(server.contexts(), TURNS)
     assert len(heard) <= words_in(sent) - UNHEARD_WORDS
+
+
+# ------------------------------------------------------------------------------------- calls that wait, handoff, truncate
+
+WAIT, BILLING, PAID = "Still looking, one moment please.", "Billing here, how can I help?", "It is paid."
+WEATHER_CALL = {"text": "", "tool_calls": [["get_weather", '{"city": "Paris"}']]}
+
+
+def said(text: str) -> dict[str, object]:
+    """A reply of words only."""
+    return {"text": text, "tool_calls": []}
+
+
+@pytest.fixture
+def scripted(serve: Callable[..., Server], tmp_path: Path) -> Callable[..., Server]:
+    """`scripted(replies)` is a server whose model gives these."""
+
+    def start(replies: list[dict[str, object]]) -> Server:
+        return serve(HERE / "scripted_server.py", json.dumps({"transcripts": TURNS, "replies": replies}), tmp_path / "logs")
+
+    return start
+
+
+def test_openai_speaks_while_a_call_waits(scripted: Callable[..., Server], recording: Path) -> None:
+    server = scripted([WEATHER_CALL, said(WAIT), said(ANSWER), WEATHER_CALL, said(LONG), said(ANSWER)])
+    got = run("openai", "openai_pending_call.py", server.url, recording)
+    quiet, speaking = got["rounds"]
+    assert [one["call"] for one in got["rounds"]] == ["get_weather"] * 2
+    assert quiet["between"] == {"status": "completed", "text": WAIT, "audio_bytes": 5 * BYTES_A_WORD}
+    assert speaking["between"]["status"] == "cancelled"
+    assert speaking["refused"] == ["conversation_already_has_active_response", "early"]
+    whole = {"status": "completed", "text": ANSWER, "audio_bytes": 5 * BYTES_A_WORD}
+    assert [one["answer"] for one in got["rounds"]] == [whole] * 2
+    assert (got["types"]["response.created"], got["types"]["error"]) == (6, 1)
+    contexts = server.contexts()
+    assert [[role for role, _ in context[1:]] for context in contexts[:3]] == [
+        ["user"],
+        ["user", "tool_call", "user"],
+        ["user", "tool_call", "user", "assistant", "tool_result"],
+    ]
+    assert contexts[2][-1] == ["tool_result", "sunny"]
+    assert [role for role, _ in contexts[5][6:]] == ["assistant", "user", "tool_call", "user", "tool_result"]
+    assert len(contexts) == 6
+
+
+def test_livekit_speaks_while_a_call_waits(scripted: Callable[..., Server], recording: Path) -> None:
+    server = scripted([WEATHER_CALL, said(WAIT), said(ANSWER)])
+    got = run("livekit", "livekit_pending_call.py", server.url, recording)
+    assert got["errors"] == []
+    assert (got["called"]["calls"], got["between"]["text"], got["answer"]["text"]) == (["get_weather"], WAIT, ANSWER)
+    assert [role for role, _ in server.contexts()[-1][1:]] == ["user", "tool_call", "user", "assistant", "tool_result"]
+
+
+@pytest.mark.parametrize("cancel", [False, True])
+def test_pipecat_speaks_while_a_function_runs(scripted: Callable[..., Server], recording: Path, cancel: bool) -> None:
+    """It keeps the call waiting, or settles it as soon as the caller speaks: before that turn is answered."""
+    # The cancelled call's output counts as asked, but nothing is asked of the model for it.
+    server = scripted([said(FIRST), WEATHER_CALL, *([said("")] if cancel else []), said(WAIT), said(ANSWER)])
+    url = f"{server.url.replace('http', 'ws', 1)}/v1/realtime"
+    got = run("pipecat", "pipecat_pending_call.py", url, recording, "cancel" if cancel else "keep")
+    assert got["errors"] == []
+    contexts = server.contexts()
+    roles = [role for role, _ in contexts[-1][1:]]
+    if cancel:
+        assert (got["outputs"], got["texts"], got["audio_bytes"]) == (["CANCELLED"], [FIRST, WAIT], (7 + 5) * BYTES_A_WORD)
+        assert roles == ["user", "assistant", "user", "tool_call", "tool_result", "user"]
+    else:
+        assert (got["outputs"], got["texts"], got["audio_bytes"]) == (['"sunny"'], [FIRST, WAIT, ANSWER], (7 + 5 + 5) * BYTES_A_WORD)
+        assert roles == ["user", "assistant", "user", "tool_call", "user", "assistant", "tool_result"]
+    assert len(contexts) == (3 if cancel else 4)
+
+
+HANDED_OVER = [
+    WEATHER_CALL,
+    said(WAIT),
+    said(ANSWER),
+    {"text": "", "tool_calls": [["transfer_to_billing", "{}"]]},
+    said(BILLING),
+    {"text": "", "tool_calls": [["get_invoice", '{"number": 7}']]},
+    said(PAID),
+]
+HANDED_OVER_BYTES = [count * BYTES_A_WORD for count in (5, 5, 6, 3)]
+
+
+def assert_handed_over(contexts: list[list[list[str]]]) -> None:
+    """Each reply was made once, with the instructions of the agent in charge; the output that came late is where it came."""
+    assert [context[0] for context in contexts] == [["system", "Answer briefly."]] * 4 + [["system", "You are billing."]] * 3
+    roles = [role for role, _ in contexts[-1][1:]]
+    assert roles == [
+        *("user", "tool_call", "user", "assistant", "tool_result", "assistant"),
+        *("user", "tool_call", "tool_result", "assistant"),
+        *("user", "tool_call", "tool_result"),
+    ]
+    assert [text for role, text in contexts[-1] if role == "assistant"] == [WAIT, ANSWER, BILLING]
+
+
+def test_openai_agents_speak_while_a_tool_runs_and_hand_over(scripted: Callable[..., Server], recording: Path) -> None:
+    server = scripted(HANDED_OVER)
+    got = run("openai", "openai_agents_handoff.py", server.url, recording)
+    assert got["errors"] == []
+    assert got["audio_bytes"] == HANDED_OVER_BYTES
+    assert (got["tool_outputs"], got["handoffs"], got["invoices"]) == (["sunny in Paris", "paid"], [["weather", "billing"]], [7])
+    assert_handed_over(server.contexts())
+
+
+def test_openai_agents_in_javascript_speak_while_a_tool_runs_and_hand_over(scripted: Callable[..., Server], recording: Path) -> None:
+    server = scripted(HANDED_OVER)
+    url = f"{server.url.replace('http', 'ws', 1)}/v1/realtime?model=pocket"
+    got = run("node", "agents_handoff.mjs", ENVIRONMENTS / "node", url, recording)
+    assert got["errors"] == []
+    assert got["statuses"] == ["completed"] * 7
+    assert [count for count in got["audioBytes"] if count] == HANDED_OVER_BYTES
+    assert (got["outputs"], got["handoffs"], got["invoices"]) == (["sunny in Paris", "paid"], [["weather", "billing"]], [7])
+    assert_handed_over(server.contexts())
+
+
+def test_openai_truncates_at_random_points(scripted: Callable[..., Server]) -> None:
+    answers = [" ".join(f"word{number}" for number in range(3 * (answer % 7) + 1)) + "." for answer in range(20)]
+    server = scripted([said(text) for text in answers])
+    got = run("openai", "openai_truncate.py", server.url, "20261123", str(len(answers)))
+    left = []
+    for number, (text, one) in enumerate(zip(answers, got["rounds"], strict=True)):
+        words, shortest = text.split(), len(text.split())
+        assert one["sent_ms"] == 60 * len(words)
+        for cut in one["cuts"]:
+            assert cut["said"] == [True, cut["at"]]
+            shortest = min(shortest, cut["at"] // 60)  # what was cut does not come back
+            assert cut["left"].split() == words[:shortest]
+        left.append(words[:shortest])
+        event_id, param, message = one["refused"]
+        assert (event_id, param) == (f"beyond_{number}", "audio_end_ms")
+        assert "is already shorter than" in message
+    assert got["types"]["error"] == len(answers)
+    # The model's belief is the words that are left, before each question.
+    for number, context in enumerate(server.contexts()):
+        assert [text.split() for role, text in context if role == "assistant" and text] == [words for words in left[:number] if words]
 
 
 @pytest.mark.models

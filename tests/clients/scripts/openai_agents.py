@@ -33,11 +33,13 @@ class Listener:
         self.errors: list[str] = []
         self.audio: Counter[str] = Counter()
         self.raw: list[str] = []
+        self.events: list[Any] = []
         self.queue: asyncio.Queue[Any] = asyncio.Queue()
 
     async def listen(self) -> None:
         async for event in self.session:
             self.types[event.type] += 1
+            self.events.append(event)
             if event.type == "error":
                 self.errors.append(str(event.error))
             elif event.type == "audio":
@@ -51,6 +53,12 @@ class Listener:
             while (event := await self.queue.get()).type != kind:
                 pass
             return event
+
+    async def count(self, kind: str, times: int) -> None:
+        """Wait until so many events of a kind have come, whatever came between."""
+        async with asyncio.timeout(30):
+            while self.types[kind] < times:
+                await self.queue.get()
 
 
 async def main(url: str, recording: Path) -> dict[str, Any]:

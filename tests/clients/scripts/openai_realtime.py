@@ -63,6 +63,13 @@ class Listener:
                     raise SystemExit(f"error event: {event.error}")
             return event
 
+    async def until_error(self) -> Any:
+        """The next event, errors included, that is one."""
+        async with asyncio.timeout(30):
+            while (event := await self.queue.get()).type != "error":
+                pass
+            return event
+
 
 async def main(dialect: str, url: str, recording: Path) -> dict[str, Any]:
     client = AsyncOpenAI(api_key="unused", base_url=f"{url}/v1", websocket_base_url=f"{url.replace('http', 'ws', 1)}/v1")
