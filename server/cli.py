@@ -15,6 +15,7 @@ import typer
 from server.bench.commands import bench
 
 if TYPE_CHECKING:
+    from server.agents.agent import Agent
     from server.config import ServerConfig
     from streaming.bundle import Bundle
     from streaming.manifest import Manifest
@@ -55,6 +56,9 @@ _Bundle = Annotated[str | None, typer.Option(metavar="NAME|FILE", help="A bundle
 
 @app.command()
 def serve(
+    agent: Annotated[
+        str | None, typer.Argument(metavar="[FILE.py:AGENT|FILE.toml]", help="Who answers. [default: what each client says]")
+    ] = None,
     host: Annotated[
         str | None, typer.Option(help="Address to listen on; all but this machine's own need a key. [default: 127.0.0.1]")
     ] = None,
@@ -81,6 +85,7 @@ def serve(
     Examples:
 
         vivavoce serve
+        vivavoce serve my_agent.py:agent
         vivavoce serve --port 9000 --bundle my.toml
         vivavoce serve --record logs/
         vivavoce keys new > keys.txt
@@ -101,8 +106,9 @@ def serve(
         from server.config import load_config
 
         settings = load_config({name: value for name, value in given.items() if value is not None}, config)
+        answering = _agent(agent)
         found = _fetch(_manifest(settings.bundle))
-        raise typer.Exit(_run(settings, found))
+        raise typer.Exit(_run(settings, found, answering))
 
 
 @app.command()
@@ -216,12 +222,13 @@ def main() -> None:
 @contextmanager
 def _one_line() -> Iterator[None]:
     """Turns the mistakes of people and machines into one line and an exit code; ours keep their traceback."""
+    from server.agents.errors import AgentError
     from server.config import ConfigError
     from streaming.manifest import BundleError
 
     try:
         yield
-    except ConfigError as error:
+    except (AgentError, ConfigError) as error:
         _fail(str(error), 2)
     except BundleError as error:
         _fail(str(error), 1)
@@ -240,6 +247,12 @@ def _manifest(name: str) -> "Manifest":
     return load_manifest(name)
 
 
+def _agent(place: str | None) -> "Agent | None":
+    from server.agents.loader import load_agent
+
+    return None if place is None else load_agent(place)
+
+
 def _fetch(manifest: "Manifest", *, hub: bool = False, verify: bool = False) -> "Bundle":
     """The bundle on this machine, with progress on the terminal while something is fetched or hashed."""
     from server.bundle_view import show_progress
@@ -252,7 +265,7 @@ def _fetch(manifest: "Manifest", *, hub: bool = False, verify: bool = False) -> 
         return ensure_bundle(manifest, report, hub=hub, verify=verify)
 
 
-def _run(settings: "ServerConfig", bundle: "Bundle") -> int:
+def _run(settings: "ServerConfig", bundle: "Bundle", agent: "Agent | None") -> int:
     import logging
 
     from server.wiring import run
@@ -260,4 +273,4 @@ def _run(settings: "ServerConfig", bundle: "Bundle") -> int:
     logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     # Its notes at INFO repeat ours in other words.
     logging.getLogger("uvicorn.error").setLevel(max(logging.WARNING, logging.getLogger().level))
-    return run(settings, bundle)
+    return run(settings, bundle, agent)

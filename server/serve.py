@@ -18,6 +18,9 @@ import uvicorn
 import uvloop
 
 from agent.settings import SessionSettings
+from server.agents.agent import Agent
+from server.agents.errors import AgentError
+from server.agents.team import open_team
 from server.app import AppParts, make_app
 from server.auth import AccessPolicy, EphemeralKeys, is_loopback_host
 from server.engine_link import EngineLink
@@ -53,6 +56,7 @@ class ServeOptions:
     defaults: SessionSettings = field(default_factory=SessionSettings)
     models: Sequence[str] = ("pocket",)
     record: Path | None = None
+    agent: Agent | None = None
     drain_seconds: float = 10.0
 
 
@@ -61,7 +65,7 @@ def run_server(options: ServeOptions, link: EngineLink, new_conversation: Conver
     and one on stderr if the server can't start."""
     try:
         uvloop.run(_serve_until_signal(options, link, new_conversation))
-    except StartupError as error:
+    except (AgentError, StartupError) as error:
         print(f"vivavoce: {error}", file=sys.stderr)
         return 1
     except asyncio.CancelledError:
@@ -99,11 +103,13 @@ async def serve(
     stop: asyncio.Event,
     announce: Callable[[str], None],
 ) -> None:
-    """Serve until `stop` is set. `announce` gets the address once the models are warm. Raises StartupError."""
+    """Serve until `stop` is set. `announce` gets the address once the models are warm. Raises StartupError, AgentError."""
     _check(options)
-    with _listen(options) as sock:
+    async with contextlib.AsyncExitStack() as stack:
+        sock = stack.enter_context(_listen(options))
+        team = None if options.agent is None else await stack.enter_async_context(open_team(options.agent, options.defaults))
         metrics = Metrics()
-        sessions = Sessions(link, new_conversation, SessionsOptions(options.limits, options.defaults, options.record), metrics)
+        sessions = Sessions(link, new_conversation, SessionsOptions(options.limits, options.defaults, options.record, team), metrics)
         server = _Server(_uvicorn_config(options, sessions, metrics))
         serving = asyncio.create_task(server.serve([sock]), name="http")
         try:

@@ -9,7 +9,7 @@ import logging
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final
 
 from agent.commands import (
     AgentOrder,
@@ -36,8 +36,8 @@ from agent.events import (
     SessionOpened,
     Tick,
 )
-from agent.items import Item
 from agent.settings import SessionSettings
+from server.doors import AgentCode, Channel, ChannelClosedError, Dialogue
 from server.engine_link import EngineLink
 from server.ingress import Ingress
 from server.ledger import Ledger, TurnLedger
@@ -65,7 +65,7 @@ from streaming.events import (
     SpeechSuspected,
 )
 
-__all__ = ["AgentCode", "Channel", "ChannelClosedError", "Dialogue", "Session", "SessionEnd", "SessionParts"]
+__all__ = ["Session", "SessionEnd", "SessionParts"]
 
 log = logging.getLogger(__name__)
 
@@ -81,54 +81,6 @@ _CLOSE_RESTART: Final = 1012
 _CLOSE_TRY_AGAIN_LATER: Final = 1013
 _MAX_REASON_BYTES: Final = 123
 """RFC 6455 5.5: a close frame has 125 bytes, two of them the code."""
-
-
-class Dialogue(Protocol):
-    """What a session needs of `agent.conversation.Conversation`."""
-
-    @property
-    def settings(self) -> SessionSettings:
-        """The settings in force."""
-
-    def handle(self, event: Event, now: int) -> list[Command]:
-        """Tell it something; do what it orders."""
-
-    @property
-    def items(self) -> tuple[Item, ...]:
-        """What was said, called and answered so far, as far as it was heard."""
-
-    def deadline(self) -> int | None:
-        """When it wants a `Tick`."""
-
-
-class AgentCode(Protocol):
-    """What runs the code of a session's agent (`server.agents.runner`)."""
-
-    async def run(self, channel: "Channel", tell: Callable[[AgentEvent], None], items: Callable[[], tuple[Item, ...]]) -> None:
-        """Do what is ordered, until cancelled. `tell` takes facts, `items` gives the conversation; both on the event loop only."""
-
-    def order(self, order: AgentOrder) -> None:
-        """Take an order; before `run` too."""
-
-    async def end(self) -> None:
-        """The session is over."""
-
-
-class ChannelClosedError(Exception):
-    """The client has gone."""
-
-
-class Channel(Protocol):
-    """The client's side of a session."""
-
-    async def accept(self) -> None:
-        """Take the client on; called once, first. Raises ChannelClosedError."""
-
-    async def receive(self) -> str | bytes | None:
-        """The next frame; None when the client has gone."""
-
-    async def send(self, text: str) -> None:
-        """Hand an event to the transport; returns when the transport can take the next one. Raises ChannelClosedError."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,14 +9,17 @@ from pathlib import Path
 
 from agent.settings import SessionSettings
 from server.admission import Admission
+from server.agents.runner import AgentRunner
+from server.agents.team import Team
 from server.auth import Refusal
+from server.doors import Channel, Dialogue
 from server.engine_link import EngineLink
 from server.limits import Limits, SessionSlots
 from server.metrics import Metrics
 from server.realtime.codec import Codec
 from server.realtime.dialect import Dialect
 from server.recording import Recorder
-from server.session import Channel, Dialogue, Session, SessionEnd, SessionParts
+from server.session import Session, SessionEnd, SessionParts
 
 __all__ = ["ConversationFactory", "Sessions", "SessionsOptions"]
 
@@ -29,11 +32,12 @@ _ID_LENGTH = 21
 
 @dataclass(frozen=True, slots=True)
 class SessionsOptions:
-    """`defaults` are the settings a session begins with; `record` is the folder for logs, None keeps none."""
+    """`defaults` are the settings a session begins with, unless a `team` has its own; `record` is a folder for logs, None keeps none."""
 
     limits: Limits
     defaults: SessionSettings
     record: Path | None = None
+    team: Team | None = None
 
 
 class Sessions:
@@ -73,7 +77,8 @@ class Sessions:
     @property
     def defaults(self) -> SessionSettings:
         """What a session begins with."""
-        return self._options.defaults
+        team = self._options.team
+        return self._options.defaults if team is None else team.first.settings
 
     def refuses(self) -> Refusal | None:
         """Why no session can begin now, None if one can."""
@@ -121,7 +126,7 @@ class Sessions:
     def _make(self, settings: SessionSettings, dialect: Dialect | None) -> Session:
         session_id = "sess_" + "".join(secrets.choice(_ALPHABET) for _ in range(_ID_LENGTH))
         seed = secrets.randbits(63)
-        limits, record = self._options.limits, self._options.record
+        limits, record, team = self._options.limits, self._options.record, self._options.team
         codec = Codec(session_id, dialect, limits, int(time.time() + limits.session_seconds))
         return Session(
             SessionParts(
@@ -136,5 +141,6 @@ class Sessions:
                 on_turn=self._metrics.turn,
                 on_speculation=self._metrics.speculation,
                 recorder=Recorder(record, session_id, seed) if record else None,
+                agent=AgentRunner(session_id, team) if team is not None else None,
             )
         )

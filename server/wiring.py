@@ -6,6 +6,7 @@ from pathlib import Path
 
 from agent.conversation import Conversation
 from agent.settings import SessionSettings
+from server.agents.agent import Agent
 from server.config import ServerConfig
 from server.engine_process import ProcessEngineLink
 from server.serve import ServeOptions, run_server
@@ -16,10 +17,10 @@ from streaming.manifest import BundleError
 __all__ = ["engine_files", "run", "serve_options"]
 
 
-def run(config: ServerConfig, bundle: Bundle) -> int:
-    """Serve until told to stop; returns the exit code. Raises BundleError for a bundle that lacks something."""
+def run(config: ServerConfig, bundle: Bundle, agent: Agent | None = None) -> int:
+    """Serve until told to stop; returns the exit code. `agent` answers, or else whatever a client says. Raises BundleError."""
     link = ProcessEngineLink(functools.partial(load_engine, engine_files(bundle, config.threads or _spare_cores())))
-    return run_server(serve_options(config, bundle), link, Conversation)
+    return run_server(serve_options(config, bundle, agent), link, Conversation)
 
 
 def engine_files(bundle: Bundle, threads: int) -> EngineFiles:
@@ -34,7 +35,7 @@ def engine_files(bundle: Bundle, threads: int) -> EngineFiles:
     )
 
 
-def serve_options(config: ServerConfig, bundle: Bundle) -> ServeOptions:
+def serve_options(config: ServerConfig, bundle: Bundle, agent: Agent | None = None) -> ServeOptions:
     """What the server is told, in its own terms."""
     return ServeOptions(
         host=config.host,
@@ -47,6 +48,7 @@ def serve_options(config: ServerConfig, bundle: Bundle) -> ServeOptions:
         defaults=SessionSettings(model=bundle.manifest.name),
         models=(bundle.manifest.name,),
         record=config.record,
+        agent=agent,
         drain_seconds=config.drain_seconds,
     )
 

@@ -16,7 +16,7 @@ from server.limits import Limits
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 
-@pytest.mark.parametrize("name", ["agent", "server", "streaming", "web_demo"])
+@pytest.mark.parametrize("name", ["agent", "server", "streaming", "vivavoce", "web_demo"])
 def test_no_other_distribution_claims_our_names(name: str) -> None:
     assert set(packages_distributions()[name]) == {"vivavoce"}
 

@@ -9,10 +9,11 @@ from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketDiscon
 
 from agent.settings import SessionKind, SessionSettings, Transcription
 from server.auth import AccessPolicy, EphemeralKeys, Refusal, presented_key
+from server.doors import ChannelClosedError
 from server.metrics import Metrics
 from server.realtime.dialect import SUBPROTOCOL, handshake_dialect
 from server.realtime.transport import TRANSPORT
-from server.session import ChannelClosedError, SessionEnd
+from server.session import SessionEnd
 from server.sessions import Sessions
 
 __all__ = ["RealtimeEndpoint", "WebSocketChannel", "refusal_response"]

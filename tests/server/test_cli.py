@@ -135,7 +135,8 @@ def test_pull_of_what_is_there_is_quiet(own_bundle: Path) -> None:
 def test_serve_hands_settings_and_weights_on(own_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[tuple[ServerConfig, Bundle]] = []
 
-    def run(config: ServerConfig, bundle: Bundle) -> int:
+    def run(config: ServerConfig, bundle: Bundle, agent: object) -> int:
+        assert agent is None
         seen.append((config, bundle))
         return 3
 

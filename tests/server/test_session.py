@@ -10,11 +10,12 @@ import pytest
 from agent.conversation import Conversation
 from agent.events import EndRequested, WordsOffered
 from agent.settings import SessionSettings
+from server.doors import ChannelClosedError
 from server.limits import Limits
 from server.outbox import Outbox
 from server.realtime.codec import Codec
 from server.realtime.dialect import Dialect
-from server.session import ChannelClosedError, Session, SessionEnd, SessionParts
+from server.session import Session, SessionEnd, SessionParts
 from streaming.doors import SynthesisedAudio
 from streaming.events import (
     Adopt,
