@@ -249,7 +249,7 @@ class Conversation:
             case ToolReturned():
                 return self._tools.returned(event)
             case TurnDecided():
-                return self._responses.decided(event)
+                return self._responses.decided(event, now, ending=self._offers.ending is not None)
             case WordsOffered() | LineRequested():
                 self._offers.add(event)
                 return []

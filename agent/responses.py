@@ -133,12 +133,14 @@ class Responses:
             return self.say(words, settings)
         return self._start(CreateResponse(None, tool_choice=self._tools.choice), settings)
 
-    def decided(self, event: TurnDecided) -> list[Command]:
-        """The agent's code has said how the caller is answered. Nothing where they have gone on."""
+    def decided(self, event: TurnDecided, now: int, *, ending: bool) -> list[Command]:
+        """The agent's code has said how the caller is answered. Nothing where they have gone on; where the call ends only fixed words."""
         current = self.current
         if current is None or self._undecided != event.item_id:
             return []
         self._undecided = None
+        if ending and not event.say:
+            return self._cancel(current, "turn_detected", now)
         if event.tool:
             current.plan = replace(current.plan, options=replace(current.plan.options, tool_choice=event.tool))
         return [self._order(current, event.say or None)]

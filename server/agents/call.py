@@ -7,7 +7,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, TypeVar
 
-from agent.events import AgentEvent, FactPinned, LineRequested, WordsOffered
+from agent.events import AgentEvent, EndRequested, FactPinned, LineRequested, WordsOffered
 from agent.items import FunctionCallOutput, Item, Message, ServerCall
 from agent.prompt import words_of
 from server.agents.errors import CallError
@@ -83,6 +83,13 @@ class Call:
     def pin(self, fact: str) -> None:
         """Tell the model this for the rest of the call, however long it is, whoever takes it over."""
         self._now(lambda: self._control.tell(FactPinned(fact)))
+
+    def end(self, words: str = "", reason: str = "ended by the agent") -> None:
+        """End the call: what has been said and offered is heard out, then these words, then the agent's goodbye. Nothing else is begun.
+        `reason` goes with the close of the connection."""
+        if words:
+            self.say(words)
+        self._now(lambda: self._control.tell(EndRequested(reason)))
 
     def hand_off(self, to: "Agent | str") -> None:
         """Another agent takes the call over, and knows what was said. Raises CallError for a name that is not among the handoffs."""

@@ -268,6 +268,19 @@ async def test_a_call_that_is_no_telephone_call_says_so_to_the_model(serve) -> N
     assert results(engine) == ["Error: This call can't be transferred."]
 
 
+async def test_a_hook_ends_the_call_after_its_last_words(serve) -> None:
+    def on_turn(call: Call, words: str) -> str | None:
+        call.end("Goodbye, then.", reason="booked")
+        return None
+
+    client, engine = await serve(Agent(name="desk", on_turn=on_turn))
+    await ask(client, "That is all.")
+    assert await answer(client) == "Goodbye, then."
+    await client.connection.wait_closed()
+    assert (client.connection.close_code, client.connection.close_reason) == (1000, "booked")
+    assert not any(isinstance(order, Respond) for _, order in engine.orders)
+
+
 # --------------------------------------------------------------------------------------------------- a line, faked
 
 
