@@ -15,7 +15,7 @@ from typing import Any, Final
 import httpx2
 from mcp import Client, MCPError, StdioServerParameters
 from mcp.client.streamable_http import streamable_http_client
-from mcp_types import CallToolResult, TextContent
+from mcp_types import CONNECTION_CLOSED, CallToolResult, TextContent
 
 from server.agents.agent import McpServer
 from server.agents.errors import AgentError, CallError
@@ -39,6 +39,7 @@ class McpConnection:
         self.tools: tuple[ToolSpec, ...] = ()
         # While connected.
         self._client: Client | None = None
+        self.connected = asyncio.Event()
         # Set when the connection turned out to be broken.
         self._broken = asyncio.Event()
 
@@ -50,14 +51,23 @@ class McpConnection:
         try:
             result = await client.call_tool(name, arguments)
         except MCPError as error:
-            raise CallError(str(error)) from error
+            if error.code != CONNECTION_CLOSED:
+                raise CallError(str(error)) from error
+            self._lose()
+            raise CallError(f"{self.server.label} can't be reached: it closed the connection") from error
         except (OSError, httpx2.HTTPError, RuntimeError) as error:
-            self._broken.set()
+            self._lose()
             raise CallError(f"{self.server.label} can't be reached: {type(error).__name__}") from error
         text = _text_of(result)
         if result.is_error:
             raise CallError(text or f"{name} failed")
         return text
+
+    def _lose(self) -> None:
+        """The connection is broken: another one is made."""
+        self._client = None
+        self.connected.clear()
+        self._broken.set()
 
     async def keep(self, ready: "asyncio.Future[None]") -> None:
         """Stay connected, until cancelled. `ready` is done when the tools are known, or fails where the first connection does."""
@@ -72,6 +82,7 @@ class McpConnection:
                         self.tools = tools
                         ready.set_result(None)
                     self._client = client
+                    self.connected.set()
                     await self._broken.wait()
             except Exception as error:  # noqa: BLE001 - whatever a library or another program did, we go on
                 if not ready.done():
@@ -80,6 +91,7 @@ class McpConnection:
                 log.warning("the MCP server %s is lost: %s", self.server.label, _reason(error))
             finally:
                 self._client = None
+                self.connected.clear()
             await asyncio.sleep(_RETRY_SECONDS)
 
     async def _make_client(self, stack: contextlib.AsyncExitStack) -> Client:
