@@ -36,6 +36,7 @@ from agent.events import (
     EndRequested,
     Event,
     FactPinned,
+    InterjectionWanted,
     LineRequested,
     PlaybackProgress,
     PlaybackReported,
@@ -51,8 +52,8 @@ from agent.events import (
 )
 from agent.heard import HeardReplies
 from agent.history import History, RefusedError
-from agent.idle import IdleTimer
 from agent.ids import IdMaker
+from agent.initiative import Initiator, Prompt
 from agent.item_requests import ItemRequests
 from agent.items import ContentPart, Item, Message, PartKind
 from agent.offers import Offers
@@ -99,11 +100,11 @@ _LEAST_COMMIT: Final = SAMPLE_RATE // 10
 _BEGUN_MS: Final = 400
 """Sound of a reply that nobody comments on yet: who speaks now goes on with what they were saying."""
 
+_NOBODY_THERE: Final = "the caller is silent"
+"""Why a call is ended after the last prompt."""
+
 _NEARLY_OVER_MS: Final = 1_000
 """Sound that is left of a question when people begin to answer it."""
-
-_STILL_THERE: Final = "Are you still there?"
-"""Said when the client's `idle_timeout_ms` has passed."""
 
 
 class Conversation:
@@ -122,7 +123,7 @@ class Conversation:
         self._tools = ToolCalls(self._history, self._ids.make)
         self._offers = Offers()
         self._responses = Responses(conversation_id, self._history, self._heard, self._transcripts, self._tools, self._ids.make)
-        self._idle = IdleTimer()
+        self._initiator = Initiator(self._history)
         # What has been ordered of the responses whose sound is lowered or held.
         self._softened: dict[str, type[Duck | Hold | Resume]] = {}
         self._items = ItemRequests(self._history, self._heard, self._turns, self._transcripts, self._responses, self._tools, self._ids.make)
@@ -148,7 +149,7 @@ class Conversation:
 
     def deadline(self) -> int | None:
         """The session time at which it wants a `Tick`; None for never."""
-        times = [time for time in (self._idle.deadline, self._tools.deadline()) if time is not None]
+        times = [time for time in (self._initiator.deadline(self._settings), self._tools.deadline()) if time is not None]
         return min(times, default=None)
 
     def handle(self, event: Event, now: int) -> list[Command]:
@@ -174,10 +175,11 @@ class Conversation:
             *self._soften(now),
         ]
         self._machine.move(self._observe(now))
-        self._watch_idle(now)
+        calm = self.state is State.LISTENING and self._offers.ending is None
+        self._initiator.watch(self._settings, waiting=calm and not self._tools.waiting, now=now)
         ours = self._settings.initiative
         filler_ms = ours.filler_ms if ours.filler and self._settings.output_audio else None
-        self._tools.watch(filler_ms, quiet=self.state is State.LISTENING and self._offers.ending is None, now=now)
+        self._tools.watch(filler_ms, quiet=calm, now=now)
         return commands
 
     def _go_on(self, now: int) -> list[Command]:
@@ -188,11 +190,17 @@ class Conversation:
         if self._turns.floor is Floor.OPEN or (ending and self._settings.turn_detection is None):
             if not ending:
                 commands += self._responses.answer_tools(self._settings)
+            if self._responses.current is None and (greeting := self._greeting(now)):
+                commands += self._responses.say(greeting, self._settings)
             if self._responses.current is None and (words := self._offers.take_words()) is not None:
                 commands += self._responses.say(words, self._settings, interruptible=not ending)
-        if self._responses.current is None and not self._heard.audible(now):
-            commands += self._offers.take_lines()
-        return commands
+        silent = self._responses.current is None and not self._heard.audible(now)
+        if self._initiator.take_parting(caller_speaks=self._turns.floor is Floor.CALLER, silent=silent):
+            self._offers.end(_NOBODY_THERE, "")
+        return [*commands, *(self._offers.take_lines() if silent else [])]
+
+    def _greeting(self, now: int) -> str:
+        return self._initiator.take_greeting(self._settings, now, quiet=self._offers.ending is None)
 
     def _observe(self, now: int) -> State:
         match self._turns.floor:
@@ -209,7 +217,7 @@ class Conversation:
         match event:
             case Listened(at):
                 self._responses.deaf = False
-                return self._apply(self._turns.listened_to(at, audible=bool(self._heard.audible(now))), now)
+                return [*self._apply(self._turns.listened_to(at, audible=bool(self._heard.audible(now))), now), *self._interject(now)]
             case SpeechSuspected(at):
                 return self._apply(self._turns.suspected(at), now)
             case SpeechStarted(at):
@@ -237,8 +245,9 @@ class Conversation:
             case Tick():
                 return self._tick(now)
             case SessionOpened(settings):
+                self._initiator.opened(settings, now)
                 return self._adopt_settings(settings, SessionCreated(self._session_id, settings), now)
-            case ToolReturned() | TurnDecided() | WordsOffered() | AgentChanged() | FactPinned() | LineRequested() | EndRequested():
+            case _ if isinstance(event, AgentEvent):
                 return self._directed(event, now)
             case _:
                 return self._request(event, now)
@@ -252,6 +261,12 @@ class Conversation:
                 return self._responses.decided(event, now, ending=self._offers.ending is not None)
             case WordsOffered() | LineRequested():
                 self._offers.add(event)
+                return []
+            case InterjectionWanted(text):
+                if self._settings.initiative.interjects and self._turns.floor is Floor.CALLER:
+                    self._initiator.want_turn(text)
+                else:
+                    self._offers.add(WordsOffered(text))
                 return []
             case EndRequested(reason):
                 self._offers.end(reason, self._settings.initiative.goodbye)
@@ -267,8 +282,8 @@ class Conversation:
         commands = self._tools.expire(now)
         if self._tools.take_filler(now):
             commands += self._responses.say(self._settings.initiative.filler, self._settings)
-        elif self._idle.expired(now):
-            commands += self._ask_still_there()
+        elif (prompt := self._initiator.take_prompt(self._settings, now)) is not None:
+            commands += self._prompt(prompt)
         return commands
 
     def _request(self, event: Event, now: int) -> list[Command]:
@@ -315,6 +330,7 @@ class Conversation:
         if (taken := next((tool.name for tool in settings.tools if tool.name in ours), None)) is not None:
             raise RefusedError("invalid_value", f"The server has a tool of the name '{taken}'.", "session.tools")
         self._updated = True
+        self._initiator.updated(now)
         return self._adopt_settings(settings, SessionUpdated(self._session_id, settings), now)
 
     def _adopt_settings(self, settings: SessionSettings, notice: Command, now: int) -> list[Command]:
@@ -347,6 +363,8 @@ class Conversation:
                     commands += [step, *self._transcripts.turn_named(item_id)]
                 case StartTurn() | DiscardTurn():
                     commands.append(step)
+                    if isinstance(step, StartTurn):
+                        self._initiator.turn_started(step.start)
                     self._transcripts.turn_changed()
                 case _:
                     commands.append(step)
@@ -386,6 +404,7 @@ class Conversation:
     def _end_turn(self, turn: TurnEnded) -> list[Command]:
         """The caller's turn becomes an item. It is answered if it was detected and the session says so: now, or after a reply that is not
         to be interrupted."""
+        self._offers.add(WordsOffered(self._initiator.turn_ended()))
         speculation = self._prepared.take(turn, self._basis())
         words = None if speculation is None else speculation.words.text
         commands = [CommitTurn(turn.item_id, turn.start, turn.end, words), *self._add_audio_item(turn.item_id, None)]
@@ -396,6 +415,17 @@ class Conversation:
         if not turn.detected or not self._settings.answers_turns or self._offers.ending is not None:
             return commands
         return [*commands, *self._responses.answer(self._settings)]
+
+    def _interject(self, now: int) -> list[Command]:
+        """Take the turn from a caller who does not yield it, at a breath: what they have said is committed, and answered."""
+        if not self._settings.answers_turns or self._offers.ending is not None:
+            return []
+        words = self._initiator.take_interjection(self._settings.initiative, self._turns.paused_at, self._turns.listened)
+        if words is None:
+            return []
+        self._offers.add(WordsOffered(words))
+        outcome = self._turns.commit(self._turns.listened)
+        return self._apply([replace(step, detected=not words) if isinstance(step, TurnEnded) else step for step in outcome], now)
 
     def _hear_out(self, words: TranscriptProvisional) -> list[Command]:
         """What the turn says if it ends in this pause: the reply to that is prepared."""
@@ -430,22 +460,16 @@ class Conversation:
             raise RefusedError("input_audio_buffer_commit_empty", message)
         return self._apply(self._turns.commit(at), now)
 
-    # ----------------------------------------------------------------------------------------------- idle timeout
+    # ----------------------------------------------------------------------------------------------------- silence
 
-    def _watch_idle(self, now: int) -> None:
-        """The timer runs while the last word was ours and has been heard."""
-        detection, last = self._settings.turn_detection, self._history.last
-        timeout = detection.idle_timeout_ms if isinstance(detection, ServerVad) else None
-        ours = isinstance(last, Message) and last.role == "assistant" and self._responses.current is None
-        waiting = ours and self._offers.ending is None and self._turns.floor is Floor.OPEN and not self._heard.audible(now)
-        self._idle.watch(timeout, waiting=waiting, now=now)
-
-    def _ask_still_there(self) -> list[Command]:
-        """The caller has been silent for as long as the client allows: their silence becomes a turn, and is answered."""
+    def _prompt(self, prompt: Prompt) -> list[Command]:
+        """The caller has been silent for too long. Where the client wants it their silence becomes a turn, and is answered."""
+        if not prompt.becomes_turn:
+            return self._responses.say(prompt.words, self._settings)
         item_id, start, end = self._ids.make("item"), self._turns.committed, self._turns.listened
         self._turns.committed = end
         commands: list[Command] = [InputTimeoutTriggered(milliseconds(start), milliseconds(end), item_id), DiscardTurn(end)]
         commands += self._add_audio_item(item_id, "")
         self._transcripts.expect(item_id, (end - start) / SAMPLE_RATE)
         commands += self._transcripts.finish(TranscriptDone(item_id, "", 1.0, ""))
-        return [*commands, *self._responses.say(_STILL_THERE, self._settings)]
+        return [*commands, *self._responses.say(prompt.words, self._settings)]

@@ -24,6 +24,7 @@ __all__ = [
     "EndRequested",
     "Event",
     "FactPinned",
+    "InterjectionWanted",
     "ItemReference",
     "LineRequested",
     "PlaybackProgress",
@@ -236,7 +237,15 @@ class EndRequested:
     reason: str
 
 
-AgentEvent = ToolReturned | TurnDecided | WordsOffered | AgentChanged | FactPinned | LineRequested | EndRequested
+@dataclass(frozen=True, slots=True)
+class InterjectionWanted:
+    """The agent's code wants to speak while the caller does: `text`, or, where it is "", a reply of the model. Where the session's agent
+    `interjects`, it takes the turn at the caller's next breath; else the words wait until nobody speaks."""
+
+    text: str = ""
+
+
+AgentEvent = ToolReturned | TurnDecided | WordsOffered | AgentChanged | FactPinned | LineRequested | EndRequested | InterjectionWanted
 """What the code of an agent (`server.agents`) does."""
 
 ClientRequest = (

@@ -23,8 +23,13 @@ from streaming.events import Abort, AudioReady, ReplyRestarted, Respond, Respond
 
 __all__ = ["ResponseEvent", "Responses"]
 
-_NOT_HEARD: Final = "Sorry, I did not catch that."
-"""Said where the caller's turn holds no words: asking back beats inventing an answer."""
+_NOT_HEARD: Final = (
+    "Sorry, I did not catch that.",
+    "I still could not hear you well. Could you say it again?",
+    "I can't make it out. Please say it once more, a little louder.",
+)
+"""Said where the caller's turn holds no words, or none to be sure of: asking back beats inventing an answer. Never the same twice in a
+row."""
 
 _MAX_AT_ONCE: Final = 16
 """Responses not yet done, those out of band included; the server may allow fewer. Each keeps a context and a share of the engine."""
@@ -64,6 +69,8 @@ class Responses:
         # was asked about: it is asked once.
         self._undecided: str | None = None
         self._asked: str | None = None
+        # How often in a row the caller has been asked back.
+        self._asked_back = 0
         # A request for a response of the conversation that waits until the current one's audio has left.
         self._queued: CreateResponse | None = None
 
@@ -105,6 +112,7 @@ class Responses:
         """What has been prepared is the answer to the turn that has just ended; only while there is no other. `Adopt` is to follow."""
         assert self.current is None
         self._tools.reply_ordered()
+        self._asked_back = 0
         return self._begin(self._new(CreateResponse(None), settings, response_id))
 
     def say(self, words: str, settings: SessionSettings, *, interruptible: bool = True) -> list[Command]:
@@ -188,8 +196,9 @@ class Responses:
     def _order(self, response: Response, words: str | None = None) -> Command:
         """Ask the engine for the reply, or first the agent's code; a turn without words is asked back, not answered."""
         options = response.plan.options
-        if words is None and options.context is None and asks_back(self._history.items, self._heard.cut):
-            words = _NOT_HEARD
+        if words is None and options.context is None and asks_back(self._history.items, self._heard.cut, self._transcripts.unclear):
+            words = _NOT_HEARD[self._asked_back % len(_NOT_HEARD)]
+            self._asked_back += 1
         if words is not None:
             return Say(response.id, words, options)
         if response.plan.asks_agent and (question := self._question()) is not None:
@@ -197,6 +206,7 @@ class Responses:
             return question
         if response.plan.in_conversation:
             self._tools.reply_ordered()
+            self._asked_back = 0
         return Respond(response.id, options)
 
     def _question(self) -> AskAgent | None:

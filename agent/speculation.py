@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from agent.commands import Command
+from agent.prompt import is_unclear
 from agent.responses import Responses
 from agent.settings import SessionSettings
 from agent.turns import TurnEnded, TurnTaker
@@ -65,7 +66,7 @@ class Speculator:
         if self._current is not None and self._current.words.text == words.text:
             return []
         dropped = self.drop()
-        prepared = self._responses.prepare(settings) if words.text.strip() and _speculates(settings) else None
+        prepared = self._responses.prepare(settings) if not is_unclear(words.text, words.confidence) and _speculates(settings) else None
         if prepared is None:
             return dropped
         response_id, options = prepared

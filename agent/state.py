@@ -22,7 +22,7 @@ class State(Enum):
 
 
 _MOVES: Final = {
-    State.CLOSED: {State.LISTENING},
+    State.CLOSED: {State.LISTENING, State.THINKING},
     State.LISTENING: {State.CALLER_SPEAKING, State.THINKING, State.SPEAKING},
     State.CALLER_SPEAKING: {State.LISTENING, State.THINKING, State.SPEAKING},
     State.THINKING: {State.LISTENING, State.CALLER_SPEAKING, State.SPEAKING},

@@ -4,9 +4,12 @@ A delta never precedes the event that first names its item to the client (speech
 until then its words are withheld. What belongs to no turn is stale.
 """
 
+from collections.abc import Container
+
 from agent.commands import Command, TranscriptionCompleted, TranscriptionDelta, TranscriptionFailed
 from agent.history import History
 from agent.items import ContentPart, Message, PartKind
+from agent.prompt import is_unclear
 from agent.turns import TurnTaker
 from streaming.events import TranscriptDelta, TranscriptDone, TranscriptFailed
 
@@ -23,6 +26,8 @@ class Transcripts:
         self._turns = turns
         # Audio items whose final text is still to come, and how long each is in seconds.
         self._due: dict[str, float] = {}
+        # Audio items whose words the recogniser was not sure of: as many as the conversation has items.
+        self._unclear: set[str] = set()
         # Settled words of the open turn, while the client does not know its item: as long as the turn.
         self._withheld = ""
 
@@ -34,6 +39,11 @@ class Transcripts:
     def any_due(self) -> bool:
         """Whether any final text is still to come."""
         return bool(self._due)
+
+    @property
+    def unclear(self) -> Container[str]:
+        """Items of the caller whose words are there and are not to be relied on."""
+        return self._unclear
 
     def turn_changed(self) -> None:
         """Another turn begins, or the open one was none."""
@@ -51,6 +61,7 @@ class Transcripts:
     def forget(self, item_id: str) -> None:
         """The item has been deleted."""
         self._due.pop(item_id, None)
+        self._unclear.discard(item_id)
 
     def settle(self, event: TranscriptDelta) -> list[Command]:
         """More words of a turn."""
@@ -68,6 +79,8 @@ class Transcripts:
         if seconds is None:
             return []
         text = event.text if isinstance(event, TranscriptDone) else ""
+        if isinstance(event, TranscriptDone) and event.item_id in self._history and is_unclear(text, event.confidence):
+            self._unclear.add(event.item_id)
         self._history.replace(Message(event.item_id, "user", (ContentPart(PartKind.INPUT_AUDIO, text),)))
         if not self.wanted:
             return []

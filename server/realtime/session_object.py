@@ -1,11 +1,13 @@
 """The session object as the server echoes it (protocols.md 1.3, 1.17), in either dialect. Reading one is `session_update`'s business."""
 
 import json
+from dataclasses import asdict
 from typing import Final
 
 from agent.settings import (
     AudioEncoding,
     AudioFormat,
+    Initiative,
     PlaybackOwner,
     SemanticVad,
     ServerTool,
@@ -103,7 +105,7 @@ def _extras_json(settings: SessionSettings) -> dict[str, object]:
 
 def _extensions_json(settings: SessionSettings) -> dict[str, object]:
     """Ours are echoed only to clients that changed one: others need not know."""
-    ours = {
+    ours: dict[str, object] = {
         "playback": settings.playback is PlaybackOwner.ACKED,
         "ledger": settings.wants_ledger,
         "speculation": settings.speculation,
@@ -111,6 +113,8 @@ def _extensions_json(settings: SessionSettings) -> dict[str, object]:
         "tools": settings.shows_tools,
     }
     defaults = {"playback": False, "ledger": False, "speculation": True, "min_interruption_ms": 0, "tools": False}
+    if not settings.agent and settings.initiative != Initiative():
+        ours["initiative"] = asdict(settings.initiative)
     return {} if ours == defaults else {"vivavoce": ours}
 
 

@@ -11,6 +11,7 @@ from agent.settings import (
     AudioEncoding,
     AudioFormat,
     Eagerness,
+    Initiative,
     PlaybackOwner,
     SemanticVad,
     ServerVad,
@@ -47,6 +48,9 @@ _PCM_RATES: Final = (8_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000)
 _MAX_ECHOED_BYTES: Final = 8 << 10
 _MAX_WAIT_MS: Final = 60_000
 _MAX_TOKENS: Final = 4_096
+_MAX_PROMPTS: Final = 16
+_MAX_PROMPT: Final = 500
+"""Idle prompts, and characters of each: they are spoken, and kept in the settings of every log line."""
 
 
 def merge_session(
@@ -64,7 +68,7 @@ def merge_session(
     changes |= _read_input(session, audio.child("input") or Fields({}, audio.param("input")))
     changes |= _read_output(current, session, audio.child("output") or Fields({}, audio.param("output")))
     changes |= _read_reply(current, session, limits)
-    changes |= _read_extensions(session, current.playback)
+    changes |= _read_extensions(session, current, limits)
     changes["extras"] = _merge_extras(current.extras, session)
     # mypy cannot follow keyword arguments through a dict; every key above is a field, and the tests set each.
     return replace(current, **changes)  # type: ignore[arg-type]
@@ -129,19 +133,39 @@ def _read_reply(current: SessionSettings, session: Fields, limits: Limits) -> di
     return changes
 
 
-def _read_extensions(session: Fields, owner: PlaybackOwner) -> dict[str, object]:
+def _read_extensions(session: Fields, current: SessionSettings, limits: Limits) -> dict[str, object]:
+    """Fields of our own. What an agent that the server has defined says by itself stays its own."""
     ours = session.child("vivavoce")
     if ours is None:
         return {}
+    initiative = ours.child("initiative")
     wanted: dict[str, object | None] = {
         "wants_ledger": ours.flag("ledger"),
         "speculation": ours.flag("speculation"),
         "min_interruption_ms": ours.integer("min_interruption_ms", 0, _MAX_WAIT_MS),
         "shows_tools": ours.flag("tools"),
+        "initiative": None if initiative is None or current.agent else _read_initiative(initiative, current.initiative, limits),
     }
-    if (acked := ours.flag("playback")) is not None and owner is not PlaybackOwner.SERVER:
+    if (acked := ours.flag("playback")) is not None and current.playback is not PlaybackOwner.SERVER:
         wanted["playback"] = PlaybackOwner.ACKED if acked else PlaybackOwner.CLIENT
     return {name: value for name, value in wanted.items() if value is not None}
+
+
+def _read_initiative(wire: Fields, current: Initiative, limits: Limits) -> Initiative:
+    """What the agent says by itself; what is left out stays as it is."""
+    prompts = wire.array("idle_prompts")
+    if prompts is not None and (len(prompts) > _MAX_PROMPTS or not all(isinstance(text, str) and text.strip() for text in prompts)):
+        raise wire.bad_value("idle_prompts", f"'{wire.param('idle_prompts')}' must be at most {_MAX_PROMPTS} texts, none of them empty.")
+    changes: dict[str, object | None] = {
+        "greeting": limited_text(wire, "greeting", limits),
+        "idle_prompts": None if prompts is None else tuple(str(text)[:_MAX_PROMPT] for text in prompts),
+        "idle_ms": wire.integer("idle_ms", 1_000, 3_600_000),
+        "goodbye": limited_text(wire, "goodbye", limits),
+        "filler": limited_text(wire, "filler", limits),
+        "filler_ms": wire.integer("filler_ms", 0, _MAX_WAIT_MS),
+        "interjects": wire.flag("interjects"),
+    }
+    return replace(current, **{name: value for name, value in changes.items() if value is not None})  # type: ignore[arg-type]
 
 
 def _merge_extras(current: tuple[tuple[str, str], ...], session: Fields) -> tuple[tuple[str, str], ...]:

@@ -77,6 +77,7 @@ from agent.settings import (
     AudioEncoding,
     AudioFormat,
     Eagerness,
+    Initiative,
     PlaybackOwner,
     SemanticVad,
     ServerTool,
@@ -360,6 +361,22 @@ def test_extensions_are_opt_in() -> None:
     settings = update({"vivavoce": {"playback": True, "ledger": True}})
     assert (settings.playback, settings.wants_ledger) == (PlaybackOwner.ACKED, True)
     assert update({"vivavoce": {"ledger": False}}, settings).playback is PlaybackOwner.ACKED
+
+
+def test_what_the_agent_says_by_itself() -> None:
+    wire = {"greeting": "Hi.", "idle_prompts": ["Hello?"], "idle_ms": 8_000, "goodbye": "Bye.", "interjects": True}
+    settings = update({"vivavoce": {"initiative": wire}})
+    assert settings.initiative == Initiative("Hi.", ("Hello?",), 8_000, "Bye.", interjects=True)
+    later = update({"vivavoce": {"initiative": {"idle_prompts": []}}}, settings)
+    assert later.initiative == Initiative("Hi.", (), 8_000, "Bye.", interjects=True)
+    assert update({"vivavoce": {"initiative": wire}}, SessionSettings(agent="desk")).initiative == Initiative()
+
+
+@pytest.mark.parametrize("prompts", [[""], [3], ["Hello?"] * 17])
+def test_idle_prompts_that_are_none(prompts: list[object]) -> None:
+    refused = read({"type": "session.update", "session": {"type": "realtime", "vivavoce": {"initiative": {"idle_prompts": prompts}}}})
+    assert isinstance(refused, RefuseRequest)
+    assert refused.param == "session.vivavoce.initiative.idle_prompts"
 
 
 def test_a_transcription_session_by_either_event() -> None:
