@@ -18,7 +18,9 @@ from streaming.events import (
     Drop,
     EngineEvent,
     EngineOrder,
+    FinishReason,
     Respond,
+    ResponseFinished,
     SpeechStarted,
     SpeechStopped,
     TextDelta,
@@ -27,9 +29,10 @@ from streaming.events import (
 
 __all__ = ["STAGES", "Ledger", "TurnLedger"]
 
-STAGES: Final = ("silence", "decision", "transcript", "first_text", "first_clause", "first_audio", "first_sent")
-"""Each stage ends with: the Ear's evidence of silence; the turn committed; its final transcript; the reply's first text; the text of all
-whole words in its first audio (less than a word counts with the first text); its first audio made; its first audio sent."""
+STAGES: Final = ("silence", "decision", "transcript", "tools", "first_text", "first_clause", "first_audio", "first_sent")
+"""Each stage ends with: the Ear's evidence of silence; the turn committed; its final transcript; the answer asked for, where the turn was
+first answered by calls only; the answer's first text; the text of all whole words in its first audio (less than a word counts with the
+first text); its first audio made; its first audio sent."""
 
 _ARRIVALS: Final = 4_000
 """Appends remembered, to find when a sample arrived: 80 s of 20 ms frames, more than any wait at a turn's end."""
@@ -90,6 +93,9 @@ class _Turn:
     response_id: str = ""
     speculated: bool = False
     transcript: int | None = None
+    # Whether it has been answered by a call only, so that the next reply is its answer; and when that was asked for.
+    calling: bool = False
+    tools: int | None = None
 
 
 @dataclass(slots=True)
@@ -141,6 +147,9 @@ class Ledger:
                 self._text(self._reply(response_id), len(text), now)
             case AudioReady(response_id):
                 self._audio(self._reply(response_id), event.text_end, now)
+            case ResponseFinished(response_id, FinishReason.TOOL_CALLS):
+                for turn in self._turns.values():
+                    turn.calling |= turn.response_id == response_id
 
     def ordered(self, order: EngineOrder, now: int) -> None:
         """An order of the conversation."""
@@ -148,11 +157,9 @@ class Ledger:
             case CommitTurn():
                 self._commit(order, now)
             case Respond(response_id) | Adopt(response_id):
-                waiting = [turn for turn in self._turns.values() if not turn.response_id]
+                waiting = [turn for turn in self._turns.values() if turn.calling or not turn.response_id]
                 if waiting:
-                    waiting[-1].response_id = response_id
-                    waiting[-1].speculated = isinstance(order, Adopt)
-                    self._reply(response_id)
+                    self._answer(waiting[-1], response_id, speculated=isinstance(order, Adopt), now=now)
             case Drop(response_id):
                 self._replies.pop(response_id, None)
 
@@ -163,7 +170,8 @@ class Ledger:
         if turn is None or reply is None:
             return None
         del self._turns[turn.item_id]
-        marks = (turn.stopped, turn.decided, turn.transcript, reply.first_text, reply.first_clause, reply.first_audio, now)
+        asked = (turn.stopped, turn.decided, turn.transcript, turn.tools)
+        marks = (*asked, reply.first_text, reply.first_clause, reply.first_audio, now)
         stages, reached = [], turn.last_sample
         for mark in marks:
             stage = 0 if mark is None else max(0, mark - reached)
@@ -180,12 +188,23 @@ class Ledger:
         ledger, sent = self._sent.pop(response_id, (None, 0))
         return None if ledger is None else replace(ledger, played=max(0, at - sent), reported=reported)
 
+    def _answer(self, turn: _Turn, response_id: str, *, speculated: bool, now: int) -> None:
+        """This reply is to that turn: its first, or after it was answered by a call only, the one that says what came of it."""
+        if turn.calling:
+            self._replies.pop(turn.response_id, None)
+            turn.calling, turn.tools = False, now
+        turn.response_id = response_id
+        turn.speculated |= speculated
+        self._reply(response_id)
+
     def _commit(self, turn: CommitTurn, now: int) -> None:
         """Where the Ear has heard the caller stop in it, its last speech sample counts; where the client ended it, its last sample."""
         last, stopped = turn.end, None
         if self._stopped is not None and turn.start < self._stopped[0] <= turn.end and turn.end != self._asked:
             last, stopped = self._stopped
         self._stopped = None
+        for called in [item_id for item_id, before in self._turns.items() if before.calling]:
+            del self._turns[called]  # the caller has spoken again: what is said next is the answer to that
         self._turns[turn.item_id] = _Turn(turn.item_id, min(self._arrival(last, now), now), stopped, now)
         while len(self._turns) > _OPEN_TURNS:
             del self._turns[next(iter(self._turns))]

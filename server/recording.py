@@ -23,7 +23,7 @@ import agent
 import streaming.events
 from agent.commands import Command
 from agent.events import Event
-from server.ledger import TurnLedger
+from server.ledger import STAGES, TurnLedger
 from streaming.events import ContextMessage, SetHistory
 
 __all__ = ["LogEnd", "LogError", "LogHeader", "LogLine", "Recorder", "Told", "UnknownCommand", "core_fingerprint", "read_log"]
@@ -129,7 +129,7 @@ class Recorder:
 
     def turn(self, turn: TurnLedger) -> None:
         """Append where a turn's time went; again when more is known of it."""
-        self._write({"turn": _plain(turn)})
+        self._write({"turn": _plain(turn) | {"stages": dict(zip(STAGES, turn.stages, strict=True))}})
 
     def close(self) -> None:
         """The session has ended: its log is complete."""
@@ -242,8 +242,9 @@ class _Reader:
         match line:
             case {"now": int(now), "event": str(name), "fields": fields}:
                 return self._told(now, name, fields, line)
-            case {"turn": turn}:
-                return _parse(TurnLedger, turn)
+            case {"turn": {"stages": stages, **turn}}:
+                # By name, for another version may have had others.
+                return _parse(TurnLedger, turn | {"stages": tuple(stages.get(name, 0) for name in STAGES)})
             case {"events": int(events), "commands": int(commands)}:
                 self.ended = True
                 if self._count != LogEnd(events, commands):

@@ -51,7 +51,7 @@ def test_turns_become_histograms() -> None:
     assert 'vivavoce_speculations_total{outcome="adopted"} 1.0' in text
     assert 'vivavoce_speculations_total{outcome="dropped"} 1.0' in text
     assert "vivavoce_speculation_wasted_tokens_total 7.0" in text
-    assert "vivavoce_turn_seconds_sum 0.7" in text
+    assert "vivavoce_turn_seconds_sum 0.8" in text
     assert 'vivavoce_turn_stage_seconds_sum{stage="played"} 0.06\n' in text
     assert all(f'vivavoce_turn_stage_seconds_sum{{stage="{stage}"}} 0.1' in text for stage in STAGES)
 

@@ -12,8 +12,10 @@ from streaming.events import (
     AudioReady,
     CommitTurn,
     Drop,
+    FinishReason,
     Respond,
     RespondOptions,
+    ResponseFinished,
     SpeechStarted,
     SpeechStopped,
     TextDelta,
@@ -40,7 +42,7 @@ def a_turn(ledger: Ledger) -> TurnLedger | None:
 
 def test_every_stage_is_measured() -> None:
     turn = a_turn(Ledger())
-    assert turn == TurnLedger("item_1", "resp_1", (1_800, 2_100, 1_000, 1_000, 500, 1_500, 50), total=24_050 - 16_100)
+    assert turn == TurnLedger("item_1", "resp_1", (1_800, 2_100, 1_000, 0, 1_000, 500, 1_500, 50), total=24_050 - 16_100)
 
 
 def test_the_event_adds_up_in_milliseconds() -> None:
@@ -63,7 +65,7 @@ def test_an_adopted_speculation_has_no_time_of_its_own() -> None:
     ledger.ordered(Adopt("resp_1"), 20_000)
     turn = ledger.sent("resp_1", 20_010)
     assert turn is not None
-    assert turn.stages == (1_600, 2_400, 0, 0, 0, 0, 10)
+    assert turn.stages == (1_600, 2_400, 0, 0, 0, 0, 0, 10)
     assert turn.speculated
     assert turn.to_json()["speculated"] is True
 
@@ -78,7 +80,7 @@ def test_what_is_made_after_the_adoption_counts_from_it() -> None:
     ledger.fact(AudioReady("resp_1", 0, 4800, 6), 21_000)
     turn = ledger.sent("resp_1", 21_010)
     assert turn is not None
-    assert turn.stages == (1_600, 2_400, 0, 0, 0, 1_000, 10)
+    assert turn.stages == (1_600, 2_400, 0, 0, 0, 0, 1_000, 10)
     assert turn.total == 21_010 - 16_000
 
 
@@ -140,6 +142,49 @@ def test_a_pause_after_which_the_caller_went_on_is_no_end() -> None:
     turn = ledger.sent("resp_1", 34_000)
     assert turn is not None
     assert turn.total == 2_000
+
+
+def called(ledger: Ledger) -> None:
+    """A turn that is answered by a call only, 2,000 after its commit."""
+    ledger.arrived(16_000, 16_000)
+    ledger.ordered(CommitTurn("item_1", 0, 16_000), 17_000)
+    ledger.ordered(Respond("resp_1", OPTIONS), 17_000)
+    ledger.fact(TranscriptDone("item_1", "Hi", 0.9, "en"), 18_000)
+    ledger.fact(ResponseFinished("resp_1", FinishReason.TOOL_CALLS), 19_000)
+
+
+def test_the_answer_after_a_call_is_the_turns_and_the_tools_time_a_stage() -> None:
+    ledger = Ledger()
+    called(ledger)
+    ledger.ordered(Respond("resp_2", OPTIONS), 25_000)
+    ledger.fact(TextDelta("resp_2", "Sunny."), 26_000)
+    ledger.fact(AudioReady("resp_2", 0, 4800, 6), 27_000)
+    assert ledger.sent("resp_2", 27_100) == TurnLedger("item_1", "resp_2", (0, 1_000, 1_000, 7_000, 1_000, 0, 1_000, 100), 11_100)
+    assert not ledger._replies
+
+
+def test_calls_may_follow_calls() -> None:
+    ledger = Ledger()
+    called(ledger)
+    ledger.ordered(Respond("resp_2", OPTIONS), 25_000)
+    ledger.fact(ResponseFinished("resp_2", FinishReason.TOOL_CALLS), 26_000)
+    ledger.ordered(Respond("resp_3", OPTIONS), 30_000)
+    turn = ledger.sent("resp_3", 31_000)
+    assert turn is not None
+    assert (turn.stages[STAGES.index("tools")], turn.total) == (12_000, 15_000)
+
+
+def test_once_the_caller_speaks_again_the_answer_is_to_that() -> None:
+    ledger = Ledger()
+    called(ledger)
+    ledger.arrived(32_000, 32_000)
+    ledger.ordered(CommitTurn("item_2", 16_000, 32_000), 33_000)
+    ledger.ordered(Respond("resp_2", OPTIONS), 33_000)
+    turn = ledger.sent("resp_2", 34_000)
+    assert turn is not None
+    assert (turn.item_id, turn.total) == ("item_2", 2_000)
+    ledger.ordered(Respond("resp_3", OPTIONS), 35_000)
+    assert ledger.sent("resp_3", 36_000) is None
 
 
 def test_what_was_heard_is_told_once_and_only_of_what_was_sent() -> None:

@@ -47,8 +47,8 @@ def record(tmp_path: Path) -> Callable[..., Path]:
         if commit is not None and respond is None and answer is not None:
             more = TranscriptDone(commit.item_id, "What is a tortoise?", 0.9, "en")
             recorder.record(40_000, more, conversation.handle(more, 40_000))
-        recorder.turn(TurnLedger("item_1", "resp_1", tuple(range(0, 16 * len(STAGES), 16)), 336))
-        recorder.turn(TurnLedger("item_1", "resp_1", tuple(range(0, 16 * len(STAGES), 16)), 336, played=960, reported=True))
+        recorder.turn(TurnLedger("item_1", "resp_1", tuple(range(0, 16 * len(STAGES), 16)), 448))
+        recorder.turn(TurnLedger("item_1", "resp_1", tuple(range(0, 16 * len(STAGES), 16)), 448, played=960, reported=True))
         recorder.close()
         return path
 
@@ -130,7 +130,7 @@ def test_the_dialogue_is_shown_to_be_read(record) -> None:
     assert "   0:00.037  ear      SpeechStarted at=0:00.000 probability=0.9\n               -> engine   StartTurn item_id=item_" in out
     assert "-> engine   CommitTurn item_id=item_" in out
     assert "engine   TranscriptDone item_id=item_" in out
-    assert "turn     answered after 21 ms: decision 1, transcript 2" in out
+    assert "turn     answered after 28 ms: decision 1, transcript 2" in out
     assert "turn     heard 60 ms after its first sample left, as the client reports" in out
     assert "events that ordered nothing are not shown)" in out
     shown = sum(step.ordered != () for step in replay(record()) if isinstance(step, Replayed) and isinstance(step.told.event, Listened))
@@ -189,10 +189,10 @@ def answered(tmp_path: Path) -> Path:
     ]
     for event, commands in said:
         recorder.record(16_000 * 61, event, commands)
-    recorder.turn(TurnLedger("item_1", "resp_1", (640, 320, 160, 160, 160, 80, 80), 1_600))
-    recorder.turn(TurnLedger("item_1", "resp_1", (640, 320, 160, 160, 160, 80, 80), 1_600, played=960))
-    recorder.turn(TurnLedger("item_2", "resp_2", (320, 0, 0, 0, 0, 0, 0), 320, speculated=True))
-    recorder.turn(TurnLedger("item_2", "resp_2", (320, 0, 0, 0, 0, 0, 0), 320, speculated=True, played=160, reported=True))
+    recorder.turn(TurnLedger("item_1", "resp_1", (640, 320, 160, 0, 160, 160, 80, 80), 1_600))
+    recorder.turn(TurnLedger("item_1", "resp_1", (640, 320, 160, 0, 160, 160, 80, 80), 1_600, played=960))
+    recorder.turn(TurnLedger("item_2", "resp_2", (320, 0, 0, 0, 0, 0, 0, 0), 320, speculated=True))
+    recorder.turn(TurnLedger("item_2", "resp_2", (320, 0, 0, 0, 0, 0, 0, 0), 320, speculated=True, played=160, reported=True))
     recorder.close()
     return tmp_path / "sess_1.jsonl"
 
@@ -217,7 +217,7 @@ def test_a_waterfall_has_a_row_for_each_turn(answered: Path, tmp_path: Path) -> 
     bars = [rect for rect in picture.iter(f"{SVG}rect") if rect.get("height") == "22"]
     assert len(bars) == 2 * len(STAGES)
     widths = [float(bar.get("width", "")) for bar in bars]
-    assert sum(widths[:7]) == pytest.approx(5 * sum(widths[7:]), abs=1)
+    assert sum(widths[:8]) == pytest.approx(5 * sum(widths[8:]), abs=1)
 
 
 def test_a_picture_that_cannot_be_drawn_is_one_line(record, tmp_path: Path) -> None:

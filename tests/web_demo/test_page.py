@@ -98,7 +98,7 @@ async def test_a_spoken_turn_shows_both_sides_and_plays_the_answer(serving: Call
         assert await seen.settled(2) == [("you", QUESTION, "true", "false"), ("agent", ANSWER, "true", "false")]
         await seen.state("listening")
         assert await seen.page.locator(".timing summary").count() == 1
-        assert await seen.page.locator(".stages dt").count() == 7
+        assert await seen.page.locator(".stages dt").count() == 8
     audio = sum(len(base64.b64decode(event["delta"])) // 2 for event in seen.of("response.output_audio.delta", sent=False))
     assert audio == 10 * 1_440
     reports = [event["played_ms"] for event in seen.of("vivavoce.playback")]
