@@ -1,7 +1,7 @@
 """When the caller's turn is over, from the Ear's evidence and the words. All positions are samples of the input; there is no clock.
 
 `ServerVad` is obeyed exactly: its silence after the last speech sample. `SemanticVad` weighs two costs. To wait costs what it takes, if the
-caller has finished; to cut in costs as much as `_CUT_COST_MS` of waiting, if they have not. With p the belief that they have finished and
+caller has finished; to cut in costs as much as `CUT_COST_MS` of waiting, if they have not. With p the belief that they have finished and
 f(t) the density of pauses that last t ms, it pays to wait on while (1 - p) f(t) times that cost is more than p: the optimal stopping of a
 renewal with a falling hazard. The belief is a logistic model of the end-of-turn model's scores, the shape of the words and what the agent
 had asked for. All figures were fitted on the `tune` list of `benchmarks/turn_taking.py`, which prints what they are worth on `report`.
@@ -15,9 +15,9 @@ from agent.settings import Eagerness, SemanticVad, ServerVad, TurnDetection
 from agent.wording import Asked, Shape, shape_of
 from streaming.events import SAMPLE_RATE
 
-__all__ = ["Endpointer", "belief_of", "pause_density", "semantic_wait_ms"]
+__all__ = ["CUT_COST_MS", "LONGEST_MS", "SHAPES", "Endpointer", "belief_of", "pause_density", "semantic_wait_ms"]
 
-_CUT_COST_MS: Final[Mapping[Eagerness, float]] = {
+CUT_COST_MS: Final[Mapping[Eagerness, float]] = {
     Eagerness.LOW: 12_000.0,
     Eagerness.MEDIUM: 2_000.0,
     Eagerness.AUTO: 2_000.0,
@@ -25,7 +25,7 @@ _CUT_COST_MS: Final[Mapping[Eagerness, float]] = {
 }
 """Milliseconds of waiting that are as bad as cutting in once. LOW is for callers who think aloud, HIGH for short commands."""
 
-_LONGEST_MS: Final[Mapping[Eagerness, int]] = {
+LONGEST_MS: Final[Mapping[Eagerness, int]] = {
     Eagerness.LOW: 4_000,
     Eagerness.MEDIUM: 2_000,
     Eagerness.AUTO: 2_000,
@@ -41,7 +41,7 @@ _BIAS: Final = 0.3
 _SCORE_WEIGHT: Final = 0.55
 """Of the mean score's log-odds: one score alone jumps by 0.3 from mark to mark."""
 
-_SHAPES: Final[Mapping[Shape, float]] = {
+SHAPES: Final[Mapping[Shape, float]] = {
     Shape.UNKNOWN: 0.0,
     Shape.PLAIN: -0.5,
     Shape.CLOSED: 0.5,
@@ -70,7 +70,7 @@ def belief_of(scores: list[float], text: str, asked: Asked) -> float:
         mean = min(max(sum(scores) / len(scores), _SURE), 1 - _SURE)
         odds += _SCORE_WEIGHT * math.log(mean / (1 - mean))
     shape = shape_of(text, asked)
-    odds += _SHAPES[shape]
+    odds += SHAPES[shape]
     if asked is Asked.CHOICE and shape is Shape.ANSWER:
         odds += _CHOSEN
     if asked is Asked.STORY:
@@ -165,7 +165,7 @@ class Endpointer:
                 return stopped + _samples(silence)
             case SemanticVad(eagerness=eagerness):
                 belief = belief_of(self._scores, self._words, self.asked)
-                wait = semantic_wait_ms(belief, _CUT_COST_MS[eagerness], _LONGEST_MS[eagerness])
+                wait = semantic_wait_ms(belief, CUT_COST_MS[eagerness], LONGEST_MS[eagerness])
                 # A rising belief can't end the turn in the past.
                 return max(stopped + _samples(wait), self._scored_at, self._worded_at)
 

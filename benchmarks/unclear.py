@@ -24,7 +24,7 @@ from rich.progress import track
 from transformers.models.whisper.english_normalizer import EnglishTextNormalizer
 
 from agent.prompt import UNCLEAR, is_unclear
-from benchmarks.endpointing import share
+from benchmarks.intervals import share
 from benchmarks.transcript import distance, load
 from streaming.audio import Samples
 from streaming.batching import completed

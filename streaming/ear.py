@@ -37,7 +37,7 @@ _PRE_ROLL: Final = 3 * SAMPLE_RATE // 10
 _SCORE_MARKS: Final = tuple(windows * WINDOW for windows in (3, 6, 12, 22, 34, 50))
 """Samples of silence at which the turn is scored: 96, 192, 384, 704, 1088 and 1600 ms. The first is when the pause is noticed and serves
 speculation; most turns end on the second; the later ones give a turn that sounded open another chance. Measured by
-`benchmarks/endpointing.py`."""
+`benchmarks/turn_taking.py`."""
 
 
 class Ear:

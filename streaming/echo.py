@@ -29,7 +29,15 @@ _FLOOR: Final = 1e-7
 """Power below which a band holds nothing: 16-bit rounding noise."""
 
 _ALIKE: Final = 0.4
-"""Correlation of the band energies at the best delay: 95 of 100 echoes 20 to 30 dB down are above, 95 of 100 other voices below 0.33."""
+_ALIKE_BY_CHANCE: Final = 3.4
+"""Correlation of the band energies at the best delay that makes an echo: the first over two seconds, where 95 of 100 echoes 10 to 30 dB
+down are above and 95 of 100 other voices below 0.33; over fewer frames more is owed to chance, the second over the root of their number."""
+
+_LEAST_FRAMES: Final = 16
+"""Less can't be told from chance."""
+
+_LOUD_FRAMES: Final = 10
+"""Frames of ours before the overlap from which a level can be told."""
 
 _UNEXPLAINED_DB: Final = 7.0
 """What the echo does not account for, in the median frame of the overlap: 95 of 100 echoes are below, a person at the microphone is 12 dB
@@ -37,15 +45,15 @@ and more above."""
 
 
 def echo_probability(microphone: Samples, played: Samples, overlap: int) -> float:
-    """How far the last `overlap` samples of `microphone` are an echo, 0 to 1. `microphone` (n,) is up to ECHO_SPAN of input ending now,
-    `played` (n + 2 LATEST,) what we believe was being played from LATEST before its first sample to LATEST after its last, zeros where
-    nothing was; both 16 kHz. 0 where there is too little to compare; some 3 ms."""
+    """How far the last `overlap` samples of `microphone` are an echo, 0 to 1. `microphone` (n,) is up to ECHO_SPAN of input ending now and
+    begins no sooner than we began to speak. `played` (n + 2 LATEST,) is what we believe was being played from LATEST before its first
+    sample to LATEST after its last, zeros where nothing was; both 16 kHz. 0 where there is too little to compare; some 3 ms."""
     heard, ours = _bands(microphone), _bands(played)  # (frames, bands)
-    frames, recent = len(heard), overlap // HOP
-    if frames < 2 * recent or not recent or ours.max(initial=-np.inf) <= np.log10(_FLOOR) + 1:
+    frames, recent = len(heard), min(len(heard), overlap // HOP)
+    if frames < _LEAST_FRAMES or not recent or ours.max(initial=-np.inf) <= np.log10(_FLOOR) + 1:
         return 0.0
     alike, delay = _best_delay(heard, ours)
-    if alike < _ALIKE:
+    if alike < max(_ALIKE, _ALIKE_BY_CHANCE / np.sqrt(frames)):
         return 0.0
     unexplained = _unexplained_db(heard, ours[delay : delay + frames], recent)
     # Linear between the bounds: a figure to compare with 0.5, not a measured frequency.
@@ -71,8 +79,8 @@ def _unexplained_db(heard: np.ndarray, ours: np.ndarray, recent: int) -> float:
     before, source = heard[:-recent], ours[:-recent]
     loud = source > np.percentile(ours, 60)
     counts = loud.sum(axis=0)
-    if not counts.any():
-        return np.inf
+    if counts.max(initial=0) < _LOUD_FRAMES:  # we have just begun to speak: the likeness has to do
+        return 0.0
     gain = np.where(loud, before - source, 0.0).sum(axis=0) / np.maximum(counts, 1)
     gain = np.where(counts > 5, gain, np.median(gain[counts > 0]))
     floor = np.percentile(heard, 10, axis=0)

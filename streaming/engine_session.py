@@ -31,6 +31,7 @@ from streaming.events import (
     SpeechStarted,
     SpeechStopped,
     StartTurn,
+    TextDelta,
     TranscriptDelta,
     TranscriptDone,
     TranscriptFailed,
@@ -431,4 +432,6 @@ class EngineSession:
             self._unfilled = True
 
     def _tell(self, event: EngineEvent) -> None:
+        if isinstance(event, TextDelta):
+            self._overlap.wrote(event.response_id, event.text)
         self._tools.emit(SessionEvent(self.id, event))

@@ -8,6 +8,7 @@ words.
 import re
 from collections import deque
 from collections.abc import Iterable
+from difflib import SequenceMatcher
 from typing import Final
 
 import numpy as np
@@ -54,13 +55,25 @@ _CLAIMS: Final = _phrases(
 _UNSURE: Final = 0.5
 """Recogniser's confidence below which a word may be a sneeze ("Hush!" 0.3) or a hum."""
 
+_CHARACTERS_A_SECOND: Final = 15
+_SAID_BEFORE: Final = 40
+_SAID_AFTER: Final = 30
+"""Where in our reply we are, by the pace of speech, and how much of it before and after may be what is heard: a buffer's delay and a slow
+or a fast voice."""
+
+_SAME_WORDS: Final = 0.6
+"""Share of the words heard that follow each other in ours; the recogniser hears through a loudspeaker and a room."""
+
+_SHORT: Final = 3
+"""Letters: "a" and "to" are in everything we say."""
+
 _FAINT_DB: Final = 10.0
 """Speech this far below the caller's own is somebody else's, across the room."""
 
 
 def kind_of_words(text: str, confidence: float) -> tuple[OverlapKind, float]:
     """What an overlap is in which the recogniser heard `text` with this `confidence` (0 to 1), and how sure that is."""
-    words = re.sub(r"[^\w' -]", " ", text.lower()).split()
+    words = _words(text)
     joined = " ".join(words)
     if not words:
         return OverlapKind.NOISE, 0.8
@@ -72,6 +85,10 @@ def kind_of_words(text: str, confidence: float) -> tuple[OverlapKind, float]:
     if words[0] in _CLAIMS:
         return OverlapKind.SPEECH, 0.95
     return OverlapKind.SPEECH, 0.6 if len(words) == 1 else 0.8
+
+
+def _words(text: str) -> list[str]:
+    return re.sub(r"[^\w' -]", " ", text.lower()).split()
 
 
 def _level_db(pcm: Samples) -> float:
@@ -90,6 +107,9 @@ class OverlapWatch:
         # The newest sound of ours, in pieces: (response, first sample, samples).
         self._said: deque[tuple[str, int, npt.NDArray[np.int16]]] = deque()
         self._said_samples = 0
+        # The words of the newest response of ours, and which that is.
+        self._writing = ""
+        self._text = ""
         # How loud the caller was in the last five turns, in dB.
         self._levels: deque[float] = deque(maxlen=5)
         # What we were saying as the overlap began; None while there is none.
@@ -105,6 +125,12 @@ class OverlapWatch:
         self._said_samples += len(audio.pcm)
         while self._said_samples > _SAID_SECONDS * 24_000 and len(self._said) > 1:
             self._said_samples -= len(self._said.popleft()[2])
+
+    def wrote(self, response_id: str, text: str) -> None:
+        """More words of a reply of ours."""
+        if response_id != self._writing:
+            self._writing, self._text = response_id, ""
+        self._text += text
 
     def spoke(self, turn: Samples) -> None:
         """The sound of a whole turn of the caller's: how loud they are. What is too short to tell (half a second) counts not."""
@@ -135,16 +161,30 @@ class OverlapWatch:
         if self._over is None or self._is_echo:
             return None
         self._marks = tuple(mark for mark in self._marks if mark > at)
+        if self._says(text, at):
+            return OverlapScore(at, OverlapKind.ECHO, 0.8)
         kind, probability = kind_of_words(text, confidence)
         if kind is OverlapKind.SPEECH and self._levels and self._is_faint(ring.between(self._over.at, at)):
             kind = OverlapKind.OTHERS
         return OverlapScore(at, kind, probability)
 
+    def _says(self, text: str, at: int) -> bool:
+        """Whether these are the words that we are saying, by where we are in the reply at the pace of our voices."""
+        if self._over is None or self._over.response_id != self._writing:
+            return False
+        seconds = self._over.sample / self._over.rate + (at - self._over.at) / SAMPLE_RATE
+        near = int(seconds * _CHARACTERS_A_SECOND)
+        ours = _words(self._text[max(0, near - _SAID_BEFORE) : near + _SAID_AFTER])
+        heard = _words(text)
+        matched = SequenceMatcher(None, heard, ours, autojunk=False).find_longest_match()
+        return bool(heard) and matched.size >= max(1, round(_SAME_WORDS * len(heard))) and sum(map(len, heard)) > _SHORT
+
     def _is_faint(self, pcm: Samples) -> bool:
         return _level_db(pcm) < float(np.median(self._levels)) - _FAINT_DB
 
     def _echo(self, over: Audible, at: int, ring: InputRing) -> float:
-        heard = ring.between(at - ECHO_SPAN, at)
+        begun = over.at - over.sample * SAMPLE_RATE // over.rate
+        heard = ring.between(max(at - ECHO_SPAN, begun), at)
         first = at - len(heard) - LATEST
         played = self._played(over, first, len(heard) + 2 * LATEST)
         return 0.0 if played is None else echo_probability(heard, played, at - over.at)

@@ -75,7 +75,8 @@ def test_evidence_after_the_end_counts() -> None:
 
 def test_where_a_short_word_is_meant_for_us_even_yes_counts() -> None:
     overlap = Overlap(ONSET, yields=True)
-    assert after(overlap, ms=224) is Verdict.OPEN
+    assert after(overlap, ms=256) is Verdict.OPEN
+    overlap.scored(score(OverlapKind.SPEECH, 0.6))
     assert after(overlap, ms=256) is Verdict.SPEECH
     answered = Overlap(ONSET, yields=True)
     answered.stopped(ONSET + 200 * MS)
@@ -103,6 +104,15 @@ def test_the_least_speech_holds_whatever_is_said() -> None:
     short.scored(score(OverlapKind.SPEECH, 0.95))
     short.stopped(ONSET + 500 * MS)
     assert after(short, ms=600) is Verdict.NOTHING
+
+
+def test_where_our_voice_comes_back_sound_alone_holds_nothing() -> None:
+    overlap = Overlap(ONSET, echoes=True)
+    assert not overlap.lowers
+    assert not overlap.holds(ONSET + 256 * MS)
+    overlap.scored(score(OverlapKind.SPEECH, 0.6))
+    assert overlap.lowers
+    assert overlap.holds(ONSET + 256 * MS)
 
 
 def test_playback_is_held_once_it_is_plainly_speech_and_let_go_when_it_is_not() -> None:

@@ -55,8 +55,8 @@ def test_the_way_of_a_call(conversation) -> None:
     assert tell(SpeechStopped(42_000, 0.1), 43_600) is State.OVERLAP
     assert tell(OverlapScore(43_600, OverlapKind.NOISE, 0.8), 43_700) is State.SPEAKING
     assert tell(SpeechStarted(44_000, 0.9), 45_000) is State.OVERLAP
-    assert tell(Listened(48_128), 48_128) is State.CALLER_SPEAKING
-    assert tell(ResponseFinished(response_id, FinishReason.ABORTED), 48_200) is State.CALLER_SPEAKING
+    assert tell(Listened(50_656), 50_656) is State.CALLER_SPEAKING
+    assert tell(ResponseFinished(response_id, FinishReason.ABORTED), 50_700) is State.CALLER_SPEAKING
 
 
 def test_nothing_happens_before_the_opening() -> None:

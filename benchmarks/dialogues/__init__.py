@@ -1,0 +1,16 @@
+"""Dialogues mixed from recordings and synthetic callers by a seeded recipe, with true times exact to the sample.
+
+    python -m benchmarks.dialogues --list report --kind echo --count 5 --write /tmp/listen
+
+There are two lists, disjoint by speaker, voice and sentence: figures are chosen on `tune`, and judged on `report`. Kinds:
+
+- turn: a whole turn of the caller's, human or synthetic, then silence. The caller may pause inside; only the end is an end.
+- pause: a synthetic caller who hesitates in the middle, or one of the `turn_pairs`, parted where the longer of a pair goes on. The silence
+  between is log-normal, median 500 ms (sigma 0.6, cut to 200 to 2,000): about what our hesitant recordings have (median 450).
+- backchannel, noise, others, echo, interruption: something is heard while the agent speaks. The caller has spoken before, so that the
+  server may know how they sound; the agent's reply is the pocket voice's.
+"""
+
+from benchmarks.dialogues.recipe import KINDS, Dialogue, Kind, load
+
+__all__ = ["KINDS", "Dialogue", "Kind", "load"]

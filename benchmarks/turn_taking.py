@@ -1,0 +1,216 @@
+"""How well turns are taken: when the caller's turn is believed over, and what becomes of speech over the agent's own.
+
+    python -m benchmarks.turn_taking [--data ../shared/data] [--list report] [--only ends|overlaps] [--every 1]
+    python -m benchmarks.turn_taking --fit          # the figures of agent/endpointing.py, from the `tune` list
+
+Mixed dialogues (`benchmarks.dialogues`) go through the real Ear, engine, conversation and playout in virtual time (`benchmarks.call`), so
+nothing depends on the machine's load. Times are positions of the input, the models' lateness included as stated there.
+
+Ends of turns are measured as eot-bench does (github.com/livekit/eot-bench): a hold is a pause of 200 ms and more after which the caller
+goes on, and is falsely cut off if the turn is taken in it; latency is the mean time from the turn's last audible sample to the decision;
+the cost of cutting in is swept. It is chosen on `tune` for a budget, and then judged on the list that is asked for.
+
+Overlaps: a false interruption is a reply that was cut. Stop: from the onset to the last audible sample (-40 dBFS) before the reply is
+silent; duck: from the onset to the first lowered sample; both where the server owns playback. Resume is right where every sample of the
+reply was played once and in order. Heard-text error: what the history says was heard against the samples that sounded. Intervals are
+Wilson's, 95 %; where n is under 100 a rate is a figure, not a target.
+"""
+
+import argparse
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+from typing import Final, Literal, get_args
+
+import numpy as np
+import torch
+
+from agent.endpointing import CUT_COST_MS, LONGEST_MS
+from agent.settings import Eagerness, PlaybackOwner
+from benchmarks.call import Call, RecordedVoice
+from benchmarks.dialogues import Kind, load
+from benchmarks.evidence import HeardTurn, decided_after, fit, hear_turn
+from benchmarks.intervals import share
+from benchmarks.overlaps import Outcome, judge
+from streaming.bundle import default_places
+from streaming.engine import Parts
+from streaming.events import SAMPLE_RATE
+from streaming.load import EngineFiles, load_parts
+
+ListName = Literal["tune", "report"]
+
+_BUDGETS_MS: Final = (200, 300, 500)
+_COSTS_MS: Final = tuple(float(cost) for cost in np.geomspace(20, 60_000, 60))
+_OVERLAP_KINDS: Final[tuple[Kind, ...]] = ("interruption", "backchannel", "noise", "others", "echo")
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """What one policy makes of turns."""
+
+    latency_ms: float
+    latencies: tuple[float, ...]
+    holds: int
+    held_cut: int
+    turns: int
+    turns_cut: int
+
+
+def main() -> None:
+    """See the module's docstring."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="folder with manifest.jsonl")
+    parser.add_argument("--list", choices=get_args(ListName), default="report", help="what is judged")
+    parser.add_argument("--only", choices=("ends", "overlaps"), help="one half of it")
+    parser.add_argument("--every", type=int, default=1, help="take every n-th dialogue: a quick look")
+    parser.add_argument("--fit", action="store_true", help="fit the figures of agent/endpointing.py on `tune` and print them")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    voice = RecordedVoice()
+    parts = replace(_parts(), voice=voice)
+    if options.fit:
+        for name, value in fit([*_turns(parts, "tune", "turn", options), *_turns(parts, "tune", "pause", options)]).items():
+            print(f"{name:20} {value:6.2f}")
+        return
+    if options.only != "overlaps":
+        _report_ends(parts, options)
+    if options.only != "ends":
+        for owner in (PlaybackOwner.SERVER, PlaybackOwner.CLIENT):
+            _report_overlaps(parts, voice, owner, options)
+
+
+def _parts() -> Parts:
+    """The pocket bundle's models, as `vivavoce pull pocket` leaves them."""
+    folder = default_places().cache / "parts"
+    try:
+        files = EngineFiles(
+            folder / "whisper-base",
+            next((folder / "smollm2-135m-instruct").glob("*.gguf")),
+            folder / "piper-en-us-joe",
+            next((folder / "smart-turn-v3.2").glob("*.onnx")),
+            threads=1,
+        )
+        return load_parts(files)
+    except (OSError, StopIteration) as error:
+        raise SystemExit(f"the models are not there ({error}): run `vivavoce pull pocket`") from error
+
+
+def _progress(what: Iterator[object], label: str) -> Iterator[object]:
+    for number, one in enumerate(what, 1):
+        print(f"\r{label} {number}  ", end="", file=sys.stderr, flush=True)
+        yield one
+    print("\r" + " " * 40 + "\r", end="", file=sys.stderr, flush=True)
+
+
+# --------------------------------------------------------------------------------------------------------------- ends
+
+
+def _turns(parts: Parts, name: ListName, kind: Kind, options: argparse.Namespace) -> list[HeardTurn]:
+    heard = (hear_turn(parts, dialogue) for dialogue in islice(load(name, kind, options.data), 0, None, options.every))
+    return [turn for turn in _progress(heard, f"{name} {kind}") if isinstance(turn, HeardTurn)]
+
+
+def _point(turns: Sequence[HeardTurn], decide: Callable[[HeardTurn, int], float | None]) -> Point:
+    """What a policy makes of them: `decide` gives the ms of silence after which it takes the n-th pause of a turn."""
+    latencies, holds, held_cut, turns_cut = [], 0, 0, 0
+    for turn in turns:
+        cut = False
+        for number, pause in enumerate(turn.pauses):
+            after = decide(turn, number)
+            if pause.lasts is None:
+                latencies.append((after or 0.0) + turn.late)
+            elif pause in turn.holds:
+                holds += 1
+                held_cut += after is not None
+                cut |= after is not None
+        turns_cut += cut
+    return Point(float(np.mean(latencies)), tuple(latencies), holds, held_cut, len(turns), turns_cut)
+
+
+def _semantic(cost: float, longest: float = LONGEST_MS[Eagerness.AUTO]) -> Callable[[HeardTurn, int], float | None]:
+    return lambda turn, number: decided_after(turn.pauses[number], cost, longest)
+
+
+def _silence(milliseconds: float) -> Callable[[HeardTurn, int], float | None]:
+    def decide(turn: HeardTurn, number: int) -> float | None:
+        lasts = turn.pauses[number].lasts
+        return milliseconds if lasts is None or milliseconds < lasts else None
+
+    return decide
+
+
+def _report_ends(parts: Parts, options: argparse.Namespace) -> None:
+    kinds: tuple[Kind, ...] = ("turn", "pause")
+    tune = {kind: _turns(parts, "tune", kind, options) for kind in kinds}
+    judged = tune if options.list == "tune" else {kind: _turns(parts, options.list, kind, options) for kind in kinds}
+    all_tune, everything = [*tune["turn"], *tune["pause"]], [*judged["turn"], *judged["pause"]]
+    curve = [(cost, _point(all_tune, _semantic(cost))) for cost in _COSTS_MS]
+    print(f"\nEnds of turns, list {options.list}: {len(judged['turn'])} whole turns, {len(judged['pause'])} with a hesitation put in")
+    print(f"  {'policy':34} {'latency, ms: mean  p50  p95':28} {'holds cut':28} {'whole turns cut':28} turns with a hesitation cut")
+    for budget in _BUDGETS_MS:
+        within = [(point.held_cut, cost) for cost, point in curve if point.latency_ms <= budget]
+        if within:
+            _row(f"budget {budget} ms (cost {min(within)[1]:.0f} ms)", judged, everything, _semantic(min(within)[1]))
+    few = [(point.latency_ms, cost) for cost, point in curve if point.held_cut <= 0.05 * point.holds]
+    if few:
+        _row(f"5 % of holds on tune (cost {min(few)[1]:.0f})", judged, everything, _semantic(min(few)[1]))
+    for eagerness in (Eagerness.LOW, Eagerness.AUTO, Eagerness.HIGH):
+        _row(f"semantic_vad {eagerness.value}", judged, everything, _semantic(CUT_COST_MS[eagerness], LONGEST_MS[eagerness]))
+    for milliseconds in (200, 300, 500, 800):
+        _row(f"server_vad {milliseconds} ms (silence alone)", judged, everything, _silence(milliseconds))
+    human = [turn for turn in judged["turn"] if turn.dialogue.human]
+    late = np.mean([turn.late for turn in everything])
+    print(f"  whole turns of people: {len(human)}; the VAD let go {late:.0f} ms after the true end (mean)")
+
+
+def _row(
+    name: str, judged: dict[Kind, list[HeardTurn]], everything: list[HeardTurn], decide: Callable[[HeardTurn, int], float | None]
+) -> None:
+    point, whole, parted = _point(everything, decide), _point(judged["turn"], decide), _point(judged["pause"], decide)
+    latency = f"{point.latency_ms:14.0f} {np.median(point.latencies):5.0f} {np.percentile(point.latencies, 95):5.0f}"
+    cut = (share(point.held_cut, point.holds), share(whole.turns_cut, whole.turns), share(parted.turns_cut, parted.turns))
+    print(f"  {name:34} {latency:28} {cut[0]:28} {cut[1]:28} {cut[2]}")
+
+
+# ----------------------------------------------------------------------------------------------------------- overlaps
+
+
+def _report_overlaps(parts: Parts, voice: RecordedVoice, owner: PlaybackOwner, options: argparse.Namespace) -> None:
+    print(f"\nSpeech over the agent's, list {options.list}, playback owned by the {owner.name.lower()}")
+    columns = ("cut", 30), ("after, ms: p50  p95", 20), ("stop p50  p95", 16), ("duck p50  p95", 16), ("held", 30), ("for, ms", 8)
+    heads = " ".join(f"{name:{width}}" for name, width in columns)
+    print(f"  {'kind':13} {heads} {'resumed right':30} heard error, ms")
+    for kind in _OVERLAP_KINDS:
+        outcomes = []
+        for dialogue in islice(load(options.list, kind, options.data), 0, None, options.every):
+            call = Call(parts, voice, dialogue, owner)
+            call.run()
+            if (outcome := judge(call)) is not None:
+                outcomes.append(outcome)
+            print(f"\r{kind} {len(outcomes)}  ", end="", file=sys.stderr, flush=True)
+        print("\r" + " " * 30 + "\r", end="", file=sys.stderr, flush=True)
+        _overlap_row(kind, outcomes)
+
+
+def _overlap_row(kind: Kind, outcomes: Sequence[Outcome]) -> None:
+    cut, held = [o for o in outcomes if o.cut_after is not None], [o for o in outcomes if o.held_ms]
+    kept = [o for o in outcomes if o.cut_after is None]
+    after = _spread([o.cut_after for o in cut])
+    stop, duck = _spread([o.stop for o in cut]), _spread([o.duck for o in outcomes])
+    errors = [abs(o.heard_error_ms) for o in cut if o.heard_error_ms is not None]
+    error = f"mean {np.mean(errors):.0f} max {np.max(errors):.0f}" if errors else "-"
+    held_for = f"{np.median([o.held_ms for o in held]):.0f}" if held else "-"
+    resumed = share(sum(o.resumed for o in kept), len(kept))
+    cut_share, held_share = share(len(cut), len(outcomes)), share(len(held), len(outcomes))
+    print(f"  {kind:13} {cut_share:30} {after:20} {stop:16} {duck:16} {held_share:30} {held_for:8} {resumed:30} {error}")
+
+
+def _spread(samples: Sequence[int | None]) -> str:
+    known = [sample * 1_000 / SAMPLE_RATE for sample in samples if sample is not None]
+    return f"{np.median(known):5.0f} {np.percentile(known, 95):5.0f}" if known else "    -"
+
+
+if __name__ == "__main__":
+    main()
