@@ -4,10 +4,11 @@ It follows from who has the floor (`agent.turns`), whether a reply is being made
 replies out of band do not count.
 """
 
+from collections.abc import Mapping
 from enum import Enum
 from typing import Final
 
-__all__ = ["IllegalEventError", "State", "StateMachine"]
+__all__ = ["MOVES", "IllegalEventError", "State", "StateMachine"]
 
 
 class State(Enum):
@@ -21,14 +22,15 @@ class State(Enum):
     OVERLAP = "somebody speaks while our sound plays; not yet known whether to us"
 
 
-_MOVES: Final = {
-    State.CLOSED: {State.LISTENING, State.THINKING},
-    State.LISTENING: {State.CALLER_SPEAKING, State.THINKING, State.SPEAKING},
-    State.CALLER_SPEAKING: {State.LISTENING, State.THINKING, State.SPEAKING},
-    State.THINKING: {State.LISTENING, State.CALLER_SPEAKING, State.SPEAKING},
-    State.SPEAKING: {State.LISTENING, State.CALLER_SPEAKING, State.THINKING, State.OVERLAP},
-    State.OVERLAP: {State.LISTENING, State.CALLER_SPEAKING, State.THINKING, State.SPEAKING},
+MOVES: Final[Mapping[State, frozenset[State]]] = {
+    State.CLOSED: frozenset({State.LISTENING, State.THINKING}),
+    State.LISTENING: frozenset({State.CALLER_SPEAKING, State.THINKING, State.SPEAKING}),
+    State.CALLER_SPEAKING: frozenset({State.LISTENING, State.THINKING, State.SPEAKING}),
+    State.THINKING: frozenset({State.LISTENING, State.CALLER_SPEAKING, State.SPEAKING}),
+    State.SPEAKING: frozenset({State.LISTENING, State.CALLER_SPEAKING, State.THINKING, State.OVERLAP}),
+    State.OVERLAP: frozenset({State.LISTENING, State.CALLER_SPEAKING, State.THINKING, State.SPEAKING}),
 }
+"""What may follow each state; docs/conversation.md draws it."""
 
 
 class IllegalEventError(Exception):
@@ -46,5 +48,5 @@ class StateMachine:
 
     def move(self, state: State) -> None:
         """Go on to `state`, which may be the present one."""
-        assert state is self.state or state in _MOVES[self.state], f"from {self.state.name} to {state.name}"
+        assert state is self.state or state in MOVES[self.state], f"from {self.state.name} to {state.name}"
         self.state = state

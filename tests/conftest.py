@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import settings
 
 from streaming.bundle import Places, default_places, is_present
 from streaming.manifest import load_manifest
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
     from server.ledger import Ledger, TurnLedger
     from server.session import Session, SessionParts
     from streaming.load import EngineFiles
+
+# A long run of the random tests: `python -m pytest --hypothesis-profile=long --timeout=0 ...`.
+settings.register_profile("long", max_examples=10_000, deadline=None)
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 CLIENT_GROUPS = ("openai", "livekit", "pipecat", "node")

@@ -1,5 +1,7 @@
 """The state of the whole: the way of a call through it, and what can't happen."""
 
+from pathlib import Path
+
 import pytest
 
 from agent.commands import ItemDeleted
@@ -8,7 +10,7 @@ from agent.events import CreateItem, SessionOpened, Tick
 from agent.history import MAX_ITEMS
 from agent.items import Message
 from agent.settings import ServerVad, SessionSettings
-from agent.state import IllegalEventError, State, StateMachine
+from agent.state import MOVES, IllegalEventError, State, StateMachine
 from streaming.events import (
     AudioReady,
     CommitTurn,
@@ -94,3 +96,13 @@ def test_the_id_of_the_turn_being_spoken_is_taken(conversation) -> None:
     item_id = next(command.item_id for command in started if hasattr(command, "item_id"))
     (refused,) = conversation.handle(CreateItem(None, Message(item_id, "user", ()), None), 0)
     assert refused.code == "item_create_duplicate_item_id"
+
+
+def test_the_picture_is_that_of_the_table() -> None:
+    """After a change of the table: put what this says into the page."""
+    page = (Path(__file__).resolve().parents[2] / "docs" / "conversation.md").read_text(encoding="utf-8")
+    moves = [f"    {state.name} --> {following.name}" for state in State for following in State if following in MOVES[state]]
+    drawn = "\n".join(["stateDiagram-v2", f"    [*] --> {State.CLOSED.name}", *moves])
+    listed = "\n".join(f"| `{state.name}` | {state.value} |" for state in State)
+    assert f"```mermaid\n{drawn}\n```\n" in page, drawn
+    assert listed in page, listed

@@ -50,7 +50,7 @@ def slack_ms(situation: Situation) -> float:
     return situation.down_ms[1] + situation.up_ms[1] + ESTIMATED_MS + situation.sound_card_ms + late
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=settings.default.max_examples * 60 // 100)
 @given(situation=SITUATIONS, acts=ACTS, engine=ENGINES, seed=st.integers(0, 1 << 16))
 def test_heard_is_history_is_belief(situation: Situation, acts: list[Act], engine: ScriptedEngine, seed: int) -> None:
     slack = slack_ms(situation) * RATE / 1_000

@@ -34,7 +34,7 @@ TURNS = st.lists(st.tuples(st.integers(400, 2_500), st.sampled_from(("speak", "s
 """How long the caller lets the answer go on, and how they end it."""
 
 
-@settings(deadline=None, max_examples=4)
+@settings(deadline=None, max_examples=settings.default.max_examples * 4 // 100)
 @example(owner=PlaybackOwner.CLIENT, truncates=True, turns=[(1_300, "speak"), (1_600, "speak")], seed=1)
 @given(owner=st.sampled_from(PlaybackOwner), truncates=st.booleans(), turns=TURNS, seed=st.integers(0, 1 << 16))
 def test_the_tokens_of_a_reply_are_those_of_what_was_heard(
