@@ -12,8 +12,8 @@ from typing import Final
 from rich.console import Console
 from rich.text import Text
 
-from agent.commands import PartRef, PlayoutOrder, ResponseSnapshot
-from agent.events import ClientRequest, PlaybackProgress, PlaybackReported, SessionOpened, Tick
+from agent.commands import AgentOrder, EndCall, PartRef, PlayoutOrder, ResponseSnapshot
+from agent.events import AgentEvent, ClientRequest, PlaybackProgress, PlaybackReported, SessionOpened, Tick
 from agent.items import Message
 from server.ledger import STAGES, TurnLedger
 from server.recording import LogEnd, LogError, LogHeader, core_fingerprint
@@ -179,13 +179,22 @@ def _source(event: object) -> str:
             return "ear"
         case _ if isinstance(event, ClientRequest | SessionOpened):
             return "client"
+        case _ if isinstance(event, AgentEvent):
+            return "agent"
     return "engine"
 
 
 def _target(command: object) -> str:
-    if isinstance(command, EngineOrder):
-        return "engine"
-    return "playout" if isinstance(command, PlayoutOrder) else "client"
+    match command:
+        case EndCall():
+            return "session"
+        case _ if isinstance(command, EngineOrder):
+            return "engine"
+        case _ if isinstance(command, PlayoutOrder):
+            return "playout"
+        case _ if isinstance(command, AgentOrder):
+            return "agent"
+    return "client"
 
 
 def _brief(value: object) -> str:

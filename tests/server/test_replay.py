@@ -10,16 +10,28 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 import server.replay_view
-from agent.commands import Cut
+from agent.commands import CallTool, Cut
 from agent.conversation import Conversation
-from agent.events import CommitInput, Event, SessionOpened, Tick
-from agent.settings import ServerVad, SessionSettings
+from agent.events import CommitInput, CreateResponse, EndRequested, Event, SessionOpened, Tick, ToolReturned
+from agent.settings import ServerTool, ServerVad, SessionSettings
 from server.cli import app
 from server.ledger import STAGES, TurnLedger
 from server.recording import Recorder
 from server.replay import Replayed, replay
 from server.replay_view import replay_logs
-from streaming.events import CommitTurn, FinishReason, Listened, ResponseFinished, SpeechStarted, SpeechStopped, TextDelta, TranscriptDone
+from streaming.events import (
+    CommitTurn,
+    FinishReason,
+    Listened,
+    Respond,
+    ResponseFinished,
+    SpeechStarted,
+    SpeechStopped,
+    TextDelta,
+    ToolCallReady,
+    ToolSpec,
+    TranscriptDone,
+)
 
 SCRIPT: list[tuple[int, Event]] = [
     (0, SessionOpened(SessionSettings(turn_detection=ServerVad()))),
@@ -135,6 +147,32 @@ def test_the_dialogue_is_shown_to_be_read(record) -> None:
     assert "events that ordered nothing are not shown)" in out
     shown = sum(step.ordered != () for step in replay(record()) if isinstance(step, Replayed) and isinstance(step.told.event, Listened))
     assert out.count("Listened") == shown > 0
+
+
+def test_it_is_shown_who_did_what_and_of_whom_it_was_ordered(tmp_path: Path) -> None:
+    recorder, conversation, ordered = Recorder(tmp_path, "sess_1", 7), Conversation("sess_1", 7), []
+
+    def tell(event: Event) -> None:
+        ordered.extend(commands := conversation.handle(event, 0))
+        recorder.record(0, event, commands)
+
+    tell(SessionOpened(SessionSettings(server_tools=(ServerTool(ToolSpec("book", "Books", "{}"), "own"),))))
+    tell(CreateResponse(None))
+    response_id = next(command.response_id for command in ordered if isinstance(command, Respond))
+    tell(ToolCallReady(response_id, 0, "book", "{}"))
+    call = next(command for command in ordered if isinstance(command, CallTool))
+    tell(ResponseFinished(response_id, FinishReason.TOOL_CALLS))
+    tell(ToolReturned(call.call_id, "done"))
+    tell(ResponseFinished(ordered[-1].response_id, FinishReason.STOP))
+    tell(EndRequested("all done"))
+    recorder.close()
+    out = printed(tmp_path / "sess_1.jsonl", show=True)[1]
+    assert "  client   CreateResponse" in out
+    assert "-> engine   Respond " in out
+    assert "  engine   ToolCallReady " in out
+    assert "-> agent    CallTool " in out
+    assert "  agent    ToolReturned " in out
+    assert '-> session  EndCall reason="all done"' in out
 
 
 def test_a_log_that_breaks_off_is_replayed_up_to_there(record) -> None:
