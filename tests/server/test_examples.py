@@ -47,6 +47,7 @@ def phone(start, dial, speech):
 async def test_booking(phone) -> None:
     words = ("I would like to book a table.", "We are four.", "At seven.", "Do you have soup?", "No, thank you.")
     call = await phone("booking.py:agent", ScriptedEngine([ScriptedReply("We do.")], words))
+    await call.hears("Luigi's, good evening")
     for answer in ("For how many", "At what time", "table for 4 tonight at 7 is booked", "We do", "See you tonight"):
         await call.speak()
         await call.hears(answer)
