@@ -149,8 +149,9 @@ class Conversation:
 
     def deadline(self) -> int | None:
         """The session time at which it wants a `Tick`; None for never."""
-        times = [time for time in (self._initiator.deadline(self._settings), self._tools.deadline()) if time is not None]
-        return min(times, default=None)
+        quiet = self._turns.floor is Floor.OPEN and self._responses.current is None
+        times = (self._initiator.deadline(self._settings, quiet=quiet), self._tools.deadline())
+        return min((time for time in times if time is not None), default=None)
 
     def handle(self, event: Event, now: int) -> list[Command]:
         """Take an event that happened at session time `now` (1/16000 s); returns what to do, in order. Raises IllegalEventError for one

@@ -57,9 +57,9 @@ class Initiator:
         # What the agent's code wants said into the turn; None for nothing, "" for a reply of the model.
         self._wanted: str | None = None
 
-    def deadline(self, settings: SessionSettings) -> int | None:
-        """When a `Tick` is wanted."""
-        greets_at = self._greets_at if settings.initiative.greeting else None
+    def deadline(self, settings: SessionSettings, *, quiet: bool) -> int | None:
+        """When a `Tick` is wanted. Where it is not `quiet` nobody is greeted, and a greeting that is due waits without one."""
+        greets_at = self._greets_at if settings.initiative.greeting and quiet else None
         return min((time for time in (greets_at, self._idle.deadline) if time is not None), default=None)
 
     # -- the greeting
@@ -91,13 +91,18 @@ class Initiator:
         """`waiting` says whether, as of `now`, the caller is to speak and can hear nothing of us."""
         last = self._history.last
         ours = isinstance(last, Message) and last.role == "assistant"
-        self._idle.watch(self._timeout(settings), waiting=waiting and ours, now=now)
+        self._idle.watch(self._timeout(settings), waiting=waiting and ours and not self._has_said_all(settings.initiative), now=now)
 
     def _timeout(self, settings: SessionSettings) -> int | None:
         detection, ours = settings.turn_detection, settings.initiative
         if isinstance(detection, ServerVad) and detection.idle_timeout_ms is not None:
             return detection.idle_timeout_ms
         return ours.idle_ms if ours.idle_prompts and settings.kind is SessionKind.REALTIME else None
+
+    def _has_said_all(self, ours: Initiative) -> bool:
+        """Whether nothing is left to be said to a caller who still says nothing: there is nothing to wait for."""
+        every = len(ours.idle_prompts) + bool(ours.goodbye)
+        return bool(ours.idle_prompts) and self._prompted >= every and self._words_id() == self._last_words
 
     def take_prompt(self, settings: SessionSettings, now: int) -> Prompt | None:
         """What to say to a caller who has been silent for too long; None while they have not."""

@@ -76,6 +76,28 @@ def test_who_speaks_first_is_not_greeted(play) -> None:
     assert said(dialogue) == []
 
 
+def test_a_greeting_that_is_due_while_the_caller_speaks_asks_for_no_tick(play) -> None:
+    dialogue = play(initiative=Initiative(greeting="Good day."))
+    dialogue.speech(1_000)
+    assert dialogue.conversation.deadline() is None
+    answered = play(initiative=Initiative(greeting="Good day."))
+    answered.ask()
+    assert answered.conversation.deadline() is None
+
+
+def test_where_all_prompts_have_been_said_no_tick_is_asked_for(play) -> None:
+    dialogue = play(initiative=Initiative(idle_prompts=("Are you there?",), idle_ms=2_000))
+    dialogue.turn()
+    dialogue.answer()
+    dialogue.wait(2_100)
+    dialogue.tell(Tick())
+    dialogue.answer("Are you there?")
+    dialogue.wait(2_100)
+    dialogue.tell(Tick())
+    assert said(dialogue) == ["Are you there?"]
+    assert dialogue.conversation.deadline() is None
+
+
 def test_the_greeting_can_be_interrupted(play) -> None:
     dialogue = play(initiative=Initiative(greeting="Good day to you."), playback=PlaybackOwner.SERVER)
     response_id = dialogue.ordered()

@@ -280,6 +280,7 @@ DETECTIONS: list[TurnDetection | None] = [
 INITIATIVES = (
     Initiative(),
     Initiative(greeting="Hello.", goodbye="Goodbye.", idle_prompts=("Are you there?",), idle_ms=2_000),
+    Initiative(idle_prompts=("Are you there?",), idle_ms=2_000),
     Initiative(goodbye="Goodbye.", interjects=True),
 )
 HOSTILE_IDS = ("item_none", "", "root")
