@@ -7,7 +7,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, TypeVar
 
-from agent.events import AgentEvent, EndRequested, FactPinned, LineRequested, WordsOffered
+from agent.events import AgentEvent, EndRequested, FactPinned, InterjectionWanted, LineRequested, WordsOffered
 from agent.items import FunctionCallOutput, Item, Message, ServerCall
 from agent.prompt import words_of
 from server.agents.errors import CallError
@@ -79,6 +79,11 @@ class Call:
     def say(self, words: str) -> None:
         """Say these words as soon as nobody speaks. The model knows that they were said."""
         self._now(lambda: self._control.tell(WordsOffered(words)))
+
+    def interject(self, words: str = "") -> None:
+        """Say these words, or, where there are none, what the model makes of it, at the caller's next breath, if the agent `interjects`;
+        else when nobody speaks."""
+        self._now(lambda: self._control.tell(InterjectionWanted(words)))
 
     def pin(self, fact: str) -> None:
         """Tell the model this for the rest of the call, however long it is, whoever takes it over."""
