@@ -350,14 +350,25 @@ def shown() -> Callable[..., list[str]]:
 
 
 @pytest.fixture(scope="session")
-def checked(assert_told_replays: Callable[..., None]) -> Callable[[Dialogue], None]:
-    """The function `check`, and that the dialogue's log replays exactly."""
+def checked() -> Callable[[Dialogue], None]:
+    """The function `check`."""
+    return check
 
-    def check_and_replay(dialogue: Dialogue) -> None:
-        check(dialogue)
+
+@pytest.fixture(autouse=True)
+def every_dialogue_replays(assert_told_replays: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Each dialogue of a test, told to another conversation through its log, has the same commands."""
+    begun: list[Dialogue] = []
+    begin = Dialogue.__init__
+
+    def begin_kept(dialogue: Dialogue, *settings: SessionSettings) -> None:
+        begun.append(dialogue)
+        begin(dialogue, *settings)
+
+    monkeypatch.setattr(Dialogue, "__init__", begin_kept)
+    yield
+    for dialogue in begun:
         assert_told_replays("sess_1", 7, dialogue.recorded)
-
-    return check_and_replay
 
 
 @pytest.fixture(scope="session")
