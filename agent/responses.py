@@ -146,9 +146,9 @@ class Responses:
         current = self.current
         if current is None or self._undecided != event.item_id:
             return []
-        self._undecided = None
         if ending and not event.say:
             return self._cancel(current, "turn_detected", now)
+        self._undecided = None
         if event.tool:
             current.plan = replace(current.plan, options=replace(current.plan.options, tool_choice=event.tool))
         return [self._order(current, event.say or None)]

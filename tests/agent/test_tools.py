@@ -14,6 +14,7 @@ from agent.commands import (
     OutputItemDone,
     ResponseCreated,
     ResponseDone,
+    ResponseStatus,
     ServerCallMoved,
     SessionUpdated,
     UseLine,
@@ -21,6 +22,7 @@ from agent.commands import (
 from agent.events import (
     AgentChanged,
     CreateItem,
+    EndRequested,
     FactPinned,
     LineRequested,
     Tick,
@@ -447,3 +449,13 @@ def test_every_response_that_is_created_is_done(desk) -> None:
     dialogue.answer()
     assert len(dialogue.all(ResponseCreated)) == len(dialogue.all(ResponseDone))
     assert dialogue.all(SetHistory)
+
+
+def test_a_reply_that_was_never_ordered_is_not_aborted(desk) -> None:
+    """The call ends while the agent's code decides."""
+    dialogue = desk(asks_agent=True)
+    dialogue.turn()
+    dialogue.tell(EndRequested("booked"))
+    dialogue.tell(TurnDecided(dialogue.last(AskAgent).item_id))
+    assert dialogue.done().status is ResponseStatus.CANCELLED
+    assert dialogue.all(Abort) == []
