@@ -259,7 +259,7 @@ class Conversation:
             case ToolReturned():
                 return self._tools.returned(event)
             case TurnDecided():
-                return self._responses.decided(event, now, ending=self._offers.ending is not None)
+                return self._responses.decided(event, self._settings, now, ending=self._offers.ending is not None)
             case WordsOffered() | LineRequested():
                 self._offers.add(event)
                 return []
@@ -276,7 +276,7 @@ class Conversation:
                 merged = self._settings.handed_to(settings)
                 return self._adopt_settings(merged, SessionUpdated(self._session_id, merged), now)
             case FactPinned(text):
-                self._settings = replace(self._settings, facts=(*self._settings.facts, text))
+                self._settings = self._settings.knowing(text)
                 return []
 
     def _tick(self, now: int) -> list[Command]:

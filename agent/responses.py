@@ -71,6 +71,8 @@ class Responses:
         self._asked: str | None = None
         # How often in a row the caller has been asked back.
         self._asked_back = 0
+        # What was asked for when the current response was begun.
+        self._request: CreateResponse | None = None
         # A request for a response of the conversation that waits until the current one's audio has left.
         self._queued: CreateResponse | None = None
 
@@ -141,7 +143,7 @@ class Responses:
             return self.say(words, settings)
         return self._start(CreateResponse(None, tool_choice=self._tools.choice), settings)
 
-    def decided(self, event: TurnDecided, now: int, *, ending: bool) -> list[Command]:
+    def decided(self, event: TurnDecided, settings: SessionSettings, now: int, *, ending: bool) -> list[Command]:
         """The agent's code has said how the caller is answered. Nothing where they have gone on; where the call ends only fixed words."""
         current = self.current
         if current is None or self._undecided != event.item_id:
@@ -149,6 +151,8 @@ class Responses:
         if ending and not event.say:
             return self._cancel(current, "turn_detected", now)
         self._undecided = None
+        if self._request is not None:  # made again, as another agent may have taken over
+            current.plan = plan_response(self._request, settings, current.plan.options.context)
         if event.tool:
             current.plan = replace(current.plan, options=replace(current.plan.options, tool_choice=event.tool))
         return [self._order(current, event.say or None)]
@@ -175,6 +179,8 @@ class Responses:
         """Begin a response; `words` are to be said where given, else the model's are."""
         response = self._new(request, settings)
         created = self._begin(response)
+        if response is self.current:
+            self._request = request
         last = self._history.last
         if (
             words is None

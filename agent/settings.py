@@ -5,7 +5,7 @@ Free-form JSON that we only echo (tracing, prompt, reasoning, ...) is kept as JS
 
 from dataclasses import dataclass, field, replace
 from enum import Enum
-from typing import Literal
+from typing import Final, Literal
 
 from streaming.events import ToolSpec
 
@@ -133,6 +133,10 @@ class ServerTool:
     needs_approval: bool = False
 
 
+_MOST_FACTS: Final = 64
+"""Facts that are kept: they stand in front of every prompt, and a small model's context is short."""
+
+
 @dataclass(frozen=True, slots=True)
 class SessionSettings:
     """The effective session. `None` for `turn_detection` is manual (push to talk), for `transcription` off, for
@@ -196,6 +200,12 @@ class SessionSettings:
             asks_agent=agent.asks_agent,
             fixed_voice=agent.fixed_voice,
         )
+
+    def knowing(self, fact: str) -> "SessionSettings":
+        """These settings with another fact pinned; the oldest goes where there are too many."""
+        if not fact.strip() or fact in self.facts:
+            return self
+        return replace(self, facts=(*self.facts, fact)[-_MOST_FACTS:])
 
     @property
     def system(self) -> str:

@@ -167,7 +167,7 @@ class ToolCalls:
 
     def take_filler(self, now: int) -> bool:
         """Whether "one moment" is due: once a wait."""
-        due = self._filler.expired(now) and not self._filled
+        due = self.waiting and self._filler.expired(now) and not self._filled
         self._filled = self._filled or due
         return due
 

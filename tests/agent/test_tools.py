@@ -435,6 +435,33 @@ def test_a_handoff_changes_instructions_tools_and_voice_and_keeps_the_history(de
     assert (dialogue.last(Respond).options.voice, dialogue.last(Respond).options.tools) == ("amy", (PAY.spec, CLIENTS))
 
 
+def test_a_hook_that_hands_over_leaves_the_turn_to_the_other_agents_model(desk) -> None:
+    dialogue = desk(asks_agent=True)
+    dialogue.turn("I have a bill.")
+    asked = dialogue.last(AskAgent)
+    dialogue.tell(AgentChanged(SessionSettings(instructions="Be exact.", agent="billing", server_tools=(PAY,))))
+    dialogue.tell(TurnDecided(asked.item_id))
+    assert dialogue.last(Respond).options.tools == (PAY.spec, CLIENTS)
+    assert dialogue.believed()[0] == ("system", "Be exact.")
+
+
+def test_facts_are_kept_once_and_not_without_end() -> None:
+    settings = SessionSettings(instructions="Be kind.")
+    for number in range(100):
+        settings = settings.knowing(f"Fact {number}.").knowing(f"Fact {number}.").knowing(" ")
+    assert settings.facts == tuple(f"Fact {number}." for number in range(36, 100))
+
+
+def test_no_filler_for_a_call_that_ends_at_that_very_moment(desk) -> None:
+    dialogue = desk(server_tools=(ServerTool(BOOK.spec, "desk", timeout_ms=500),))
+    dialogue.turn()
+    call(dialogue, "book")
+    dialogue.now += 1_500 * MS
+    dialogue.tell(Tick())
+    assert dialogue.all(Say) == []
+    assert replies(dialogue) == 2
+
+
 def test_a_client_may_not_take_the_name_of_a_servers_tool(desk) -> None:
     dialogue = desk()
     dialogue.tell(UpdateSession("client_9", SessionSettings(server_tools=(BOOK,), tools=(BOOK.spec,))))
