@@ -38,7 +38,6 @@ from agent.events import (
     FactPinned,
     InterjectionWanted,
     LineRequested,
-    PlaybackProgress,
     PlaybackReported,
     RefuseRequest,
     RetrieveItem,
@@ -57,7 +56,7 @@ from agent.initiative import Initiator, Prompt
 from agent.item_requests import ItemRequests
 from agent.items import ContentPart, Item, Message, PartKind
 from agent.offers import Offers
-from agent.responses import Responses
+from agent.responses import ResponseEvent, Responses
 from agent.settings import PlaybackOwner, SemanticVad, ServerVad, SessionKind, SessionSettings
 from agent.speculation import Speculation, Speculator
 from agent.state import IllegalEventError, State, StateMachine
@@ -78,13 +77,13 @@ from streaming.events import (
     EngineLost,
     Listened,
     OverlapScore,
-    ReplyRestarted,
     ResponseFinished,
     SpeechStarted,
     SpeechStopped,
     SpeechSuspected,
     StartTurn,
     TextDelta,
+    ToolArgumentsDelta,
     ToolCallReady,
     TranscriptDelta,
     TranscriptDone,
@@ -229,9 +228,9 @@ class Conversation:
                 return self._apply(self._turns.scored(at, probability), now)
             case OverlapScore():
                 return self._apply(self._turns.overlap_scored(event), now)
-            case TextDelta() | AudioReady() | ToolCallReady() | ResponseFinished() if self._prepared.withhold(event):
+            case TextDelta() | AudioReady() | ToolArgumentsDelta() | ToolCallReady() | ResponseFinished() if self._prepared.withhold(event):
                 return []
-            case TextDelta() | AudioReady() | ToolCallReady() | ReplyRestarted() | ResponseFinished() | PlaybackProgress():
+            case _ if isinstance(event, ResponseEvent):
                 return self._responses.handle(event, now)
             case TranscriptProvisional():
                 return self._hear_out(event)

@@ -23,6 +23,8 @@ def context_of(instructions: str, items: Iterable[Item], heard: Mapping[str, str
 
 def _messages(item: Item, names: Mapping[str, str], heard: Mapping[str, str]) -> tuple[ContextMessage, ...]:
     match item:
+        case FunctionCall() if item.status is not ItemStatus.COMPLETED:
+            return ()  # its arguments are being written, or were never written to their end
         case FunctionCall():
             return (ContextMessage("tool_call", item.id, item.arguments, item.name, item.call_id),)
         case FunctionCallOutput():

@@ -38,7 +38,7 @@ from agent.heard import SpokenText
 from agent.history import History
 from agent.items import ApprovalRequest, ContentPart, FunctionCall, Item, ItemStatus, Message, PartKind, ServerCall, with_status
 from agent.settings import AudioFormat, ServerTool
-from streaming.events import AudioReady, FinishReason, RespondOptions, ResponseFinished, TextDelta, ToolCallReady, Usage
+from streaming.events import AudioReady, FinishReason, RespondOptions, ResponseFinished, TextDelta, ToolArgumentsDelta, ToolCallReady, Usage
 
 __all__ = ["Phase", "Response", "ResponsePlan"]
 
@@ -97,6 +97,8 @@ class Response:
         self._part: PartRef | None = None
         self._given = 0
         self._calls: set[int] = set()
+        # Calls of the client's functions whose arguments are being written, by index.
+        self._writing: dict[int, tuple[PartRef, FunctionCall]] = {}
         self._finish: ResponseFinished | None = None
 
     @property
@@ -141,16 +143,34 @@ class Response:
         """The model calls a function."""
         if ready.index in self._calls:
             return []
+        # What has been told of the arguments is their beginning.
+        written = self._writing[ready.index][1].arguments if ready.index in self._writing else ""
+        rest = ready.arguments[len(written) :]
+        commands = self.tool_arguments(ToolArgumentsDelta(self.id, ready.index, ready.name, rest)) if rest or not written else []
         self._calls.add(ready.index)
-        call = FunctionCall(self._make_id("item"), self._make_id("call"), ready.name, "", ItemStatus.IN_PROGRESS)
-        commands, index = self._add_item(call)
-        part = PartRef(self.id, call.id, index, 0)
-        done = FunctionCall(call.id, call.call_id, ready.name, ready.arguments)
-        commands += [
-            ArgumentsDelta(part, call.call_id, ready.arguments),
-            ArgumentsDone(part, call.call_id, ready.name, ready.arguments),
-        ]
-        return commands + self._end_item(index, done)
+        part, call = self._writing.pop(ready.index)
+        done = replace(call, arguments=ready.arguments, status=ItemStatus.COMPLETED)
+        commands.append(ArgumentsDone(part, call.call_id, ready.name, ready.arguments))
+        return commands + self._end_item(part.output_index, done)
+
+    def tool_arguments(self, written: ToolArgumentsDelta) -> list[Command]:
+        """The model writes more of a call of a client's function."""
+        if written.index in self._calls:
+            return []
+        commands: list[Command] = []
+        if written.index not in self._writing:
+            call = FunctionCall(self._make_id("item"), self._make_id("call"), written.name, "", ItemStatus.IN_PROGRESS)
+            commands, index = self._add_item(call)
+            self._writing[written.index] = PartRef(self.id, call.id, index, 0), call
+        part, call = self._writing[written.index]
+        self._writing[written.index] = part, replace(call, arguments=call.arguments + written.delta)
+        return [*commands, ArgumentsDelta(part, call.call_id, written.delta)]
+
+    def _give_up_calls(self) -> list[Command]:
+        """The calls whose arguments have not been written to their end never will be."""
+        unfinished = [(part.output_index, with_status(call, ItemStatus.INCOMPLETE)) for part, call in self._writing.values()]
+        self._writing.clear()
+        return [command for index, call in unfinished for command in self._end_item(index, call)]
 
     def server_call(self, ready: ToolCallReady, tool: ServerTool) -> tuple[list[Command], ServerCall | ApprovalRequest | None, int]:
         """The model calls a tool that the server runs: the call, or the request for its approval, with its output index (-1 where the
@@ -191,13 +211,13 @@ class Response:
     def cancel(self, reason: str) -> list[Command]:
         """It ends here: `reason` is turn_detected or client_cancelled."""
         self._move(Phase.DONE)
-        commands = self._close_message(ItemStatus.INCOMPLETE)
+        commands = [*self._close_message(ItemStatus.INCOMPLETE), *self._give_up_calls()]
         return [*commands, ResponseDone(self._snapshot(ResponseStatus.CANCELLED, reason, None, Usage()))]
 
     def fail(self, error: str) -> list[Command]:
         """It ends here, through no fault of the client."""
         self._move(Phase.DONE)
-        commands = self._close_message(ItemStatus.INCOMPLETE)
+        commands = [*self._close_message(ItemStatus.INCOMPLETE), *self._give_up_calls()]
         return [*commands, ResponseDone(self._snapshot(ResponseStatus.FAILED, None, error, Usage()))]
 
     def _complete(self) -> list[Command]:
@@ -212,6 +232,7 @@ class Response:
         commands = [
             *self._give(len(self.spoken.text)),
             *self._close_message(ItemStatus.INCOMPLETE if cut else ItemStatus.COMPLETED),
+            *self._give_up_calls(),
         ]
         self._move(Phase.DONE)
         status = ResponseStatus.INCOMPLETE if cut else ResponseStatus.COMPLETED

@@ -19,7 +19,18 @@ from agent.response import Phase, Response
 from agent.settings import SessionKind, SessionSettings
 from agent.tools import ToolCalls
 from agent.transcripts import Transcripts
-from streaming.events import Abort, AudioReady, ReplyRestarted, Respond, RespondOptions, ResponseFinished, Say, TextDelta, ToolCallReady
+from streaming.events import (
+    Abort,
+    AudioReady,
+    ReplyRestarted,
+    Respond,
+    RespondOptions,
+    ResponseFinished,
+    Say,
+    TextDelta,
+    ToolArgumentsDelta,
+    ToolCallReady,
+)
 
 __all__ = ["ResponseEvent", "Responses"]
 
@@ -34,7 +45,7 @@ row."""
 _MAX_AT_ONCE: Final = 16
 """Responses not yet done, those out of band included; the server may allow fewer. Each keeps a context and a share of the engine."""
 
-ResponseEvent = TextDelta | AudioReady | ToolCallReady | ReplyRestarted | ResponseFinished | PlaybackProgress
+ResponseEvent = TextDelta | AudioReady | ToolArgumentsDelta | ToolCallReady | ReplyRestarted | ResponseFinished | PlaybackProgress
 
 
 class Responses:
@@ -254,6 +265,9 @@ class Responses:
             case AudioReady():
                 self.spoke = True
                 return response.audio(event)
+            case ToolArgumentsDelta(name=name):
+                # What the server runs is told when it is run.
+                return response.tool_arguments(event) if response.plan.server_tool(name) is None else []
             case ToolCallReady(name=name):
                 tool = response.plan.server_tool(name)
                 return response.tool_call(event) if tool is None else self._tools.call(response, event, tool, now)

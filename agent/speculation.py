@@ -19,13 +19,14 @@ from streaming.events import (
     ResponseFinished,
     Speculate,
     TextDelta,
+    ToolArgumentsDelta,
     ToolCallReady,
     TranscriptProvisional,
 )
 
 __all__ = ["Speculation", "Speculator"]
 
-_Withheld = TextDelta | AudioReady | ToolCallReady | ResponseFinished
+_Withheld = TextDelta | AudioReady | ToolArgumentsDelta | ToolCallReady | ResponseFinished
 """What an engine tells of a reply."""
 
 _FREE: Final = ("auto", "none")
@@ -80,7 +81,7 @@ class Speculator:
         if current is None or event.response_id != current.response_id:
             return False
         match event:
-            case ToolCallReady():
+            case ToolArgumentsDelta() | ToolCallReady():
                 current.failed = True
             case ResponseFinished(_, reason) if reason not in (FinishReason.STOP, FinishReason.LENGTH):
                 current.failed = True

@@ -21,6 +21,7 @@ from streaming.events import (
     Say,
     Speculate,
     TextDelta,
+    ToolArgumentsDelta,
     ToolCallReady,
     WordMark,
 )
@@ -28,7 +29,7 @@ from streaming.events import (
 __all__ = ["OwedReplies", "ReplyFact", "ReplyOrder"]
 
 ReplyOrder = Respond | Say | Speculate | Adopt | Drop | Abort
-ReplyFact = TextDelta | AudioReady | ToolCallReady | ResponseFinished | SynthesisedAudio
+ReplyFact = TextDelta | AudioReady | ToolArgumentsDelta | ToolCallReady | ResponseFinished | SynthesisedAudio
 
 
 @dataclass(slots=True)
@@ -101,7 +102,7 @@ class OwedReplies:
                 reply.samples = max(reply.samples, fact.start + len(fact.pcm))
             case AudioReady():
                 fact = _shifted(fact, reply.text_before, reply.samples_before)
-            case ToolCallReady():
+            case ToolArgumentsDelta() | ToolCallReady():
                 reply.called = True
             case ResponseFinished():
                 del self._replies[fact.response_id]

@@ -43,6 +43,7 @@ from streaming.events import (
     SpeechStopped,
     StartTurn,
     TextDelta,
+    ToolArgumentsDelta,
     ToolCallReady,
     TranscriptDelta,
     TranscriptDone,
@@ -146,7 +147,7 @@ class SessionRecord:
                 self._heard_again.discard(item_id)
                 if isinstance(fact, TranscriptDone):
                     self._texts[item_id] = fact.text
-            case TextDelta() | AudioReady() | ToolCallReady() | ResponseFinished() | SynthesisedAudio():
+            case TextDelta() | AudioReady() | ToolArgumentsDelta() | ToolCallReady() | ResponseFinished() | SynthesisedAudio():
                 return self._replies.tell(fact)
             case TranscriptDelta() | TranscriptProvisional() | ReplyRestarted() | EngineLost() | EngineFailed():
                 pass

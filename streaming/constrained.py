@@ -74,11 +74,12 @@ class SchemaWriter:
         # Characters that each token begins: bytes but continuations, [vocabulary].
         self.lengths: Final = torch.tensor([sum(byte & 0xC0 != 0x80 for byte in text) for text in self.texts])
 
-    def write(self, sequence: TokenSequence, schema: Schema) -> Work[str]:
-        """The JSON text of an object that follows `schema`. `sequence.logits` must foretell its
-        beginning. Raises ContextFullError where it does not fit."""
-        writing = _Writing(self, sequence, schema)
+    def write(self, sequence: TokenSequence, schema: Schema, tell: Callable[[str], None] = lambda _delta: None) -> Work[str]:
+        """The JSON text of an object that follows `schema`, told piece by piece as it stands: what the schema fixes, whole values.
+        `sequence.logits` must foretell its beginning. Raises ContextFullError where it does not fit."""
+        writing = _Writing(self, sequence, schema, tell)
         yield from writing.object_value(_resolved(schema, schema), _DEPTH)
+        writing.tell_more()
         return writing.text
 
     def _mask(self, allowed: Callable[[bytes], bool]) -> Tensor:
@@ -88,12 +89,15 @@ class SchemaWriter:
 class _Writing:
     """One JSON text being written."""
 
-    def __init__(self, writer: SchemaWriter, sequence: TokenSequence, root: Schema) -> None:
+    def __init__(self, writer: SchemaWriter, sequence: TokenSequence, root: Schema, tell: Callable[[str], None]) -> None:
         self._writer = writer
         self._sequence = sequence
         self._root = root
         self._begun = len(sequence.tokens)
+        self._tell = tell
         self.text = ""
+        # Characters of it that have been told.
+        self._told = 0
         # Fixed text since the last token the model chose, and how many tokens of the sequence precede it. It is tokenised as one piece,
         # as the model would have written it, so a quote that has been read may become the beginning of `", "`.
         self._fixed = ""
@@ -194,6 +198,12 @@ class _Writing:
         """Whether everything should end."""
         return len(self._sequence.tokens) - self._begun >= _TOKENS
 
+    def tell_more(self) -> None:
+        """Tell what has been written since."""
+        if delta := self.text[self._told :]:
+            self._told = len(self.text)
+            self._tell(delta)
+
     def _put(self, text: str) -> None:
         """Write what the schema fixes. The model reads it before its next choice."""
         self.text += text
@@ -210,6 +220,7 @@ class _Writing:
 
     def _take(self, token: int) -> Work[None]:
         """Append a token that the model chose behind what it has read."""
+        self.tell_more()
         yield from self._writer.model.append(self._sequence, token)
         self._fixed, self._before = "", len(self._sequence.tokens)
 

@@ -51,6 +51,7 @@ __all__ = [
     "SpeechSuspected",
     "StartTurn",
     "TextDelta",
+    "ToolArgumentsDelta",
     "ToolCallReady",
     "ToolSpec",
     "TranscriptDelta",
@@ -214,6 +215,17 @@ class AudioReady:
 
 
 @dataclass(frozen=True, slots=True)
+class ToolArgumentsDelta:
+    """Arguments of a call that is being written, as JSON text: the deltas of a call are the beginning of what its `ToolCallReady` says. An
+    engine that has them at once gives none. Example: `ToolArgumentsDelta("resp_1", 0, "get_weather", '{"city": ')`."""
+
+    response_id: str
+    index: int
+    name: str
+    delta: str
+
+
+@dataclass(frozen=True, slots=True)
 class ToolCallReady:
     """The model calls a tool; `arguments` is a JSON object as text. `index` counts the calls of this response from 0; the agent
     gives each its `call_id`. Example: `ToolCallReady("resp_1", 0, "get_weather", '{"city": "Bern"}')`."""
@@ -289,6 +301,7 @@ EngineEvent = (
     | TranscriptFailed
     | TextDelta
     | AudioReady
+    | ToolArgumentsDelta
     | ToolCallReady
     | ResponseFinished
     | ReplyRestarted

@@ -9,7 +9,17 @@ from streaming.batching import Work
 from streaming.chat import ChatTemplate
 from streaming.constrained import SchemaWriter
 from streaming.decoder import ContextFullError, LanguageModel, TokenSequence
-from streaming.events import ContextMessage, EngineEvent, FinishReason, RespondOptions, TextDelta, ToolCallReady, ToolSpec, Usage
+from streaming.events import (
+    ContextMessage,
+    EngineEvent,
+    FinishReason,
+    RespondOptions,
+    TextDelta,
+    ToolArgumentsDelta,
+    ToolCallReady,
+    ToolSpec,
+    Usage,
+)
 from streaming.sampling import Sampler, Sampling
 from streaming.speaking import Speaker
 from streaming.text import Clause, ClauseCutter, TextDecoder
@@ -155,7 +165,11 @@ class Reply:
     def _call(self, tool: ToolSpec) -> Work[None]:
         schema = json.loads(tool.parameters)
         before = len(self._sequence.tokens)
-        arguments = yield from self._writer.schemas.write(self._sequence, schema)
+
+        def tell(delta: str) -> None:
+            self._tell(ToolArgumentsDelta(self._response_id, 0, tool.name, delta))
+
+        arguments = yield from self._writer.schemas.write(self._sequence, schema, tell)
         self._usage = replace(self._usage, output_tokens=len(self._sequence.tokens) - before)
         self._tell(ToolCallReady(self._response_id, 0, tool.name, arguments))
 

@@ -3,6 +3,7 @@
 import pytest
 
 from agent.commands import (
+    ArgumentsDelta,
     ArgumentsDone,
     Cut,
     Duck,
@@ -60,6 +61,7 @@ from streaming.events import (
     SpeechSuspected,
     StartTurn,
     TextDelta,
+    ToolArgumentsDelta,
     ToolCallReady,
     TranscriptDelta,
     TranscriptDone,
@@ -308,6 +310,31 @@ def test_how_a_response_ends(play, reason, status, why) -> None:
     assert talk.done().output[0].status is expected
     if reason is FinishReason.ERROR:
         assert talk.done().error == "it broke"
+
+
+def test_arguments_are_told_as_they_are_written(play, shown) -> None:
+    talk = play()
+    talk.turn("How is the weather?")
+    response_id = talk.ordered()
+    begun = talk.tell(ToolArgumentsDelta(response_id, 0, "get_weather", '{"city": '))
+    assert shown(begun) == ["OutputItemAdded", "ItemAdded", "ArgumentsDelta"]
+    assert shown(talk.tell(ToolArgumentsDelta(response_id, 0, "get_weather", '"Bern"'))) == ["ArgumentsDelta"]
+    done = talk.tell(ToolCallReady(response_id, 0, "get_weather", '{"city": "Bern"}'))
+    assert shown(done) == ["ArgumentsDelta", "ArgumentsDone", "ItemDone", "OutputItemDone", "SetHistory"]
+    assert [command.delta for command in talk.all(ArgumentsDelta)] == ['{"city": ', '"Bern"', "}"]
+    assert talk.last(OutputItemDone).item.arguments == '{"city": "Bern"}'
+    assert talk.tell(ToolArgumentsDelta(response_id, 0, "get_weather", "late")) == []
+
+
+def test_a_call_that_is_cut_in_its_arguments_was_never_made(play) -> None:
+    talk = play()
+    talk.turn("How is the weather?")
+    talk.tell(ToolArgumentsDelta(talk.ordered(), 0, "get_weather", '{"city": '))
+    talk.cancel()
+    assert (talk.last(OutputItemDone).item.status, talk.done().output[0].status) == (ItemStatus.INCOMPLETE, ItemStatus.INCOMPLETE)
+    assert not talk.all(ArgumentsDone)
+    talk.turn("Hello?")
+    assert [role for role, _ in talk.believed()] == ["user", "user"]
 
 
 def test_a_function_call_and_its_answer(play, shown) -> None:

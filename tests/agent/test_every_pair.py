@@ -55,6 +55,7 @@ from streaming.events import (
     SpeechSuspected,
     StartTurn,
     TextDelta,
+    ToolArgumentsDelta,
     ToolCallReady,
     ToolSpec,
     TranscriptDelta,
@@ -107,6 +108,7 @@ OUTCOMES: dict[type, str] = {
     TranscriptFailed: "X-----",  # none is due
     TextDelta: "X--nnn",  # of a reply that is over
     AudioReady: "X--ooo",  # of a reply that is over
+    ToolArgumentsDelta: "X--ooo",  # of a reply that is over
     ToolCallReady: "X--ooo",  # of a reply that is over
     ResponseFinished: "X--ooo",  # of a reply that is over
     ReplyRestarted: "X-----",  # all of its words stand
@@ -180,6 +182,7 @@ class Scene:
             TranscriptFailed(dialogue.last(CommitTurn).item_id, "out of memory"),
             TextDelta(response, " seven"),
             AudioReady(response, 48_000, 4_800, 29, (), True),
+            ToolArgumentsDelta(response, 2, "show", "{"),
             ToolCallReady(response, 1, "book", "{}"),
             ResponseFinished(response, FinishReason.STOP),
             ReplyRestarted(response, 29),

@@ -55,7 +55,11 @@ class _Dreaming:
 def _write(model: _Dreaming, schema: Schema) -> str:
     sequence = model.sequence()
     completed(model.sync(sequence, Prompt([5])))
-    return completed(SchemaWriter(model).write(sequence, schema))
+    told: list[str] = []
+    text = completed(SchemaWriter(model).write(sequence, schema, told.append))
+    assert "".join(told) == text
+    assert "" not in told
+    return text
 
 
 def _follows(value: object, schema: Schema) -> bool:
