@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from agent.commands import Command
 from agent.heard import HeardReplies
 from agent.history import History
-from agent.prompt import context_of
+from agent.memory import Memory
 from agent.responses import Responses
 from agent.settings import SessionSettings
 from streaming.events import Adopt, ContextMessage, Respond, Say, SetHistory, Speculate
@@ -16,17 +16,20 @@ __all__ = ["Belief"]
 class Belief:
     """One session's, as last ordered."""
 
-    def __init__(self, history: History, heard: HeardReplies, responses: Responses) -> None:
+    def __init__(self, history: History, heard: HeardReplies, responses: Responses, memory: Memory) -> None:
         self._history = history
         self._heard = heard
         self._responses = responses
+        self._memory = memory
         self._ordered: tuple[ContextMessage, ...] | None = None
         # What it was made from: building it at every event would be work without end.
         self._made_from: tuple[object, ...] = ()
 
-    def put_into(self, commands: Sequence[Command], settings: SessionSettings) -> list[Command]:
+    def put_into(self, commands: Sequence[Command], settings: SessionSettings, *, calm: bool) -> list[Command]:
         """The commands, and the belief where it has changed: before the first reply it is for. A reply that is being made keeps the belief
-        it began with."""
+        it began with. While all is `calm` the beginning of a long conversation may become notes."""
+        if calm and self._memory.cover():
+            self._made_from = ()
         current = self._responses.current
         running = None if current is None else current.message_id
         made_from = (settings.system, running, self._history.version, self._heard.version)
@@ -34,7 +37,7 @@ class Belief:
             return list(commands)
         self._made_from = made_from
         items = tuple(item for item in self._history.items if item.id != running)
-        believed = context_of(settings.system, items, self._heard.cut)
+        believed = self._memory.context(settings.system, items)
         if believed == self._ordered:
             return list(commands)
         self._ordered = believed

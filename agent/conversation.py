@@ -55,6 +55,7 @@ from agent.ids import IdMaker
 from agent.initiative import Initiator, Prompt
 from agent.item_requests import ItemRequests
 from agent.items import ContentPart, Item, Message, PartKind
+from agent.memory import Memory
 from agent.offers import Offers
 from agent.responses import ResponseEvent, Responses
 from agent.settings import PlaybackOwner, SemanticVad, ServerVad, SessionKind, SessionSettings
@@ -121,12 +122,13 @@ class Conversation:
         conversation_id = self._ids.make("conv")
         self._tools = ToolCalls(self._history, self._ids.make)
         self._offers = Offers()
-        self._responses = Responses(conversation_id, self._history, self._heard, self._transcripts, self._tools, self._ids.make)
+        memory = Memory(self._history, self._heard)
+        self._responses = Responses(conversation_id, self._history, self._heard, self._transcripts, self._tools, memory, self._ids.make)
         self._initiator = Initiator(self._history)
         # What has been ordered of the responses whose sound is lowered or held.
         self._softened: dict[str, type[Duck | Hold | Resume]] = {}
         self._items = ItemRequests(self._history, self._heard, self._turns, self._transcripts, self._responses, self._tools, self._ids.make)
-        self._belief = Belief(self._history, self._heard, self._responses)
+        self._belief = Belief(self._history, self._heard, self._responses, memory)
         self._prepared = Speculator(self._turns, self._responses)
         # Whether the client has sent a `session.update`, which fixes the session's kind.
         self._updated = False
@@ -171,7 +173,7 @@ class Conversation:
         commands += self._items.trim()
         commands = [
             *self._prepared.drop_stale(self._basis()),
-            *self._belief.put_into(commands, self._settings),
+            *self._belief.put_into(commands, self._settings, calm=self._observe(now) is State.LISTENING),
             *self._soften(now),
         ]
         self._machine.move(self._observe(now))

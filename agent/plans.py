@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 from agent.events import CreateResponse, ItemReference
 from agent.history import History
+from agent.memory import Memory
 from agent.prompt import context_of
 from agent.response import ResponsePlan
 from agent.settings import SessionSettings, ToolChoice
@@ -13,14 +14,14 @@ __all__ = ["context_for", "plan_response"]
 
 
 def context_for(
-    request: CreateResponse, settings: SessionSettings, history: History, heard: Mapping[str, str]
+    request: CreateResponse, settings: SessionSettings, history: History, memory: Memory, heard: Mapping[str, str]
 ) -> tuple[ContextMessage, ...] | None:
     """The messages the reply is made from; None for the conversation itself. Raises RefusedError for a reference to no item."""
     if request.in_conversation and request.input is None and request.instructions is None:
         return None
     instructions = settings.system if request.instructions is None else request.instructions
     if request.input is None:
-        return context_of(instructions, history.items, heard)
+        return memory.context(instructions, history.items)
     code = "item_retrieve_invalid_item_id"
     items = [history.find(item.item_id, code) if isinstance(item, ItemReference) else item for item in request.input]
     return context_of(instructions, items, heard)

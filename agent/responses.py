@@ -13,6 +13,7 @@ from agent.events import CreateResponse, PlaybackProgress, TurnDecided
 from agent.heard import HeardReplies
 from agent.history import History, RefusedError
 from agent.items import Message
+from agent.memory import Memory
 from agent.plans import context_for, plan_response
 from agent.prompt import asks_back, words_of
 from agent.response import Phase, Response
@@ -58,6 +59,7 @@ class Responses:
         heard: HeardReplies,
         transcripts: Transcripts,
         tools: ToolCalls,
+        memory: Memory,
         make_id: Callable[[str], str],
     ) -> None:
         # The conversation's own response, while its `response.done` is due.
@@ -71,6 +73,7 @@ class Responses:
         self._heard = heard
         self._transcripts = transcripts
         self._tools = tools
+        self._memory = memory
         self._make_id = make_id
         # All responses whose `response.done` is due, by id.
         self._running: dict[str, Response] = {}
@@ -103,7 +106,7 @@ class Responses:
         if current.phase is not Phase.SENDING or self._queued is not None:
             message = f"Conversation already has an active response in progress: {current.id}. Wait until the response is finished."
             raise RefusedError("conversation_already_has_active_response", message)
-        context_for(request, settings, self._history, self._heard.cut)  # refuses what it can refuse now
+        context_for(request, settings, self._history, self._memory, self._heard.cut)  # refuses what it can refuse now
         self._queued = request
         return []
 
@@ -182,7 +185,7 @@ class Responses:
         return [] if self._awaited is None else self.go_on_without(self._awaited)
 
     def _new(self, request: CreateResponse, settings: SessionSettings, response_id: str | None = None) -> Response:
-        context = context_for(request, settings, self._history, self._heard.cut)
+        context = context_for(request, settings, self._history, self._memory, self._heard.cut)
         plan = plan_response(request, settings, context)
         return Response(response_id or self._make_id("resp"), self._conversation_id, plan, self._history, self._make_id)
 

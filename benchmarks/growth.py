@@ -18,6 +18,10 @@ from pathlib import Path
 
 import numpy as np
 
+from agent.heard import HeardReplies
+from agent.history import History
+from agent.items import ContentPart, Message, PartKind
+from agent.memory import Memory
 from server.caller_audio import CALLER_RATE, load_recording
 from server.wiring import engine_files
 from streaming.audio import AudioFrame, Samples, resample_clause
@@ -132,6 +136,26 @@ def after_turns(watched: Watched, name: str, turns: int) -> float:
     return taken
 
 
+def after_an_hour(watched: Watched, name: str, turns: int) -> float:
+    """The same with the conversation's memory in front of the engine; the history is told turn by turn as in a call."""
+    engine, history = watched.engine, History()
+    memory = Memory(history, HeardReplies())
+    engine.open(name, SessionSpec())
+    for number in range(turns):
+        said = ContentPart(PartKind.INPUT_TEXT, f"This is what I say in turn {number}, a dozen words of it.")
+        history.add(Message(f"u{number}", "user", (said,)))
+        if number < turns - 1:
+            answer = ContentPart(PartKind.OUTPUT_TEXT, f"And this is what I answer to number {number}, as many words.")
+            history.add(Message(f"a{number}", "assistant", (answer,)))
+            memory.cover()
+            engine.order(name, SetHistory(memory.context("Answer briefly.", history.items)))
+            time.sleep(0.3)
+    engine.order(name, SetHistory(memory.context("Answer briefly.", history.items)))
+    taken = watched.time_reply(name, f"{name} reply")
+    engine.close(name)
+    return taken
+
+
 def main() -> None:
     """Measure, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -145,13 +169,20 @@ def main() -> None:
         "after a turn of 60 s": partial(after_turn, pcm=long),
         "after 1 turn": partial(after_turns, turns=1),
         "after 30 turns": partial(after_turns, turns=30),
+        "after 30 remembered": partial(after_an_hour, turns=30),
+        "after 300 remembered": partial(after_an_hour, turns=300),
     }
     found: dict[str, list[float]] = {name: [] for name in rows}
     for repeat in range(options.repeats):
         for name, measure in rows.items():
             found[name].append(measure(watched, f"{name} {repeat}"))
     watched.stop()
-    for short_name, long_name in (("after a turn of 3 s", "after a turn of 60 s"), ("after 1 turn", "after 30 turns")):
+    pairs = (
+        ("after a turn of 3 s", "after a turn of 60 s"),
+        ("after 1 turn", "after 30 turns"),
+        ("after 30 remembered", "after 300 remembered"),
+    )
+    for short_name, long_name in pairs:
         for name in (short_name, long_name):
             print(f"first text {name:22} {statistics.median(found[name]):6.0f} ms ({min(found[name]):.0f} to {max(found[name]):.0f})")
         print(f"  ratio {statistics.median(found[long_name]) / statistics.median(found[short_name]):.2f}, n={options.repeats}")

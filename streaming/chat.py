@@ -3,9 +3,9 @@
 Texts of people and tools never become control tokens. While the caller is still speaking the prompt ends in the words that have settled;
 what follows them later (more words, or the end of the message) is appended, so that the prefill is not lost.
 
-Where a conversation does not fit its budget the oldest messages are left out, the instructions never. They are left out in steps, down to
-half of the budget, and the steps depend on what came before only: so the prompt keeps its beginning from turn to turn, and what is in
-the KV stays good.
+Where a conversation does not fit its budget the oldest messages are left out, the instructions and notes never. They are left out in steps,
+down to half of the budget, and the steps depend on what came before only: so the prompt keeps its beginning from turn to turn, and what
+is in the KV stays good.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,7 +14,7 @@ from itertools import accumulate
 from typing import Final
 
 from streaming.decoder import LanguageModel, Prompt, Segment
-from streaming.events import ContextMessage, Role
+from streaming.events import NOTES, ContextMessage, Role
 
 __all__ = ["SPOKEN_INSTRUCTIONS", "ChatTemplate"]
 
@@ -69,12 +69,14 @@ class ChatTemplate:
     def _fit(
         self, messages: tuple[ContextMessage, ...], texts: Mapping[str, str], opened: "_Part | None", budget: int
     ) -> tuple["_Part", list["_Part"]]:
-        """Instructions, then as many of the last messages as fit, then what is `opened`."""
-        leading = messages[:1] if messages and messages[0].role == "system" else ()
-        head = _Part("system", "", self._message(leading[0], texts) if leading else self._closed("system", self._system))
+        """Instructions and notes, then as many of the last messages as fit, then what is `opened`."""
+        leading = messages[:1] if messages and messages[0].role == "system" and messages[0].item_id != NOTES else ()
+        noted = tuple(message for message in messages[len(leading) : len(leading) + 1] if message.item_id == NOTES)
+        instructions = self._message(leading[0], texts) if leading else self._closed("system", self._system)
+        head = _Part("system", "", [token for tokens in (instructions, *(self._message(one, texts) for one in noted)) for token in tokens])
         rest = [
             _Part(message.role, message.item_id, tokens)
-            for message in messages[len(leading) :]
+            for message in messages[len(leading) + len(noted) :]
             if (tokens := self._message(message, texts))
         ]
         if opened is not None:

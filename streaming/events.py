@@ -17,6 +17,7 @@ from enum import Enum
 from typing import Final, Literal
 
 __all__ = [
+    "NOTES",
     "SAMPLE_RATE",
     "Abort",
     "Adopt",
@@ -311,6 +312,10 @@ EngineEvent = (
 
 
 # ------------------------------------------------------------------------------------------------- agent -> engine
+
+NOTES: Final = "notes"
+"""`item_id` of a system message about what is not among the messages any more. Like the instructions, which it follows, it is never left
+out."""
 
 Role = Literal["system", "user", "assistant", "tool_call", "tool_result"]
 

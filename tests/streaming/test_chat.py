@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from streaming.chat import SPOKEN_INSTRUCTIONS, ChatTemplate
 from streaming.decoder import LlamaLanguageModel
-from streaming.events import ContextMessage
+from streaming.events import NOTES, ContextMessage
 
 ASK = ContextMessage("user", "item_1", "What is the weather?")
 ANSWER = ContextMessage("assistant", "item_2", "It is the best.", complete=False)
@@ -48,6 +48,16 @@ def test_a_conversation_in_chatml(chat: _Readable) -> None:
 
 def test_without_instructions_the_bundles_are_said(chat: _Readable) -> None:
     assert chat.reply() == "<|im_start|>system\nBe kind.<|im_end|>\n<|im_start|>assistant\n"
+
+
+def test_notes_stand_behind_the_instructions_and_are_never_left_out(chat: _Readable) -> None:
+    notes = ContextMessage("system", NOTES, "Earlier in this call: Ada.")
+    head = "<|im_start|>system\nBe kind.<|im_end|>\n<|im_start|>system\nEarlier in this call: Ada.<|im_end|>\n"
+    asked = "<|im_start|>user\nWhat is the weather?<|im_end|>\n<|im_start|>assistant\n"
+    assert chat.reply(notes, ASK) == head + asked
+    assert chat.reply(RULES, notes, ASK) == head.replace("Be kind.", "Be brief.") + asked
+    many = [ContextMessage("user", f"u{number}", "What is the weather?") for number in range(40)]
+    assert chat.reply(notes, *many, budget=200).startswith(head)
 
 
 def test_calls_and_results_can_be_read(chat: _Readable) -> None:
