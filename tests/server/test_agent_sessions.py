@@ -1,6 +1,7 @@
 """The code of agents in real sessions: over a WebSocket, the model's part played by a script."""
 
 import asyncio
+import json
 import threading
 
 import pytest
@@ -74,6 +75,15 @@ async def test_a_client_can_not_change_what_the_agent_is_told_and_may_change_the
     await client.until("response.done")
     assert engine.contexts[-1][0].text == "Be kind."
     assert [tool.name for _, order in engine.orders if isinstance(order, Respond) for tool in order.options.tools] == ["book"]
+
+
+async def test_a_short_lived_key_changes_no_more_than_a_client_may(start, dial) -> None:
+    served = await start(ScriptedEngine(), factory=Conversation, agent=Agent(name="desk", instructions="Be kind."), api_keys=["k" * 20])
+    wanted = {"session": {"type": "realtime", "instructions": "Be rude.", "audio": {"output": {"speed": 1.2}}}}
+    made = (await served.post("/v1/realtime/client_secrets", json.dumps(wanted).encode(), {"Authorization": "Bearer " + "k" * 20})).json()
+    client = await dial(served, additional_headers={"Authorization": f"Bearer {made['value']}"})
+    session = client.got[0]["session"]
+    assert (session["instructions"], session["audio"]["output"]["speed"]) == ("Be kind.", 1.2)
 
 
 async def test_a_tool_runs_on_a_thread_and_its_result_is_answered(serve) -> None:

@@ -148,6 +148,18 @@ def test_serve_hands_settings_and_weights_on(own_bundle: Path, monkeypatch: pyte
     assert bundle.part("voice") == own_bundle.parent / "weights"
 
 
+def test_serve_hands_the_agent_on(own_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "desk.toml").write_text('name = "desk"')
+    seen: list[object] = []
+    monkeypatch.setattr(server.wiring, "run", lambda _config, _bundle, agent: seen.append(agent) or 0)
+    assert call("serve", str(tmp_path / "desk.toml"), "--bundle", str(own_bundle)).exit_code == 0
+    assert seen[0].name == "desk"
+
+
+def test_an_agent_that_is_not_there_is_one_line() -> None:
+    assert "there is no file nowhere.py" in one_line(call("serve", "nowhere.py:agent"), 2)
+
+
 def test_the_wiring_speaks_the_servers_terms(own_bundle: Path) -> None:
     manifest = load_manifest(own_bundle)
     bundle = Bundle(manifest, (own_bundle.parent / "weights",))
