@@ -62,42 +62,32 @@ class ChatTemplate:
     def listening_prompt(self, messages: tuple[ContextMessage, ...], texts: Mapping[str, str], settled: str, budget: int) -> Prompt:
         """A prompt for a caller who has so far said `settled`: as far as words are tokenised alone, a prefix of the reply's prompt once the
         caller has finished."""
-        opened = _Part("user", "", [*self._open("user"), *self._model.encode(settled.strip())])
-        head, body = self._fit(messages, texts, opened, budget)
+        head, body = self._fit(messages, texts, settled, budget)
         return _prompt([head, *body])
 
     def _fit(
-        self, messages: tuple[ContextMessage, ...], texts: Mapping[str, str], opened: "_Part | None", budget: int
+        self, messages: tuple[ContextMessage, ...], texts: Mapping[str, str], settled: str | None, budget: int
     ) -> tuple["_Part", list["_Part"]]:
-        """Instructions and notes, then as many of the last messages as fit, then what is `opened`."""
+        """Instructions and notes, then as many of the last messages as fit, then the caller's open turn, if they have `settled` words."""
         leading = messages[:1] if messages and messages[0].role == "system" and messages[0].item_id != NOTES else ()
         noted = tuple(message for message in messages[len(leading) : len(leading) + 1] if message.item_id == NOTES)
-        instructions = self._message(leading[0], texts) if leading else self._closed("system", self._system)
-        head = _Part("system", "", [token for tokens in (instructions, *(self._message(one, texts) for one in noted)) for token in tokens])
-        rest = [
-            _Part(message.role, message.item_id, tokens)
-            for message in messages[len(leading) + len(noted) :]
-            if (tokens := self._message(message, texts))
-        ]
-        if opened is not None:
-            rest.append(opened)
+        instructions = (leading and _text(leading[0], texts)) or self._system
+        first = [instructions, *(text for one in noted if (text := _text(one, texts)))]
+        head = _Part("system", "", [token for text in first for token in self._closed("system", text)])
+        said = _turns([(message, _text(message, texts)) for message in messages[len(leading) + len(noted) :]])
+        opening = ""
+        if settled is not None and said and said[-1][0].role == "user":  # a wrong start of ours: the turn goes on
+            opening = said.pop()[1]
+        rest = [_Part(message.role, message.item_id, self._closed(_SPEAKERS[message.role], text)) for message, text in said]
+        if settled is not None:
+            rest.append(_Part("user", "", [*self._open("user"), *self._model.encode(f"{opening} {settled}".strip())]))
         room = max(0, budget - len(head.tokens))
         body = rest[_first_kept([len(part.tokens) for part in rest], room) :]
         if len(body) == 1 and len(tokens := body[0].tokens) > room:  # a single message, longer than everything that fits
-            opening = len(self._open("user"))
-            kept = max(0, room - opening)
-            body = [replace(body[0], tokens=[*tokens[:opening], *tokens[len(tokens) - kept :]])]
+            control = len(self._open("user"))
+            kept = max(0, room - control)
+            body = [replace(body[0], tokens=[*tokens[:control], *tokens[len(tokens) - kept :]])]
         return head, body
-
-    def _message(self, message: ContextMessage, texts: Mapping[str, str]) -> list[int]:
-        """A closed message; nothing for one without words. One that was cut to what was heard ends like any other: for the model it is all
-        that was said."""
-        text = (texts.get(message.item_id, "") if message.text is None else message.text).strip()
-        if message.role == "tool_call":
-            text = f"I call {message.name} with {text or '{}'}."
-        elif message.role == "tool_result":
-            text = f"Result of {message.name or 'the call'}: {text or 'nothing'}"
-        return self._closed(_SPEAKERS[message.role], text) if text else []
 
     def _closed(self, speaker: str, text: str) -> list[int]:
         key = (speaker, text)
@@ -118,6 +108,30 @@ class _Part:
     role: Role
     item_id: str
     tokens: list[int]
+
+
+def _text(message: ContextMessage, texts: Mapping[str, str]) -> str:
+    """What a message reads; "" for one without words. One that was cut to what was heard ends like any other: for the model it is all that
+    was said."""
+    text = (texts.get(message.item_id, "") if message.text is None else message.text).strip()
+    match message.role:
+        case "tool_call":
+            return f"I call {message.name} with {text or '{}'}."
+        case "tool_result":
+            return f"Result of {message.name or 'the call'}: {text or 'nothing'}"
+        case _:
+            return text
+
+
+def _turns(said: Sequence[tuple[ContextMessage, str]]) -> list[tuple[ContextMessage, str]]:
+    """The messages that have words; those of the caller with nothing between them are one turn: what we began to answer was not heard."""
+    turns: list[tuple[ContextMessage, str]] = []
+    for message, text in said:
+        if text and turns and message.role == "user" == turns[-1][0].role:
+            turns[-1] = (message, f"{turns[-1][1]} {text}")
+        elif text:
+            turns.append((message, text))
+    return turns
 
 
 def _prompt(parts: Sequence[_Part]) -> Prompt:

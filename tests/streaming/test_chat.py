@@ -46,6 +46,16 @@ def test_a_conversation_in_chatml(chat: _Readable) -> None:
     )
 
 
+def test_a_turn_that_goes_on_after_a_wrong_start_is_one_turn(chat: _Readable) -> None:
+    first, more = ContextMessage("user", "item_1", "I would like to"), ContextMessage("user", "item_3", "go to Bern.")
+    unheard = ContextMessage("assistant", "item_2", "", complete=False)
+    one = "<|im_start|>user\nI would like to go to Bern.<|im_end|>\n<|im_start|>assistant\n"
+    assert chat.reply(RULES, first, unheard, more).endswith(one)
+    assert chat.reply(RULES, first, ANSWER, more).count("<|im_start|>user") == 2
+    listening = chat.read(chat.template.listening_prompt((RULES, first), {}, "go to", 10_000).tokens)
+    assert listening.endswith("<|im_start|>user\nI would like to go to")
+
+
 def test_without_instructions_the_bundles_are_said(chat: _Readable) -> None:
     assert chat.reply() == "<|im_start|>system\nBe kind.<|im_end|>\n<|im_start|>assistant\n"
 
