@@ -170,6 +170,7 @@ def _read_response(event_id: str | None, response: Fields, settings: SessionSett
         max_output_tokens=tokens,
         temperature=response.number("temperature", 0.0, 2.0),
         metadata=_read_metadata(response),
+        interruptible=(response.child("vivavoce") or Fields({}, "response.vivavoce")).flag("interruptible") is not False,
     )
 
 

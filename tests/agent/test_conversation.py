@@ -53,6 +53,7 @@ from streaming.events import (
     EngineLost,
     FinishReason,
     OverlapKind,
+    OverlapScore,
     ReplyRestarted,
     Respond,
     Say,
@@ -584,6 +585,79 @@ def test_acknowledged_playback_is_ducked_until_the_overlap_is_decided(play, show
     talk.overlap = OverlapKind.SPEECH
     talk.played(4, 6)
     assert shown(talk.tell(SpeechSuspected(talk.now)) + interrupted(talk), *orders) == ["Duck", "Hold", "Cut"]
+
+
+@pytest.mark.parametrize("kind", [OverlapKind.BACKCHANNEL, OverlapKind.NOISE, OverlapKind.ECHO, OverlapKind.OTHERS])
+def test_what_is_not_meant_for_us_emits_nothing_however_long(play, shown, kind) -> None:
+    talk = play()
+    talk.turn()
+    talk.clause("One two three four five six seven eight nine ten")
+    talk.played(2.1, 10)
+    talk.overlap = kind
+    assert shown(talk.speech(800) + talk.wait(320)) == ["StartTurn", "DiscardTurn"]
+
+
+def test_a_short_answer_to_a_question_that_is_nearly_over_is_a_turn(play) -> None:
+    talk = play()
+    talk.turn("I am thirsty.")
+    talk.clause("I can make some. Would you like tea?")
+    talk.finish()
+    talk.played(5.5, 8)
+    talk.overlap = OverlapKind.BACKCHANNEL
+    talk.speech(320)
+    assert len(talk.all(InputSpeechStarted)) == 2
+
+
+def test_an_echo_that_becomes_somebody_is_heard_from_there(play) -> None:
+    talk = play()
+    talk.turn()
+    talk.clause("One two three four five six seven eight nine ten")
+    talk.played(2.1, 10)
+    talk.overlap = None
+    talk.tell(SpeechStarted(talk.now, 0.9))
+    begun = talk.last(StartTurn)
+    talk.wait(96)
+    talk.tell(OverlapScore(talk.now, OverlapKind.ECHO, 0.9))
+    talk.wait(640)
+    assert len(talk.all(InputSpeechStarted)) == 1
+    talk.tell(OverlapScore(talk.now, OverlapKind.ECHO, 0.1))
+    anew = talk.last(StartTurn)
+    assert (anew.item_id, anew.over.at) == (begun.item_id, talk.now)
+    assert anew.over.sample - begun.over.sample == (anew.over.at - begun.over.at) * 24 // 16
+    talk.tell(OverlapScore(talk.now, OverlapKind.SPEECH, 0.95))
+    assert talk.last(InputSpeechStarted).item_id == begun.item_id
+    assert talk.done().reason == "turn_detected"
+
+
+def test_what_is_not_interruptible_is_heard_to_its_end_and_then_the_caller(play) -> None:
+    talk = play()
+    talk.turn("Hello.")
+    talk.cancel()
+    talk.ask(interruptible=False)
+    talk.clause("This call is recorded for you")
+    talk.finish()
+    talk.played(2.1, 6)
+    talk.speech(640)
+    assert len(talk.all(InputSpeechStarted)) == 1  # a client would stop playing
+    assert talk.done().status is ResponseStatus.COMPLETED
+    onset = talk.last(StartTurn).start
+    talk.played(6, 6)
+    talk.wait(640)
+    assert talk.last(InputSpeechStarted).audio_start_ms * 16 == onset
+    assert talk.last(CommitTurn).start == onset  # nothing of it is lost
+    assert talk.believed()[-2:-1] == [("assistant", "This call is recorded for you")]
+
+
+def test_a_least_length_of_interruptions_is_kept(play) -> None:
+    talk = play(min_interruption_ms=600)
+    talk.turn()
+    talk.clause("One two three four five six seven eight nine ten")
+    talk.played(2.1, 10)
+    talk.tell(SpeechStarted(talk.now, 0.9))
+    talk.wait(576)
+    assert len(talk.all(InputSpeechStarted)) == 1
+    talk.wait(32)
+    assert len(talk.all(InputSpeechStarted)) == 2
 
 
 def test_the_clients_cancel(play, shown) -> None:
