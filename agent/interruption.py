@@ -23,8 +23,11 @@ _UNJUDGED: Final = 416 * _MILLISECOND
 """Speech that nobody has judged by now counts: the evidence is late, and whoever speaks to a deaf agent is not helped by patience. It comes
 after some 340 ms on two cores."""
 
-_SURE: Final = 0.75
-"""Probability of SPEECH from which it counts at once: words that claim the floor, or two words that are no backchannel."""
+_SURE: Final = 0.9
+"""Probability of SPEECH from which it counts at once: words that claim the floor."""
+
+_LIKELY: Final = 0.75
+"""Probability that counts when it has been told twice in a row: words that are no backchannel; "I see" is "I said" for a moment."""
 
 _ONE_WORD: Final = 600 * _MILLISECOND
 """A word that is neither a claim nor a backchannel counts once speech has lasted this long; a shorter one alone is somebody thinking aloud,
@@ -55,6 +58,8 @@ class Overlap:
         self._least = least_ms * _MILLISECOND
         self._yields = yields
         self._echoes = echoes
+        # Scores in a row that likely are speech.
+        self._likely = 0
         self._score: OverlapScore | None = None
         # Where it paused; None while there is speech.
         self._stopped: int | None = None
@@ -64,6 +69,8 @@ class Overlap:
         if score.kind is OverlapKind.ECHO and score.probability < 0.5:
             self.onset, self._score = score.at, None
         else:
+            likely = score.kind is OverlapKind.SPEECH and score.probability >= _LIKELY
+            self._likely = self._likely + 1 if likely else 0
             self._score = score
 
     def stopped(self, at: int) -> None:
@@ -106,7 +113,7 @@ class Overlap:
     def _at_its_end(self, kind: OverlapKind | None, length: int, silence: int) -> Verdict:
         """It has paused, perhaps for good."""
         match kind:
-            case OverlapKind.SPEECH if self._is_sure or self._yields or length >= _ONE_WORD:
+            case OverlapKind.SPEECH if self._is_sure or self._likely or self._yields or length >= _ONE_WORD:
                 return Verdict.SPEECH
             case OverlapKind.BACKCHANNEL if self._yields:
                 return Verdict.SPEECH
@@ -121,4 +128,4 @@ class Overlap:
 
     @property
     def _is_sure(self) -> bool:
-        return self._score is not None and self._score.probability >= _SURE
+        return self._score is not None and (self._score.probability >= _SURE or self._likely > 1)

@@ -140,7 +140,7 @@ class Call:
             self.told.append((self._now, event))
         for command in self._conversation.handle(event, self._now):
             self.ordered.append((self._now, command))
-            if isinstance(command, Respond) and self.dialogue.reply is not None:
+            if isinstance(command, Respond) and self.dialogue.reply is not None and not self.played:
                 # Said when the dialogue has it said: what is heard over it has been mixed for that moment.
                 self._reply_due = Say(command.response_id, self.dialogue.reply.text, command.options)
             elif isinstance(command, EngineOrder):

@@ -80,7 +80,7 @@ def _heard_error(call: Call) -> float | None:
     was being spoken as it stopped is not counted on either side."""
     assert call.dialogue.reply is not None
     believed = next((c.messages for _, c in reversed(call.ordered) if isinstance(c, SetHistory)), ())
-    said = next((m for m in reversed(believed) if m.role == "assistant"), None)
+    said = next((message for message in believed if message.item_id == call.played[0][1].part.item_id), None)
     heard = len(said.text or "") if said is not None else 0
     ends = call.word_ends()
     sounded = call.sounded_by_cut

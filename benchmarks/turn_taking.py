@@ -64,6 +64,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="folder with manifest.jsonl")
     parser.add_argument("--list", choices=get_args(ListName), default="report", help="what is judged")
     parser.add_argument("--only", choices=("ends", "overlaps"), help="one half of it")
+    parser.add_argument("--owner", choices=[owner.name.lower() for owner in PlaybackOwner], help="of overlaps, one owner of playback only")
     parser.add_argument("--every", type=int, default=1, help="take every n-th dialogue: a quick look")
     parser.add_argument("--fit", action="store_true", help="fit the figures of agent/endpointing.py on `tune` and print them")
     options = parser.parse_args()
@@ -77,7 +78,7 @@ def main() -> None:
     if options.only != "overlaps":
         _report_ends(parts, options)
     if options.only != "ends":
-        for owner in (PlaybackOwner.SERVER, PlaybackOwner.CLIENT):
+        for owner in (PlaybackOwner.SERVER, PlaybackOwner.CLIENT) if options.owner is None else (PlaybackOwner[options.owner.upper()],):
             _report_overlaps(parts, voice, owner, options)
 
 

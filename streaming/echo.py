@@ -28,13 +28,13 @@ _BANDS: Final = 20
 _FLOOR: Final = 1e-7
 """Power below which a band holds nothing: 16-bit rounding noise."""
 
-_ALIKE: Final = 0.4
-_ALIKE_BY_CHANCE: Final = 3.4
-"""Correlation of the band energies at the best delay that makes an echo: the first over two seconds, where 95 of 100 echoes 10 to 30 dB
+_ALIKE: Final = 0.5
+_ALIKE_BY_CHANCE: Final = 4.2
+"""Correlation of the band energies at the best delay that makes an echo: the first over two seconds, where 9 of 10 echoes 10 to 30 dB
 down are above and 95 of 100 other voices below 0.33; over fewer frames more is owed to chance, the second over the root of their number."""
 
-_LEAST_FRAMES: Final = 16
-"""Less can't be told from chance."""
+_LEAST_FRAMES: Final = 30
+"""Less than 300 ms of us can't be told from chance."""
 
 _LOUD_FRAMES: Final = 10
 """Frames of ours before the overlap from which a level can be told."""
@@ -79,8 +79,8 @@ def _unexplained_db(heard: np.ndarray, ours: np.ndarray, recent: int) -> float:
     before, source = heard[:-recent], ours[:-recent]
     loud = source > np.percentile(ours, 60)
     counts = loud.sum(axis=0)
-    if counts.max(initial=0) < _LOUD_FRAMES:  # we have just begun to speak: the likeness has to do
-        return 0.0
+    if counts.max(initial=0) < _LOUD_FRAMES:  # we have just begun to speak: an echo is fainter than we are
+        return 10 * float(np.median(np.log10(np.sum(10 ** heard[-recent:], axis=1)) - np.log10(np.sum(10 ** ours[-recent:], axis=1))))
     gain = np.where(loud, before - source, 0.0).sum(axis=0) / np.maximum(counts, 1)
     gain = np.where(counts > 5, gain, np.median(gain[counts > 0]))
     floor = np.percentile(heard, 10, axis=0)

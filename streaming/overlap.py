@@ -47,10 +47,13 @@ _BACKCHANNELS: Final = _phrases(
 """What listeners say without wanting the floor, and what the recogniser makes of a hum ("MMO", "Emma")."""
 
 _CLAIMS: Final = _phrases(
-    """wait|stop|no|nope|hang|hold|sorry|excuse|actually|hey|hello|what|why|how|who|where|when|which|can|could|would|will|is|are|do|does|did
-    |listen|pause|cancel|quiet|enough|never|but|i'm|i'd|i|want|i'll|let's|please|help|repeat|say|tell|give|get|make|may"""
+    """wait|stop|no|nope|hang|hold|sorry|excuse|actually|hey|hello|what|why|how|who|where|when|which|can|could|would|listen|pause|cancel|quiet
+    |enough|never|but|please|help"""
 )
 """First words of somebody who wants the floor."""
+
+_PLAIN: Final = 0.6
+"""Confidence from which one claim is enough."""
 
 _UNSURE: Final = 0.5
 """Recogniser's confidence below which a word may be a sneeze ("Hush!" 0.3) or a hum."""
@@ -62,7 +65,7 @@ _SAID_AFTER: Final = 30
 or a fast voice."""
 
 _SAME_WORDS: Final = 0.6
-"""Share of the words heard that follow each other in ours; the recogniser hears through a loudspeaker and a room."""
+"""Share of the words heard that are in ours, in their order; the recogniser hears through a loudspeaker and a room."""
 
 _SHORT: Final = 3
 """Letters: "a" and "to" are in everything we say."""
@@ -82,9 +85,9 @@ def kind_of_words(text: str, confidence: float) -> tuple[OverlapKind, float]:
     if confidence < _UNSURE:
         # The less so, the more words there are: noise seldom makes a sentence.
         return (OverlapKind.NOISE, 1 - confidence) if len(words) < 3 else (OverlapKind.SPEECH, 0.6)
-    if words[0] in _CLAIMS:
+    if words[0] in _CLAIMS and confidence >= _PLAIN:
         return OverlapKind.SPEECH, 0.95
-    return OverlapKind.SPEECH, 0.6 if len(words) == 1 else 0.8
+    return OverlapKind.SPEECH, 0.6 if len(words) == 1 and words[0] not in _CLAIMS else 0.8
 
 
 def _words(text: str) -> list[str]:
@@ -176,8 +179,8 @@ class OverlapWatch:
         near = int(seconds * _CHARACTERS_A_SECOND)
         ours = _words(self._text[max(0, near - _SAID_BEFORE) : near + _SAID_AFTER])
         heard = _words(text)
-        matched = SequenceMatcher(None, heard, ours, autojunk=False).find_longest_match()
-        return bool(heard) and matched.size >= max(1, round(_SAME_WORDS * len(heard))) and sum(map(len, heard)) > _SHORT
+        same = sum(block.size for block in SequenceMatcher(None, heard, ours, autojunk=False).get_matching_blocks())
+        return same >= max(1, round(_SAME_WORDS * len(heard))) and sum(map(len, heard)) > _SHORT
 
     def _is_faint(self, pcm: Samples) -> bool:
         return _level_db(pcm) < float(np.median(self._levels)) - _FAINT_DB

@@ -17,6 +17,7 @@ from server.caller_audio import CALLER_RATE, speech_end
 from streaming.audio import Pcm16, Samples, resample_clause, to_pcm16
 from streaming.bundle import default_places
 from streaming.events import SAMPLE_RATE
+from streaming.models.piper import Noise
 from streaming.text import ClauseCutter
 from streaming.tts import PiperVoice, Speech
 
@@ -91,7 +92,7 @@ class _Sources:
     @cached_property
     def replies(self) -> list[Reply]:
         """What the agent says, cut into clauses as the engine cuts it."""
-        voice = PiperVoice.load(default_places().cache / "parts" / "piper-en-us-joe")
+        voice = PiperVoice.load(default_places().cache / "parts" / "piper-en-us-joe", noise=Noise(0.0, 0.0))
         return [Reply(text, tuple((clause, _whole(voice, clause)) for clause in _clauses(text))) for text in self.list["replies"]]
 
     @cached_property

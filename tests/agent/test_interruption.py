@@ -24,6 +24,17 @@ def test_words_that_claim_the_floor_count_at_once() -> None:
     assert after(overlap, ms=320) is Verdict.SPEECH
 
 
+def test_words_that_are_no_backchannel_count_when_they_are_heard_twice() -> None:
+    overlap = Overlap(ONSET)
+    overlap.scored(score(OverlapKind.SPEECH, 0.8))
+    assert after(overlap, ms=384) is Verdict.OPEN
+    overlap.scored(score(OverlapKind.BACKCHANNEL, 0.8))
+    overlap.scored(score(OverlapKind.SPEECH, 0.8))
+    assert after(overlap, ms=544) is Verdict.OPEN
+    overlap.scored(score(OverlapKind.SPEECH, 0.8))
+    assert after(overlap, ms=576) is Verdict.SPEECH
+
+
 def test_one_unknown_word_counts_once_it_has_lasted() -> None:
     overlap = Overlap(ONSET)
     overlap.scored(score(OverlapKind.SPEECH, 0.6))

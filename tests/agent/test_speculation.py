@@ -116,10 +116,10 @@ def test_a_score_that_ends_the_turn_adopts_it_too(play) -> None:
     assert talk.last(Adopt).response_id == talk.last(Release).response_id
 
 
-@pytest.mark.parametrize(("words", "ended"), [("Is it so?", True), ("It is so", False)])
-def test_a_question_mark_ends_a_turn_that_is_scored_as_open(play, words: str, ended: bool) -> None:
+@pytest.mark.parametrize(("words", "ended"), [("It is so.", False), ("It is here.", True)])
+def test_words_that_are_whole_end_a_turn_that_is_scored_as_open(play, words: str, ended: bool) -> None:
     talk = paused(play(turn_detection=SemanticVad()), words)
-    talk.wait(350)
+    talk.wait(700)
     talk.tell(EndOfTurnScore(talk.now, 0.3))
     assert bool(talk.all(CommitTurn)) is ended
 

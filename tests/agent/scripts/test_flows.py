@@ -289,7 +289,7 @@ def test_semantic_vad_ends_the_turn_by_its_score(call) -> None:
     session.speak(960)
     session.hush(96)
     session.tell(EndOfTurnScore(session.heard, 0.99))
-    session.listen(320)
+    session.listen(640)
     assert session.kinds() == TURN
     assert session.last(InputSpeechStarted).audio_start_ms == 0
 
@@ -299,7 +299,7 @@ def test_semantic_vad_waits_where_the_turn_sounds_open(call) -> None:
     session.speak(960)
     session.hush(96)
     session.tell(EndOfTurnScore(session.heard, 0.02))
-    session.listen(320)
+    session.listen(640)
     assert session.kinds() == ["InputSpeechStarted"]
 
 
