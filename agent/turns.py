@@ -22,8 +22,8 @@ _ECHOES: Final = 3
 """Overlaps that were nothing, one after another, after which sound alone does not hold our voice any more: if it is our voice that comes
 back, it would stop and go on with us for ever."""
 
-_SUSPICION: Final = 2 * 512
-"""How long a suspicion lasts: its own window and the next, which decides."""
+_SUSPICION: Final = 3 * 512
+"""How long a suspicion lasts: its own window and the two that decide."""
 
 _PADDING_MS: Final = 300
 """Sound before the onset that belongs to a turn, where the client does not say (the default of server_vad)."""

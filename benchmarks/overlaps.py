@@ -6,6 +6,7 @@ from typing import Final
 import numpy as np
 
 from agent.commands import Cut, Duck, Hold
+from agent.settings import PlaybackOwner
 from benchmarks.call import Call
 from streaming.events import SAMPLE_RATE, SetHistory
 
@@ -39,7 +40,7 @@ def judge(call: Call) -> Outcome | None:
     duck = call.first((Duck, Hold), dialogue.onset - SAMPLE_RATE // 10)
     return Outcome(
         cut_after=None if cut is None else cut - dialogue.onset,
-        stop=None if cut is None else _stop(call),
+        stop=None if cut is None or call.owner is not PlaybackOwner.SERVER else _stop(call),
         duck=None if duck is None else _lowered(call, duck) - dialogue.onset,
         held_ms=call.held_ms(),
         resumed=_in_order(call) and (cut is not None or call.played_samples == len(dialogue.reply.pcm)),

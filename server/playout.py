@@ -28,7 +28,7 @@ _MILLISECOND: Final = SAMPLE_RATE // 1000
 _LEAD: Final = {
     PlaybackOwner.CLIENT: 10 * SAMPLE_RATE,
     PlaybackOwner.ACKED: 400 * _MILLISECOND,
-    PlaybackOwner.SERVER: 40 * _MILLISECOND,
+    PlaybackOwner.SERVER: 20 * _MILLISECOND,
 }
 """How far what is sent may be ahead of what is played. A client that owns playback expects faster than real time, but what it holds can't
 be taken back; one that acknowledges gets enough for a network's hiccup; where we own it nothing is ahead but the frame that plays and the

@@ -72,8 +72,8 @@ SAMPLE_RATE: Final = 16_000
 
 @dataclass(frozen=True, slots=True)
 class SpeechSuspected:
-    """One window from `at` on sounded like speech; the next one decides, and then comes `SpeechStarted` with the same `at`, or nothing.
-    Told in silence only, for what costs nothing if it is wrong. Example: `SpeechSuspected(at=4608)`."""
+    """The window from `at` on sounded like speech, or nearly; the next two decide, and then comes `SpeechStarted` with this `at` or the
+    next window's, or nothing. Told in silence only, for what costs nothing if it is wrong. Example: `SpeechSuspected(at=4608)`."""
 
     at: int
 

@@ -55,6 +55,9 @@ _CLAIMS: Final = _phrases(
 _PLAIN: Final = 0.6
 """Confidence from which one claim is enough."""
 
+_CLEAR: Final = 0.7
+"""Confidence from which two words are enough."""
+
 _UNSURE: Final = 0.5
 """Recogniser's confidence below which a word may be a sneeze ("Hush!" 0.3) or a hum."""
 
@@ -87,6 +90,8 @@ def kind_of_words(text: str, confidence: float) -> tuple[OverlapKind, float]:
         return (OverlapKind.NOISE, 1 - confidence) if len(words) < 3 else (OverlapKind.SPEECH, 0.6)
     if words[0] in _CLAIMS and confidence >= _PLAIN:
         return OverlapKind.SPEECH, 0.95
+    if len(words) > 1 and confidence >= _CLEAR:
+        return OverlapKind.SPEECH, 0.92
     return OverlapKind.SPEECH, 0.6 if len(words) == 1 and words[0] not in _CLAIMS else 0.8
 
 

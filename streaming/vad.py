@@ -101,6 +101,10 @@ _HYSTERESIS: Final = 0.15
 """Once there is speech it goes on down to `threshold` minus this (Silero's own default)."""
 
 
+_SUSPECTED_BELOW: Final = 0.25
+"""A window this far below the threshold may be the soft beginning of speech, a window sooner than the VAD is sure of it."""
+
+
 class SpeechGate:
     """From probabilities, one a window, to `SpeechSuspected`, `SpeechStarted` and `SpeechStopped`."""
 
@@ -114,6 +118,8 @@ class SpeechGate:
         self._silent = 0
         # First sample of the first window of that run.
         self._edge = 0
+        # The last window sounded like speech, or nearly.
+        self._suspicious = False
 
     @property
     def phase(self) -> GatePhase:
@@ -143,12 +149,14 @@ class SpeechGate:
         self._run = 0
 
     def _while_quiet(self, probability: float, start: int) -> SpeechSuspected | SpeechStarted | None:
+        was, self._suspicious = self._suspicious, probability >= self.threshold - _SUSPECTED_BELOW
+        suspected = SpeechSuspected(start) if self._suspicious and not was else None
         if probability < self.threshold:
             self.reset()
-            return None
+            return suspected
         self._count(GatePhase.STARTING, start)
         if self._run < ONSET_WINDOWS:
-            return SpeechSuspected(self._edge) if self._run == 1 else None
+            return suspected
         self._phase, self._run = GatePhase.SPEAKING, 0
         return SpeechStarted(at=self._edge, probability=probability)
 

@@ -382,7 +382,7 @@ def test_what_is_held_keeps_its_place() -> None:
             deltas.append(delta)
         return deltas
 
-    first = sent(0)
+    first = sent(0) + sent(1)
     assert [(delta.start, delta.samples) for delta in first] == [(0, 480), (480, 480)]  # the frame that plays and the next
     assert [progress.played for progress in playout.progress(640, fresh=True)] == [960]  # 40 ms later: exactly what has left
     playout.order(Hold("resp_1"), 640)
