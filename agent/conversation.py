@@ -11,16 +11,13 @@ from typing import Final
 from agent.belief import Belief
 from agent.commands import (
     Command,
-    Duck,
     ErrorRaised,
-    Hold,
     InputCleared,
     InputCommitted,
     InputSpeechStarted,
     InputTimeoutTriggered,
     ItemAdded,
     ItemDone,
-    Resume,
     SessionCreated,
     SessionUpdated,
 )
@@ -58,17 +55,16 @@ from agent.items import ContentPart, Item, Message, PartKind
 from agent.memory import Memory
 from agent.offers import Offers
 from agent.responses import ResponseEvent, Responses
-from agent.settings import PlaybackOwner, SemanticVad, ServerVad, SessionKind, SessionSettings
+from agent.scene import Softener, scene_at
+from agent.settings import SemanticVad, ServerVad, SessionKind, SessionSettings
 from agent.speculation import Speculation, Speculator
 from agent.state import IllegalEventError, State, StateMachine
 from agent.tools import ToolCalls
 from agent.transcripts import Transcripts
-from agent.turns import Floor, Interrupted, Outcome, Scene, TurnEnded, TurnTaker, milliseconds
-from agent.wording import Asked, asked_for
+from agent.turns import Floor, Interrupted, Outcome, TurnEnded, TurnTaker, milliseconds
 from streaming.events import (
     SAMPLE_RATE,
     Adopt,
-    Audible,
     AudioReady,
     CommitTurn,
     ConfigureEar,
@@ -97,14 +93,9 @@ __all__ = ["Conversation"]
 _LEAST_COMMIT: Final = SAMPLE_RATE // 10
 """A commit needs 100 ms of sound (protocols.md 1.2)."""
 
-_BEGUN_MS: Final = 400
-"""Sound of a reply that nobody comments on yet: who speaks now goes on with what they were saying."""
 
 _NOBODY_THERE: Final = "the caller is silent"
 """Why a call is ended after the last prompt."""
-
-_NEARLY_OVER_MS: Final = 1_000
-"""Sound that is left of a question when people begin to answer it."""
 
 
 class Conversation:
@@ -125,8 +116,7 @@ class Conversation:
         memory = Memory(self._history, self._heard)
         self._responses = Responses(conversation_id, self._history, self._heard, self._transcripts, self._tools, memory, self._ids.make)
         self._initiator = Initiator(self._history)
-        # What has been ordered of the responses whose sound is lowered or held.
-        self._softened: dict[str, type[Duck | Hold | Resume]] = {}
+        self._softener = Softener(self._heard)
         self._items = ItemRequests(self._history, self._heard, self._turns, self._transcripts, self._responses, self._tools, self._ids.make)
         self._belief = Belief(self._history, self._heard, self._responses, memory)
         self._prepared = Speculator(self._turns, self._responses)
@@ -174,7 +164,7 @@ class Conversation:
         commands = [
             *self._prepared.drop_stale(self._basis()),
             *self._belief.put_into(commands, self._settings, calm=self._observe(now) is State.LISTENING),
-            *self._soften(now),
+            *self._softener.follow(self._turns, self._settings.playback, now),
         ]
         self._machine.move(self._observe(now))
         calm = self.state is State.LISTENING and self._offers.ending is None
@@ -223,7 +213,7 @@ class Conversation:
             case SpeechSuspected(at):
                 return self._apply(self._turns.suspected(at), now)
             case SpeechStarted(at):
-                return self._apply(self._turns.speech_started(at, self._scene(at, now)), now)
+                return self._apply(self._turns.speech_started(at, scene_at(at, self._turns, self._history, self._heard, now)), now)
             case SpeechStopped(at):
                 return self._apply(self._turns.speech_stopped(at), now)
             case EndOfTurnScore(at, probability):
@@ -370,37 +360,6 @@ class Conversation:
                     self._transcripts.turn_changed()
                 case _:
                     commands.append(step)
-        return commands
-
-    def _scene(self, at: int, now: int) -> Scene:
-        """What is going on as speech begins at `at`."""
-        asked = asked_for(self._last_words())
-        sounding = self._heard.sounding(now)
-        if sounding is None:
-            return Scene(asked=asked)
-        response_id, spoken = sounding
-        heard = spoken.played(now)
-        sample = max(0, heard - (self._turns.listened - at) * spoken.rate // SAMPLE_RATE)
-        begun = spoken.milliseconds(heard) < _BEGUN_MS
-        answered = spoken.ended and asked is not Asked.NOTHING and spoken.milliseconds(spoken.samples - heard) < _NEARLY_OVER_MS
-        over = Audible(response_id, sample, spoken.rate, at)
-        return Scene(over, interruptible=spoken.interruptible, yields=begun or answered, asked=asked)
-
-    def _last_words(self) -> str:
-        """What the agent said last, as far as it has been made."""
-        last = next((item for item in reversed(self._history.items) if isinstance(item, Message) and item.role == "assistant"), None)
-        if last is None:
-            return ""
-        spoken = self._heard.spoken(last.id)
-        return " ".join(part.text or "" for part in last.content) if spoken is None else spoken.text
-
-    def _soften(self, now: int) -> list[Command]:
-        """Where what has been sent can be taken back: our sound is lowered, or held, while it is not clear whether the caller speaks to
-        us."""
-        audible = self._heard.interruptible(now) if self._settings.playback is not PlaybackOwner.CLIENT else []
-        wanted: type[Duck | Hold | Resume] = Hold if self._turns.holds else Duck if self._turns.lowers else Resume
-        commands: list[Command] = [wanted(response_id) for response_id in audible if self._softened.get(response_id, Resume) is not wanted]
-        self._softened = dict.fromkeys(audible, wanted)
         return commands
 
     def _end_turn(self, turn: TurnEnded) -> list[Command]:
