@@ -33,8 +33,8 @@ _ONE_WORD: Final = 600 * _MILLISECOND
 """A word that is neither a claim nor a backchannel counts once speech has lasted this long; a shorter one alone is somebody thinking aloud,
 or a sneeze."""
 
-_LONG: Final = 1_000 * _MILLISECOND
-"""A backchannel that goes on for this long is none: "yeah, yeah, but ..."."""
+_LONG: Final = 2_000 * _MILLISECOND
+"""A backchannel that goes on for this long is none; more words than one make it speech much sooner."""
 
 _LAST_WORD: Final = 320 * _MILLISECOND
 """Silence after an overlap in which its evidence may still come: the pass of the recogniser over its end."""

@@ -106,7 +106,7 @@ def hear_turn(parts: Parts, dialogue: Dialogue) -> HeardTurn:
     return HeardTurn(dialogue, tuple(pauses), late)
 
 
-def decided_after(pause: Pause, cut_cost_ms: float, longest_ms: float) -> float | None:
+def decided_after(pause: Pause, cut_cost_ms: float, least_ms: float, longest_ms: float) -> float | None:
     """Milliseconds of silence after which the policy of `agent.endpointing` takes the turn; None where the caller goes on before."""
     silence = 96.0
     while silence <= longest_ms + _WINDOW_MS:
@@ -115,7 +115,7 @@ def decided_after(pause: Pause, cut_cost_ms: float, longest_ms: float) -> float 
         scores = [probability for known, probability in pause.scores if known <= silence]
         words = [text for known, text in pause.words if known <= silence]
         belief = belief_of(scores, words[-1] if words else "", Asked.NOTHING)
-        if silence >= semantic_wait_ms(belief, cut_cost_ms, longest_ms):
+        if silence >= max(least_ms, semantic_wait_ms(belief, cut_cost_ms, longest_ms)):
             return silence
         silence += _WINDOW_MS
     return silence

@@ -8,7 +8,7 @@ nothing depends on the machine's load. Times are positions of the input, the mod
 
 Ends of turns are measured as eot-bench does (github.com/livekit/eot-bench): a hold is a pause of 200 ms and more after which the caller
 goes on, and is falsely cut off if the turn is taken in it; latency is the mean time from the turn's last audible sample to the decision;
-the cost of cutting in is swept. It is chosen on `tune` for a budget, and then judged on the list that is asked for.
+the cost of cutting in and the least wait are swept. They are chosen on `tune` for a budget, and then judged on the list that is asked for.
 
 Overlaps: a false interruption is a reply that was cut. Stop: from the onset to the last audible sample (-40 dBFS) before the reply is
 silent; duck: from the onset to the first lowered sample; both where the server owns playback. Resume is right where every sample of the
@@ -27,7 +27,7 @@ from typing import Final, Literal, get_args
 import numpy as np
 import torch
 
-from agent.endpointing import CUT_COST_MS, LONGEST_MS
+from agent.endpointing import CUT_COST_MS, LEAST_MS, LONGEST_MS
 from agent.settings import Eagerness, PlaybackOwner
 from benchmarks.call import Call, RecordedVoice
 from benchmarks.dialogues import Kind, load
@@ -130,8 +130,9 @@ def _point(turns: Sequence[HeardTurn], decide: Callable[[HeardTurn, int], float 
     return Point(float(np.mean(latencies)), tuple(latencies), holds, held_cut, len(turns), turns_cut)
 
 
-def _semantic(cost: float, longest: float = LONGEST_MS[Eagerness.AUTO]) -> Callable[[HeardTurn, int], float | None]:
-    return lambda turn, number: decided_after(turn.pauses[number], cost, longest)
+def _semantic(cost: float, eagerness: Eagerness = Eagerness.AUTO) -> Callable[[HeardTurn, int], float | None]:
+    least, longest = LEAST_MS[eagerness], LONGEST_MS[eagerness]
+    return lambda turn, number: decided_after(turn.pauses[number], cost, least, longest)
 
 
 def _silence(milliseconds: float) -> Callable[[HeardTurn, int], float | None]:
@@ -147,18 +148,21 @@ def _report_ends(parts: Parts, options: argparse.Namespace) -> None:
     tune = {kind: _turns(parts, "tune", kind, options) for kind in kinds}
     judged = tune if options.list == "tune" else {kind: _turns(parts, options.list, kind, options) for kind in kinds}
     all_tune, everything = [*tune["turn"], *tune["pause"]], [*judged["turn"], *judged["pause"]]
-    curve = [(cost, _point(all_tune, _semantic(cost))) for cost in _COSTS_MS]
+    policies = [(cost, eagerness) for cost in _COSTS_MS for eagerness in (Eagerness.HIGH, Eagerness.AUTO, Eagerness.LOW)]
+    curve = [(policy, _point(all_tune, _semantic(*policy))) for policy in policies]
     print(f"\nEnds of turns, list {options.list}: {len(judged['turn'])} whole turns, {len(judged['pause'])} with a hesitation put in")
     print(f"  {'policy':34} {'latency, ms: mean  p50  p95':28} {'holds cut':28} {'whole turns cut':28} turns with a hesitation cut")
     for budget in _BUDGETS_MS:
-        within = [(point.held_cut, cost) for cost, point in curve if point.latency_ms <= budget]
+        within = [(point.held_cut, policy) for policy, point in curve if point.latency_ms <= budget]
         if within:
-            _row(f"budget {budget} ms (cost {min(within)[1]:.0f} ms)", judged, everything, _semantic(min(within)[1]))
-    few = [(point.latency_ms, cost) for cost, point in curve if point.held_cut <= 0.05 * point.holds]
+            cost, eagerness = min(within, key=lambda one: one[0])[1]
+            _row(f"budget {budget} ms (cost {cost:.0f}, least {LEAST_MS[eagerness]})", judged, everything, _semantic(cost, eagerness))
+    few = [(point.latency_ms, policy) for policy, point in curve if point.held_cut <= 0.05 * point.holds]
     if few:
-        _row(f"5 % of holds on tune (cost {min(few)[1]:.0f})", judged, everything, _semantic(min(few)[1]))
+        cost, eagerness = min(few, key=lambda one: one[0])[1]
+        _row(f"5 % of holds on tune (cost {cost:.0f})", judged, everything, _semantic(cost, eagerness))
     for eagerness in (Eagerness.LOW, Eagerness.AUTO, Eagerness.HIGH):
-        _row(f"semantic_vad {eagerness.value}", judged, everything, _semantic(CUT_COST_MS[eagerness], LONGEST_MS[eagerness]))
+        _row(f"semantic_vad {eagerness.value}", judged, everything, _semantic(CUT_COST_MS[eagerness], eagerness))
     for milliseconds in (200, 300, 500, 800):
         _row(f"server_vad {milliseconds} ms (silence alone)", judged, everything, _silence(milliseconds))
     human = [turn for turn in judged["turn"] if turn.dialogue.human]

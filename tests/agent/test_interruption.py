@@ -55,7 +55,8 @@ def test_what_is_not_meant_for_us_ends_without_trace(kind: OverlapKind) -> None:
 def test_a_backchannel_that_goes_on_is_none() -> None:
     overlap = Overlap(ONSET)
     overlap.scored(score(OverlapKind.BACKCHANNEL, 0.8))
-    assert after(overlap, ms=1_024) is Verdict.SPEECH
+    assert after(overlap, ms=1_984) is Verdict.OPEN
+    assert after(overlap, ms=2_000) is Verdict.SPEECH
 
 
 @pytest.mark.parametrize("kind", [OverlapKind.NOISE, OverlapKind.OTHERS, OverlapKind.ECHO])
