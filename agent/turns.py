@@ -22,6 +22,9 @@ _ECHOES: Final = 3
 """Overlaps that were nothing, one after another, after which sound alone does not hold our voice any more: if it is our voice that comes
 back, it would stop and go on with us for ever."""
 
+_BELIEVED: Final = SAMPLE_RATE
+"""Our own voice for as long as this was our own voice; less may have been a mistake."""
+
 _SUSPICION: Final = 3 * 512
 """How long a suspicion lasts: its own window and the two that decide."""
 
@@ -195,6 +198,8 @@ class TurnTaker:
         self._overlap.scored(score)
         if self._overlap.onset == onset:
             return self._judge()
+        if score.at - self._over.at < _BELIEVED:
+            return self._judge()  # it may have been somebody all the time: none of their words is given away for that
         # It was our own voice so far, and is not any more: what follows is heard by itself.
         self._over = replace(
             self._over, at=score.at, sample=self._over.sample + (score.at - self._over.at) * self._over.rate // SAMPLE_RATE

@@ -29,12 +29,17 @@ _FLOOR: Final = 1e-7
 """Power below which a band holds nothing: 16-bit rounding noise."""
 
 _ALIKE: Final = 0.5
-_ALIKE_BY_CHANCE: Final = 4.2
+_ALIKE_BY_CHANCE: Final = 5.0
+_ALIKE_BEFORE: Final = 0.3
 """Correlation of the band energies at the best delay that makes an echo: the first over two seconds, where 9 of 10 echoes 10 to 30 dB
-down are above and 95 of 100 other voices below 0.33; over fewer frames more is owed to chance, the second over the root of their number."""
+down are above and 95 of 100 other voices below 0.33. Over fewer frames more is owed to chance, the second over the root of their number.
+An echo was there before the overlap too: there the third is asked for, at the same delay, where half a second of ours can tell."""
 
 _LEAST_FRAMES: Final = 30
 """Less than 300 ms of us can't be told from chance."""
+
+_TELLING_FRAMES: Final = 50
+"""Frames before the overlap in which an echo would show."""
 
 _LOUD_FRAMES: Final = 10
 """Frames of ours before the overlap from which a level can be told."""
@@ -55,6 +60,9 @@ def echo_probability(microphone: Samples, played: Samples, overlap: int) -> floa
     alike, delay = _best_delay(heard, ours)
     if alike < max(_ALIKE, _ALIKE_BY_CHANCE / np.sqrt(frames)):
         return 0.0
+    before, source = heard[:-recent], ours[delay : delay + frames - recent]
+    if len(before) >= _TELLING_FRAMES and _likeness(before, source) < _ALIKE_BEFORE:
+        return 0.0
     unexplained = _unexplained_db(heard, ours[delay : delay + frames], recent)
     # Linear between the bounds: a figure to compare with 0.5, not a measured frequency.
     return float(np.clip(0.5 + (_UNEXPLAINED_DB - unexplained) / (2 * _UNEXPLAINED_DB), 0.0, 1.0))
@@ -63,15 +71,13 @@ def echo_probability(microphone: Samples, played: Samples, overlap: int) -> floa
 def _best_delay(heard: np.ndarray, ours: np.ndarray) -> tuple[float, int]:
     """The greatest correlation over all delays, and its delay in frames from the start of `ours`."""
     frames = len(heard)
-    centred = heard - heard.mean(axis=0)
-    norm = np.sqrt(np.sum(centred**2)) + 1e-9
-    best = (-1.0, 0)
-    for delay in range(len(ours) - frames + 1):
-        stretch = ours[delay : delay + frames]
-        stretch = stretch - stretch.mean(axis=0)
-        alike = float(np.sum(centred * stretch) / (norm * (np.sqrt(np.sum(stretch**2)) + 1e-9)))
-        best = max(best, (alike, delay))
-    return best
+    return max((_likeness(heard, ours[delay : delay + frames]), delay) for delay in range(len(ours) - frames + 1))
+
+
+def _likeness(heard: np.ndarray, ours: np.ndarray) -> float:
+    """Correlation of band energies, -1 to 1, each band about its own mean."""
+    one, other = heard - heard.mean(axis=0), ours - ours.mean(axis=0)
+    return float(np.sum(one * other) / (np.sqrt(np.sum(one**2) * np.sum(other**2)) + 1e-9))
 
 
 def _unexplained_db(heard: np.ndarray, ours: np.ndarray, recent: int) -> float:

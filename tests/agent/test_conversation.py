@@ -618,7 +618,7 @@ def test_an_echo_that_becomes_somebody_is_heard_from_there(play) -> None:
     begun = talk.last(StartTurn)
     talk.wait(96)
     talk.tell(OverlapScore(talk.now, OverlapKind.ECHO, 0.9))
-    talk.wait(640)
+    talk.wait(1_000)
     assert len(talk.all(InputSpeechStarted)) == 1
     talk.tell(OverlapScore(talk.now, OverlapKind.ECHO, 0.1))
     anew = talk.last(StartTurn)
@@ -627,6 +627,23 @@ def test_an_echo_that_becomes_somebody_is_heard_from_there(play) -> None:
     talk.tell(OverlapScore(talk.now, OverlapKind.SPEECH, 0.95))
     assert talk.last(InputSpeechStarted).item_id == begun.item_id
     assert talk.done().reason == "turn_detected"
+
+
+def test_an_echo_that_was_none_costs_no_words(play) -> None:
+    talk = play()
+    talk.turn()
+    talk.clause("One two three four five six seven eight nine ten")
+    talk.played(2.1, 10)
+    talk.overlap = None
+    talk.tell(SpeechStarted(talk.now, 0.9))
+    begun = talk.last(StartTurn)
+    talk.wait(96)
+    talk.tell(OverlapScore(talk.now, OverlapKind.ECHO, 0.9))
+    talk.wait(128)
+    talk.tell(OverlapScore(talk.now, OverlapKind.ECHO, 0.1))
+    talk.tell(OverlapScore(talk.now, OverlapKind.SPEECH, 0.95))
+    assert talk.last(StartTurn) == begun
+    assert talk.last(InputSpeechStarted).audio_start_ms * 16 == begun.start
 
 
 def test_what_is_not_interruptible_is_heard_to_its_end_and_then_the_caller(play) -> None:
