@@ -161,12 +161,13 @@ class Conversation:
             commands = [ErrorRaised(refused.code, refused.message, refused.param, getattr(event, "event_id", None))]
         commands += self._go_on(now)
         commands += self._items.trim()
+        state = self._observe(now)
         commands = [
             *self._prepared.drop_stale(self._basis()),
-            *self._belief.put_into(commands, self._settings, calm=self._observe(now) is State.LISTENING),
+            *self._belief.put_into(commands, self._settings, calm=state is State.LISTENING),
             *self._softener.follow(self._turns, self._settings.playback, now),
         ]
-        self._machine.move(self._observe(now))
+        self._machine.move(state)
         calm = self.state is State.LISTENING and self._offers.ending is None
         self._initiator.watch(self._settings, waiting=calm and not self._tools.waiting, now=now)
         ours = self._settings.initiative

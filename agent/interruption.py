@@ -84,8 +84,7 @@ class Overlap:
     def holds(self, at: int) -> bool:
         """Whether playback is better held, with input heard up to `at`: it is speech for all we know. An echo would fall silent with us,
         and begin again with us."""
-        spoken = not self._echoes if self._score is None else self._score.kind is OverlapKind.SPEECH
-        return spoken and at - self.onset >= _HELD_AFTER and self._stopped is None
+        return self.lowers and at - self.onset >= _HELD_AFTER and self._stopped is None
 
     @property
     def lowers(self) -> bool:

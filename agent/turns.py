@@ -196,10 +196,9 @@ class TurnTaker:
         if score.kind is OverlapKind.ECHO and score.probability >= 0.5:
             self._echoes = _ECHOES
         self._overlap.scored(score)
-        if self._overlap.onset == onset:
+        # What was an echo for a moment may have been somebody all the time: none of their words is given away for that.
+        if self._overlap.onset == onset or score.at - self._over.at < _BELIEVED:
             return self._judge()
-        if score.at - self._over.at < _BELIEVED:
-            return self._judge()  # it may have been somebody all the time: none of their words is given away for that
         # It was our own voice so far, and is not any more: what follows is heard by itself.
         self._over = replace(
             self._over, at=score.at, sample=self._over.sample + (score.at - self._over.at) * self._over.rate // SAMPLE_RATE

@@ -61,7 +61,7 @@ def echo_probability(microphone: Samples, played: Samples, overlap: int) -> floa
     if alike < max(_ALIKE, _ALIKE_BY_CHANCE / np.sqrt(frames)):
         return 0.0
     before, source = heard[:-recent], ours[delay : delay + frames - recent]
-    if len(before) >= _TELLING_FRAMES and _likeness(before, source) < _ALIKE_BEFORE:
+    if len(before) >= _TELLING_FRAMES and np.sum(_unit(before) * _unit(source)) < _ALIKE_BEFORE:
         return 0.0
     unexplained = _unexplained_db(heard, ours[delay : delay + frames], recent)
     # Linear between the bounds: a figure to compare with 0.5, not a measured frequency.
@@ -70,14 +70,15 @@ def echo_probability(microphone: Samples, played: Samples, overlap: int) -> floa
 
 def _best_delay(heard: np.ndarray, ours: np.ndarray) -> tuple[float, int]:
     """The greatest correlation over all delays, and its delay in frames from the start of `ours`."""
-    frames = len(heard)
-    return max((_likeness(heard, ours[delay : delay + frames]), delay) for delay in range(len(ours) - frames + 1))
+    frames, unit = len(heard), _unit(heard)
+    return max((float(np.sum(unit * _unit(ours[delay : delay + frames]))), delay) for delay in range(len(ours) - frames + 1))
 
 
-def _likeness(heard: np.ndarray, ours: np.ndarray) -> float:
-    """Correlation of band energies, -1 to 1, each band about its own mean."""
-    one, other = heard - heard.mean(axis=0), ours - ours.mean(axis=0)
-    return float(np.sum(one * other) / (np.sqrt(np.sum(one**2) * np.sum(other**2)) + 1e-9))
+def _unit(bands: np.ndarray) -> np.ndarray:
+    """Band energies, each band about its own mean, as one vector of length 1: the sum of the products of two is their correlation."""
+    centred: np.ndarray = bands - bands.mean(axis=0)
+    centred /= np.sqrt(np.sum(centred**2)) + 1e-9
+    return centred
 
 
 def _unexplained_db(heard: np.ndarray, ours: np.ndarray, recent: int) -> float:

@@ -608,7 +608,8 @@ def test_a_short_answer_to_a_question_that_is_nearly_over_is_a_turn(play) -> Non
     assert len(talk.all(InputSpeechStarted)) == 2
 
 
-def test_an_echo_that_becomes_somebody_is_heard_from_there(play) -> None:
+def echoing(play) -> tuple:
+    """A reply over which something began that is scored as its echo, and the turn that was started for it."""
     talk = play()
     talk.turn()
     talk.clause("One two three four five six seven eight nine ten")
@@ -618,6 +619,11 @@ def test_an_echo_that_becomes_somebody_is_heard_from_there(play) -> None:
     begun = talk.last(StartTurn)
     talk.wait(96)
     talk.tell(OverlapScore(talk.now, OverlapKind.ECHO, 0.9))
+    return talk, begun
+
+
+def test_an_echo_that_becomes_somebody_is_heard_from_there(play) -> None:
+    talk, begun = echoing(play)
     talk.wait(1_000)
     assert len(talk.all(InputSpeechStarted)) == 1
     talk.tell(OverlapScore(talk.now, OverlapKind.ECHO, 0.1))
@@ -630,15 +636,7 @@ def test_an_echo_that_becomes_somebody_is_heard_from_there(play) -> None:
 
 
 def test_an_echo_that_was_none_costs_no_words(play) -> None:
-    talk = play()
-    talk.turn()
-    talk.clause("One two three four five six seven eight nine ten")
-    talk.played(2.1, 10)
-    talk.overlap = None
-    talk.tell(SpeechStarted(talk.now, 0.9))
-    begun = talk.last(StartTurn)
-    talk.wait(96)
-    talk.tell(OverlapScore(talk.now, OverlapKind.ECHO, 0.9))
+    talk, begun = echoing(play)
     talk.wait(128)
     talk.tell(OverlapScore(talk.now, OverlapKind.ECHO, 0.1))
     talk.tell(OverlapScore(talk.now, OverlapKind.SPEECH, 0.95))
