@@ -21,9 +21,9 @@ from streaming.engine_session import EngineSession, SessionTools
 from streaming.events import CommitTurn, ConfigureEar, DiscardTurn, EarEvent, EngineFailed, EngineOrder, ResponseFinished, SessionSpec
 from streaming.lane import Lane
 from streaming.load_meter import LoadMeter
+from streaming.recognition import WordRecogniser
 from streaming.replying import Writer
 from streaming.scheduler import Job, Urgency, choose, run
-from streaming.transcriber import Recogniser
 from streaming.tts import Voice
 from streaming.turn import EndOfTurnModel
 from streaming.vad import SpeechModel
@@ -49,7 +49,7 @@ class Parts:
 
     vad: SpeechModel
     end_of_turn: EndOfTurnModel
-    recogniser: Recogniser
+    recogniser: WordRecogniser
     writer: Writer
     voice: Voice
 

@@ -41,11 +41,12 @@ from streaming.hearing import Turn
 from streaming.input_ring import InputRing
 from streaming.lane import Lane
 from streaming.overlap import OverlapWatch
+from streaming.recognition import WordRecogniser
 from streaming.replying import Reply, Writer, say
 from streaming.sampling import Sampler
 from streaming.scheduler import Job, Urgency
 from streaming.speaking import Speaker
-from streaming.transcriber import Recogniser, Transcriber
+from streaming.transcriber import Transcriber
 from streaming.tts import Voice
 
 __all__ = ["EngineSession", "SessionTools"]
@@ -70,7 +71,7 @@ _PREFILL_SECONDS: Final = 2.0
 class SessionTools:
     """What all sessions of an engine share."""
 
-    recogniser: Recogniser
+    recogniser: WordRecogniser
     writer: Writer
     voice: Voice
     voices: Lane

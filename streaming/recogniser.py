@@ -15,25 +15,21 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
+from streaming.audio import Samples
 from streaming.batching import Call, Work
-from streaming.encoder import FRAME_SAMPLES, EncoderStation, hear_silence
+from streaming.encoder import FRAME_SAMPLES, BlockPlan, EncoderStation, EncoderStream, hear_silence
 from streaming.events import SAMPLE_RATE
+from streaming.features import LogMel
 from streaming.models.ctranslate2 import WeightsError
-from streaming.models.whisper import AttentionCache, Silence, Span, Whisper, load_whisper
+from streaming.models.whisper import AttentionCache, Silence, Span, Whisper
+from streaming.models.whisper_vocabulary import WhisperVocabulary, is_multilingual
+from streaming.models.whisper_weights import load_whisper, whisper_file
+from streaming.recognition import Decoding
 
-__all__ = ["Choose", "Decoding", "Recogniser", "load_recogniser", "looping_tokens"]
+__all__ = ["Choose", "Decoding", "Recogniser", "WhisperWindow", "load_recogniser", "looping_tokens"]
 
 _TOKENS_PER_SECOND: Final = 10
 """More than fast speech needs in any language Whisper knows (English: 3 to 5); beyond it the decoder is looping."""
-
-_DOUBT: Final = 0.1
-_SILENT: Final = 0.68
-"""Together: no speech at 0.68 for words that are certain, at 0.48 for words of a mean probability of 0.14 (e to the -2). Measured on 76
-sounds without speech and 246 short recordings with it: words are left on 9 (mostly babies, dogs and sneezes), and 4 single words are
-lost, misheard ones."""
-
-_PROMPT: Final = 4
-"""Tokens of the prompt: start, language, task, no times."""
 
 _THIN: Final = 8
 """Positions of silence that are attended to as one: the attention of a short turn to 30 s of silence was half of its encoder's time."""
@@ -63,22 +59,6 @@ _LOOP_TOKENS: Final = 20
 """A run repeated this often, over this many tokens, is a loop of the decoder and no longer somebody's "no, no, no"."""
 
 
-@dataclass(frozen=True, slots=True)
-class Decoding:
-    """What the decoder found: text `tokens`, the mean natural logarithm of their probability (the end included), the probability it gave
-    to there being no speech, and how many decoder runs it took."""
-
-    tokens: tuple[int, ...]
-    log_probability: float
-    no_speech: float
-    runs: int
-
-    @property
-    def speech(self) -> bool:
-        """Whether there was speech at all. Whisper writes words on noise too, but neither surely nor without a doubt that it is speech."""
-        return self.no_speech - _DOUBT * self.log_probability < _SILENT
-
-
 @dataclass(slots=True, eq=False)
 class Choose:
     """A `Call`: one decoder run over tokens standing at `start` (with the prompt, where that is 0). Afterwards it has the decoder's first
@@ -90,6 +70,8 @@ class Choose:
     cache: AttentionCache
     audio: AttentionCache
     heard: int
+    # How many of the tokens are the prompt, at the start.
+    prompt: int = 0
     tokens_after: list[int] = field(default_factory=list)
     logs_after: list[float] = field(default_factory=list)
     no_speech: float = 0.0
@@ -103,11 +85,8 @@ class Choose:
 class Recogniser:
     """The model and its vocabulary. Holds nothing of a session: one serves all."""
 
-    def __init__(
-        self, model: Whisper, tokenizer: Tokenizer, suppressed: Sequence[int], suppressed_first: Sequence[int], thin: int = _THIN
-    ) -> None:
-        """`suppressed` tokens are never chosen (non-speech), `suppressed_first` not as the first (blank, end); `thin` positions of silence
-        are attended to as one. Raises WeightsError where the vocabulary is not Whisper's."""
+    def __init__(self, model: Whisper, vocabulary: WhisperVocabulary, thin: int = _THIN) -> None:
+        """`thin` positions of silence are attended to as one."""
         self.model: Final = model
         # What encoder and decoder make of silence, at every position: it follows the sound of every stream.
         silence, frames = hear_silence(model.encoder)
@@ -116,40 +95,28 @@ class Recogniser:
         with torch.inference_mode():
             model.decoder.listen(frames, 0, audio_silence)
         self._audio_silence = Silence(audio_silence, thin)
-        self._tokenizer = tokenizer
-        self._start = self._special("<|startoftranscript|>")
-        self._task = (self._special("<|transcribe|>"), self._special("<|notimestamps|>"))
-        self._end = self._special("<|endoftext|>")
-        self._no_speech = self._special("<|nocaptions|>", "<|nospeech|>")
-        # Added to the scores, shape (vocabulary,): everything above the end of text is a command or a time.
-        self._bias = torch.zeros(model.shape.vocabulary)
-        self._bias[torch.tensor([t for t in suppressed if t != self._end], dtype=torch.long)] = -torch.inf
-        self._bias[self._end + 1 :] = -torch.inf
-        self._first_bias = torch.zeros(model.shape.vocabulary)
-        self._first_bias[torch.tensor(list(suppressed_first), dtype=torch.long)] = -torch.inf
+        self._vocabulary = vocabulary
 
     def language(self, hint: str | None) -> str:
-        """The language to decode with: the hint without its region ("en-GB" is "en"), "en" for none. Raises ValueError for one that
-        Whisper does not know."""
-        language = (hint or "en").lower().replace("_", "-").split("-")[0]
-        # Every code has two or three letters, no other command of Whisper's vocabulary has so few.
-        if len(language) > 3 or self._tokenizer.token_to_id(f"<|{language}|>") is None:
-            raise ValueError(f"the recogniser knows no language {hint!r}")
-        return language
+        """See `WordRecogniser`."""
+        return self._vocabulary.language(hint)
 
     def text(self, tokens: Sequence[int]) -> str:
-        """Tokens as text, without the space in front; an unfinished character at the end is left out."""
-        text: str = self._tokenizer.decode(list(tokens), skip_special_tokens=True)
-        return text.strip().rstrip("\ufffd")
+        """See `WordRecogniser`."""
+        return self._vocabulary.text(tokens)
+
+    def window(self) -> "WhisperWindow":
+        """See `WordRecogniser`."""
+        return WhisperWindow(self)
 
     def decode(self, audio: AttentionCache, heard: int, language: str, draft: Sequence[int]) -> Work[Decoding]:
         """Transcribe `audio`, whose first `heard` frames hold sound; silence follows. `draft` is what is expected, for speed only."""
-        prompt = [self._start, self._special(f"<|{language}|>"), *self._task]
-        budget = min(self.model.shape.text_positions - _PROMPT - 1, heard * _TOKENS_PER_SECOND // _FRAMES_PER_SECOND + _SPARE_TOKENS)
+        prompt = self._vocabulary.prompt(language)
+        budget = min(self.model.shape.text_positions - len(prompt) - 1, heard * _TOKENS_PER_SECOND // _FRAMES_PER_SECOND + _SPARE_TOKENS)
         cache = self.model.decoder.new_cache()
         expected = _Draft(draft)
         rest = expected.begin(budget)
-        call = Choose(self, [*prompt, *rest], 0, cache, audio, heard)
+        call = Choose(self, [*prompt, *rest], 0, cache, audio, heard, prompt=len(prompt))
         yield call
         no_speech = call.no_speech
         tokens: list[int] = []
@@ -160,16 +127,16 @@ class Recogniser:
             for token, log in zip(call.tokens_after[: agreed + 1], call.logs_after, strict=False):
                 tokens.append(token)
                 logs.append(log)
-                if token == self._end or len(tokens) == budget or looping_tokens(tokens):
+                if token == self._vocabulary.end or len(tokens) == budget or looping_tokens(tokens):
                     # One at a time, so that a draft never gets further than decoding without it would.
                     return self._decoding(tokens, logs, no_speech, runs)
             rest = expected.rejoin(agreed, tokens)[: budget - len(tokens)]
-            call = Choose(self, [tokens[-1], *rest], _PROMPT + len(tokens) - 1, cache, audio, heard)
+            call = Choose(self, [tokens[-1], *rest], len(prompt) + len(tokens) - 1, cache, audio, heard)
             yield call
             runs += 1
 
     def _decoding(self, tokens: list[int], logs: list[float], no_speech: float, runs: int) -> Decoding:
-        text = tokens[: len(tokens) - looping_tokens(tokens) - (tokens[-1] == self._end)]
+        text = tokens[: len(tokens) - looping_tokens(tokens) - (tokens[-1] == self._vocabulary.end)]
         return Decoding(tuple(text), sum(logs) / len(logs), no_speech, runs)
 
     @property
@@ -191,18 +158,11 @@ class Recogniser:
     def _settle(self, call: "Choose", scores: Tensor) -> None:
         """What the decoder chose, from its `scores` (rows, vocabulary)."""
         if call.start == 0:
-            call.no_speech = float(scores[0].softmax(-1)[self._no_speech])
-            scores = scores[_PROMPT - 1 :]
-            scores[0] += self._first_bias
-        best = (scores + self._bias).log_softmax(-1).max(-1)
+            call.no_speech = float(scores[0].softmax(-1)[self._vocabulary.no_speech])
+            scores = scores[call.prompt - 1 :]
+            scores[0] += self._vocabulary.first_bias
+        best = (scores + self._vocabulary.bias).log_softmax(-1).max(-1)
         call.tokens_after, call.logs_after = best.indices.tolist(), best.values.tolist()
-
-    def _special(self, *names: str) -> int:
-        for name in names:
-            token = self._tokenizer.token_to_id(name)
-            if token is not None:
-                return int(token)
-        raise WeightsError(f"the vocabulary has no {names[0]}: not Whisper's")
 
 
 class _Draft:
@@ -243,13 +203,107 @@ def looping_tokens(tokens: list[int]) -> int:
     return 0
 
 
+class WhisperWindow:
+    """A `WordWindow`: one sequence of the encoder."""
+
+    def __init__(self, recogniser: Recogniser, plan: BlockPlan | None = None) -> None:
+        """`plan` is where the encoder's blocks are cut."""
+        self._recogniser = recogniser
+        self._samples = 0
+        self._features = LogMel(mels=recogniser.model.shape.mels)
+        self._encoder = EncoderStream(recogniser.encoder, plan)
+        # What the decoder hears: sound, then silence. Made with the first frames.
+        self._audio: AttentionCache | None = None
+        # A block, and where it stands, that the decoder has yet to take; it is kept until it has.
+        self._block: tuple[Tensor, int] | None = None
+        # The last decoding, the draft of the next, and how many samples it heard.
+        self._decoding: Decoding | None = None
+        self._decoded = 0
+
+    @property
+    def samples(self) -> int:
+        """See `WordWindow`."""
+        return self._samples
+
+    def push(self, pcm: Samples) -> None:
+        """See `WordWindow`. Costs the features only, 1 % of real time."""
+        self._samples += len(pcm)
+        self._encoder.push(self._features.push(pcm))
+
+    def decode(self, language: str) -> Work[tuple[Decoding, int]]:
+        """See `WordWindow`."""
+        if self._decoding is not None and self._decoded == self._samples:
+            return self._decoding, self._decoded
+        while True:
+            if self._block is not None:
+                self._listen(*self._block)
+                self._block = None
+            start = self._encoder.committed
+            frames = yield from self._encoder.commit()
+            if frames is None:
+                break
+            self._block = frames, start
+        # Sound may be pushed while this is under way: what is encoded now is what this pass has heard.
+        samples = self._samples
+        frames = yield from self._encoder.provisional(self._features.tail())
+        audio = self._listen(frames, start)
+        draft = self._decoding.tokens if self._decoding else ()
+        decoding = yield from self._recogniser.decode(audio, start + len(frames), language, draft)
+        self._decoding, self._decoded = decoding, samples
+        return decoding, samples
+
+    @torch.inference_mode()
+    def _listen(self, frames: Tensor, start: int) -> AttentionCache:
+        audio = self._audio = self._audio or self._recogniser.model.decoder.new_audio_cache()
+        self._recogniser.model.decoder.listen(frames, start, audio)
+        return audio
+
+
 def load_recogniser(folder: Path, dtype: torch.dtype = torch.bfloat16, device: str = "cpu") -> Recogniser:
-    """Read `model.bin`, `config.json` and `tokenizer.json` of a CTranslate2 Whisper. Raises WeightsError for files that are not that,
-    OSError where one is missing."""
-    config = json.loads((folder / "config.json").read_text())
+    """A Whisper in any layout of `whisper_weights`, with its `tokenizer.json` and, but for OpenAI's, its `config.json` (and
+    `generation_config.json`). Raises WeightsError for files that are not that, OSError where one is missing."""
+    file = whisper_file(folder)
+    suppressed, first, multilingual = (None, None, None) if file.suffix == ".pt" else _settings(folder, published=file == folder)
+    if not (folder / "tokenizer.json").is_file():
+        raise FileNotFoundError(f"{folder / 'tokenizer.json'} is not there: take it from the Hugging Face repository of the same Whisper")
     try:
-        suppressed, first = (tuple(int(token) for token in config[key]) for key in ("suppress_ids", "suppress_ids_begin"))
-    except (KeyError, TypeError, ValueError) as error:
-        raise WeightsError(f"{folder / 'config.json'}: no lists of suppressed tokens ({error!r})") from error
-    tokenizer = Tokenizer.from_str((folder / "tokenizer.json").read_text(encoding="utf-8"))
-    return Recogniser(load_whisper(folder / "model.bin", dtype, device), tokenizer, suppressed, first)
+        tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    except Exception as error:  # tokenizers raises nothing narrower
+        raise WeightsError(f"{folder / 'tokenizer.json'} is no tokenizer ({error})") from error
+    model = load_whisper(file, dtype, device)
+    size = model.shape.vocabulary
+    knows = is_multilingual(size) if multilingual is None else multilingual
+    try:
+        vocabulary = WhisperVocabulary(tokenizer, size, suppressed, first, multilingual=knows)
+    except WeightsError as error:
+        raise WeightsError(f"{folder}: {error}") from error
+    return Recogniser(model, vocabulary)
+
+
+def _settings(folder: Path, *, published: bool) -> tuple[tuple[int, ...] | None, tuple[int, ...] | None, bool | None]:
+    """What the folder says of tokens that are never chosen, and not as the first, and whether the model knows languages: None where a
+    `published` checkpoint (Hugging Face's) leaves it to the reader. CTranslate2's says it always."""
+    values: dict[str, object] = {}
+    for name in ("config.json", "generation_config.json") if published else ("config.json",):
+        path = folder / name
+        if published and not path.is_file():
+            continue
+        try:
+            read = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise WeightsError(f"{path} is not JSON ({error})") from error
+        values |= read if isinstance(read, dict) else {}
+    keys = ("suppress_tokens", "begin_suppress_tokens") if published else ("suppress_ids", "suppress_ids_begin")
+    multilingual = values.get("is_multilingual")
+    lists = [_tokens(folder, values, key, optional=published) for key in keys]
+    return lists[0], lists[1], multilingual if isinstance(multilingual, bool) else None
+
+
+def _tokens(folder: Path, values: dict[str, object], key: str, *, optional: bool) -> tuple[int, ...] | None:
+    """A list of tokens from a configuration; -1 in it, and an absent one where it is `optional`, stand for the usual ones."""
+    value = values.get(key)
+    if value is None and optional:
+        return None
+    if not isinstance(value, list) or not all(isinstance(token, int) for token in value):
+        raise WeightsError(f"{folder / 'config.json'}: no lists of suppressed tokens ({key} is {value!r})")
+    return None if -1 in value else tuple(value)

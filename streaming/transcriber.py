@@ -4,8 +4,9 @@ Passes are `Work` (`streaming.batching`): they yield the model calls they need, 
 return their result. A pass that is no longer wanted is simply dropped. One pass at a time per turn; sound may be pushed while it is under
 way.
 
-Whisper hears at most 30 s at once. A longer turn is heard in windows: one ends at the first pause after 20 s (`mark_pause`), by force at
-28 s, and then the next one repeats 2 s and the texts are joined on the words they share. What a closed window said is not decoded again.
+Whisper hears at most 30 s at once, and no other recogniser is asked for more. A longer turn is heard in windows: one ends at the first
+pause after 20 s (`mark_pause`), by force at 28 s, and then the next one repeats 2 s and the texts are joined on the words they share. What
+a closed window said is not decoded again.
 """
 
 import math
@@ -14,18 +15,14 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-import torch
 
 from streaming.audio import Samples
 from streaming.batching import Work
-from streaming.encoder import BlockPlan, EncoderStream
 from streaming.events import SAMPLE_RATE
-from streaming.features import LogMel
-from streaming.models.whisper import AttentionCache
-from streaming.recogniser import Decoding, Recogniser
+from streaming.recognition import Decoding, WordRecogniser, WordWindow
 from streaming.settling import Settler, join_overlap, split_words
 
-__all__ = ["Hypothesis", "Recogniser", "Transcriber", "Transcript"]
+__all__ = ["Hypothesis", "Transcriber", "Transcript"]
 
 _INTERVAL: Final = 64 * SAMPLE_RATE // 100
 """New sound that makes a pass worth its price: 640 ms, two or three words."""
@@ -83,18 +80,17 @@ class Transcript:
 class Transcriber:
     """One turn of one caller: `push` its sound, make a pass whenever one is `due`, then `finish`."""
 
-    def __init__(self, recogniser: Recogniser, language: str | None = None, plan: BlockPlan | None = None) -> None:
-        """`language` as Whisper's code ("en", "de-CH"), None for English. Raises ValueError for one that Whisper does not know."""
+    def __init__(self, recogniser: WordRecogniser, language: str | None = None) -> None:
+        """`language` as a code ("en", "de-CH"), None for the recogniser's own. Raises ValueError for one that it does not know."""
         self._recogniser = recogniser
         self._language = recogniser.language(language)
-        self._plan = plan or BlockPlan()
         # Samples pushed, and how many of them the last pass heard.
         self._pushed = 0
         self._heard = 0
         # The last 2 s pushed, for a window that repeats them.
         self._recent: Samples = np.zeros(0, np.float32)
         # Windows not yet closed: all but the last, which is being filled, wait for their final pass. At most _MOST_WINDOWS.
-        self._windows = deque([_Window(recogniser, self._plan, 0, repeats=False)])
+        self._windows = deque([_Window(0, False, recogniser.window())])
         # The last window has met its pause: the next sound begins a new one.
         self._ended = False
         # The text of closed windows, the sum of its tokens' log-probabilities and their number.
@@ -108,18 +104,17 @@ class Transcriber:
         return self._language
 
     def push(self, pcm: Samples) -> None:
-        """Take the sound that follows, (n,). Costs the features only, 1 % of real time. Raises BufferError after 8 minutes without a
-        pass."""
+        """Take the sound that follows, (n,). Cheap: no model runs. Raises BufferError after 8 minutes without a pass."""
         if self._ended and len(pcm):
             self._open(repeated=0)
         while len(pcm):
             room = _LONGEST_WINDOW - self._windows[-1].samples
             if not room:
                 self._open(repeated=len(self._recent))
-                self._windows[-1].push(self._recent)
+                self._windows[-1].heard.push(self._recent)
                 continue
             part, pcm = pcm[:room], pcm[room:]
-            self._windows[-1].push(part)
+            self._windows[-1].heard.push(part)
             self._recent = np.concatenate((self._recent, part))[-_OVERLAP:]
             self._pushed += len(part)
 
@@ -148,7 +143,7 @@ class Transcriber:
         """All words so far, and how sure they are."""
         while True:
             window = self._windows[0]
-            decoding, heard = yield from window.decode(self._language)
+            decoding, heard = yield from window.heard.decode(self._language)
             closed = window is not self._windows[-1]
             if closed and heard < window.samples:  # filled and closed while this was under way
                 continue
@@ -167,7 +162,7 @@ class Transcriber:
         """Begin a window whose first `repeated` samples are the last of the one before."""
         if len(self._windows) == _MOST_WINDOWS:
             raise BufferError(f"{_MOST_WINDOWS} windows of sound wait for a pass")
-        self._windows.append(_Window(self._recogniser, self._plan, self._pushed - repeated, repeats=repeated > 0))
+        self._windows.append(_Window(self._pushed - repeated, repeated > 0, self._recogniser.window()))
         self._ended = False
 
 
@@ -188,53 +183,14 @@ class _Score:
         return _Score(self.total + count * decoding.log_probability, self.tokens + count)
 
 
+@dataclass(slots=True, eq=False)
 class _Window:
-    """A stretch of sound that is encoded as one sequence, from sample `start` of the turn on."""
+    """A stretch of the turn from sample `start` on, and what hears it. `repeats`: its beginning is also the end of the window before."""
 
-    def __init__(self, recogniser: Recogniser, plan: BlockPlan, start: int, repeats: bool) -> None:
-        self.start: Final = start
-        # Whether its beginning is also the end of the window before.
-        self.repeats: Final = repeats
-        self.samples = 0
-        self._recogniser = recogniser
-        self._features = LogMel()
-        self._encoder = EncoderStream(recogniser.encoder, plan)
-        # What the decoder hears: sound, then silence. Made with the first frames.
-        self._audio: AttentionCache | None = None
-        # A block, and where it stands, that the decoder has yet to take; it is kept until it has.
-        self._block: tuple[torch.Tensor, int] | None = None
-        # The last decoding, the draft of the next, and how many samples it heard.
-        self._decoding: Decoding | None = None
-        self._decoded = 0
+    start: int
+    repeats: bool
+    heard: WordWindow
 
-    def push(self, pcm: Samples) -> None:
-        self.samples += len(pcm)
-        self._encoder.push(self._features.push(pcm))
-
-    def decode(self, language: str) -> Work[tuple[Decoding, int]]:
-        """Transcribe what is there; with the number of samples that was."""
-        if self._decoding is not None and self._decoded == self.samples:
-            return self._decoding, self._decoded
-        while True:
-            if self._block is not None:
-                self._listen(*self._block)
-                self._block = None
-            start = self._encoder.committed
-            frames = yield from self._encoder.commit()
-            if frames is None:
-                break
-            self._block = frames, start
-        # Sound may be pushed while this is under way: what is encoded now is what this pass has heard.
-        samples = self.samples
-        frames = yield from self._encoder.provisional(self._features.tail())
-        audio = self._listen(frames, start)
-        draft = self._decoding.tokens if self._decoding else ()
-        decoding = yield from self._recogniser.decode(audio, start + len(frames), language, draft)
-        self._decoding, self._decoded = decoding, samples
-        return decoding, samples
-
-    @torch.inference_mode()
-    def _listen(self, frames: torch.Tensor, start: int) -> AttentionCache:
-        audio = self._audio = self._audio or self._recogniser.model.decoder.new_audio_cache()
-        self._recogniser.model.decoder.listen(frames, start, audio)
-        return audio
+    @property
+    def samples(self) -> int:
+        return self.heard.samples

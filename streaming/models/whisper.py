@@ -3,23 +3,21 @@
 The encoder may be run on a stretch of frames that attends to cached keys and values of what came before; the decoder on a stretch of
 tokens, likewise. Every product is made once for the rows of all stretches, attention stretch by stretch (`Span`). The same arithmetic as
 the reference where the stretch is everything: `tests/streaming/test_whisper.py` holds it equal to `transformers`, and to CTranslate2
-running the same file. Neither features nor tokens nor decoding strategy are here.
+running the same file. Neither features nor tokens nor decoding strategy are here; `whisper_weights` loads it.
 """
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from streaming.models.ctranslate2 import WeightsError, WeightsFile, read_weights
 from streaming.models.linear import OUTPUTS, Dense, Linear, packed_eight
 
-__all__ = ["AttentionCache", "Silence", "Span", "Whisper", "WhisperDecoder", "WhisperEncoder", "WhisperShape", "load_whisper"]
+__all__ = ["AttentionCache", "Silence", "Span", "Whisper", "WhisperDecoder", "WhisperEncoder", "WhisperShape"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -328,76 +326,3 @@ def _split(states: Tensor, heads: int) -> Tensor:
 def _join(states: Tensor) -> Tensor:
     """(1, heads, n, width / heads) to (n, width)."""
     return states[0].transpose(0, 1).flatten(1)
-
-
-# ---------------------------------------------------------------------------------------------------------- loading
-
-_NAMES: Final = (
-    # Ours and CTranslate2's, as prefixes and parts; "linear_0" and so on mean different things in different places.
-    ("encoder.positions", "encoder/position_encodings/encodings"),
-    ("decoder.positions", "decoder/position_encodings/encodings"),
-    ("decoder.embeddings", "decoder/embeddings/weight"),
-    (".layers.", "/layer_"),
-    (".self_attention.qkv.", "/self_attention/linear_0/"),
-    (".self_attention.out.", "/self_attention/linear_1/"),
-    (".attention.query.", "/attention/linear_0/"),
-    (".attention.key_value.", "/attention/linear_1/"),
-    (".attention.out.", "/attention/linear_2/"),
-    (".feed_forward.up.", "/ffn/linear_0/"),
-    (".feed_forward.down.", "/ffn/linear_1/"),
-    (".feed_forward.", "/ffn/"),
-    ("norm.weight", "layer_norm/gamma"),
-    ("norm.bias", "layer_norm/beta"),
-    (".", "/"),
-)
-
-
-def load_whisper(path: Path, dtype: torch.dtype = torch.bfloat16, device: str = "cpu") -> Whisper:
-    """Read a `model.bin` (CTranslate2, any float type, `WhisperSpec`). bfloat16 is four times as fast as float32 on a CPU with its
-    instructions and half the memory elsewhere. Raises WeightsError for a file that is no such model, OSError."""
-    file = read_weights(path)
-    if file.specification != "WhisperSpec":
-        raise WeightsError(f"{path}: it is a {file.specification}, not a WhisperSpec")
-    shape = _shape_of(path, file)
-    with torch.device("meta"):
-        model = Whisper(shape)
-    state: dict[str, Tensor] = {}
-    for name, wanted in model.state_dict().items():
-        tensor = _tensor(path, file, _ctranslate2_name(name))
-        if tensor.shape != wanted.shape or not tensor.is_floating_point():
-            raise WeightsError(f"{path}: {_ctranslate2_name(name)} is {tensor.dtype} {tuple(tensor.shape)}, expected {tuple(wanted.shape)}")
-        state[name] = tensor.to(device=device, dtype=dtype, copy=True)
-    model.load_state_dict(state, assign=True)
-    model.eval().requires_grad_(False)
-    model.decoder.pack()
-    return model
-
-
-def _ctranslate2_name(name: str) -> str:
-    for ours, theirs in _NAMES:
-        name = name.replace(ours, theirs)
-    return name
-
-
-def _shape_of(path: Path, file: WeightsFile) -> WhisperShape:
-    width, mels, _ = _tensor(path, file, "encoder/conv1/weight").shape
-    heads = int(_tensor(path, file, "encoder/num_heads"))
-    if heads < 1 or width % heads:
-        raise WeightsError(f"{path}: {heads} attention heads do not divide a width of {width}")
-    layers = {half: sum(f"{half}/layer_{n}/ffn/linear_0/weight" in file.tensors for n in range(64)) for half in ("encoder", "decoder")}
-    return WhisperShape(
-        mels=mels,
-        width=width,
-        heads=heads,
-        encoder_layers=layers["encoder"],
-        decoder_layers=layers["decoder"],
-        vocabulary=len(_tensor(path, file, "decoder/embeddings/weight")),
-        audio_positions=len(_tensor(path, file, "encoder/position_encodings/encodings")),
-        text_positions=len(_tensor(path, file, "decoder/position_encodings/encodings")),
-    )
-
-
-def _tensor(path: Path, file: WeightsFile, name: str) -> Tensor:
-    if name not in file.tensors:
-        raise WeightsError(f"{path}: it has no {name}")
-    return file.tensors[name]

@@ -37,6 +37,7 @@ from streaming.models.llama import Llama, LlamaShape
 from streaming.models.slots import SlottedLlama
 from streaming.models.weights import Matrix, assemble
 from streaming.models.whisper import Whisper, WhisperShape
+from streaming.models.whisper_vocabulary import WhisperVocabulary
 from streaming.recogniser import Recogniser
 from streaming.replying import Writer
 from streaming.sampling import Sampling
@@ -69,7 +70,7 @@ def tiny_recogniser(tiny_whisper: Whisper) -> Recogniser:
     words = [f"w{n}" for n in range(60)] + [f"<|{command}|>" for command in COMMANDS]
     tokenizer = Tokenizer(WordLevel({word: n for n, word in enumerate(words)}, unk_token="w0"))
     tokenizer.add_special_tokens(words[60:])
-    return Recogniser(tiny_whisper, tokenizer, suppressed=(7,), suppressed_first=(3, 60))
+    return Recogniser(tiny_whisper, WhisperVocabulary(tokenizer, 68, suppressed=(7,), suppressed_first=(3, 60)))
 
 
 @pytest.fixture(scope="session")

@@ -22,9 +22,10 @@ def whole(samples: Samples, ceiling: float = CEILING) -> np.ndarray:
 
 
 def test_filters_are_whispers() -> None:
-    reference = WhisperFeatureExtractor().mel_filters
-    assert mel_filters().shape == (WINDOW // 2 + 1, MELS)
-    np.testing.assert_allclose(mel_filters(), reference, atol=1e-9)
+    for mels in (MELS, 128):
+        reference = WhisperFeatureExtractor(feature_size=mels).mel_filters
+        assert mel_filters(mels).shape == (WINDOW // 2 + 1, mels)
+        np.testing.assert_allclose(mel_filters(mels), reference, atol=1e-9)
 
 
 def test_features_are_whispers_where_the_ceiling_is_the_clips_maximum() -> None:

@@ -9,7 +9,8 @@ from tokenizers.models import WordLevel
 
 from streaming.batching import Work
 from streaming.models.ctranslate2 import WeightsError
-from streaming.models.whisper import AttentionCache, Whisper
+from streaming.models.whisper import AttentionCache
+from streaming.models.whisper_vocabulary import WhisperVocabulary
 from streaming.recogniser import Decoding, Recogniser, load_recogniser, looping_tokens
 
 HEARD = 150
@@ -102,9 +103,9 @@ def test_an_unknown_language_is_refused(tiny_recogniser: Recogniser, hint: str) 
         tiny_recogniser.language(hint)
 
 
-def test_a_foreign_vocabulary_is_refused(tiny_whisper: Whisper) -> None:
+def test_a_foreign_vocabulary_is_refused() -> None:
     with pytest.raises(WeightsError, match="startoftranscript"):
-        Recogniser(tiny_whisper, Tokenizer(WordLevel({"a": 0}, unk_token="a")), (), ())
+        WhisperVocabulary(Tokenizer(WordLevel({"a": 0}, unk_token="a")), 1, (), ())
 
 
 @pytest.mark.parametrize(
@@ -126,5 +127,6 @@ def test_loops(tokens: list[int], repeated: int) -> None:
 
 def test_a_folder_without_the_lists_is_refused(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "model.bin").write_bytes(b"")
     with pytest.raises(WeightsError, match=r"config\.json: no lists of suppressed tokens"):
         load_recogniser(tmp_path)

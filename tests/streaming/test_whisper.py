@@ -9,7 +9,8 @@ from transformers import WhisperConfig, WhisperModel
 
 from streaming.features import LogMel
 from streaming.models.ctranslate2 import WeightsError
-from streaming.models.whisper import Span, Whisper, WhisperShape, load_whisper
+from streaming.models.whisper import Span, Whisper, WhisperShape
+from streaming.models.whisper_weights import load_whisper
 
 SHAPE = WhisperShape(mels=80, width=32, heads=4, encoder_layers=2, decoder_layers=2, vocabulary=97, audio_positions=60, text_positions=24)
 
