@@ -13,9 +13,12 @@ from streaming.audio import Pcm16, resample_clause, to_pcm16, to_samples
 from streaming.doors import Engine, EngineOutput, SessionEvent, SynthesisedAudio
 from streaming.events import AudioReady, FinishReason, RespondOptions, ResponseFinished, Say, SessionSpec, TextDelta, WordMark
 
-__all__ = ["APOLOGY", "FixedSpeech", "speak_fixed"]
+__all__ = ["APOLOGY", "UNABLE", "FixedSpeech", "speak_fixed"]
 
 APOLOGY: Final = "Sorry, one moment please."
+
+UNABLE: Final = "Sorry, something went wrong. Please try again."
+"""Said by the engine's voice where an answer that was to come from elsewhere does not come, or not to its end."""
 
 _RATE: Final = 24_000
 """The rate most clients ask for; others are resampled from it when they need it."""

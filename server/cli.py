@@ -76,6 +76,13 @@ def serve(
         Path | None,
         typer.Option(metavar="FOLDER", help="Keep a log of every session here, for `vivavoce replay`. It holds what is said."),
     ] = None,
+    chat_url: Annotated[
+        str | None, typer.Option(metavar="URL", help="An OpenAI-compatible chat endpoint as the language model, with its `/v1`.")
+    ] = None,
+    chat_model: Annotated[str | None, typer.Option(metavar="NAME", help="The model there.")] = None,
+    chat_key_file: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="The key to it; or else `VIVAVOCE_CHAT_KEY`, if it needs one.")
+    ] = None,
 ) -> None:
     """Serve until Ctrl-C. Fetches the bundle if it is not here yet; prints `vivavoce ready on ...` once the models are warm.
 
@@ -88,6 +95,7 @@ def serve(
         vivavoce serve my_agent.py:agent
         vivavoce serve --port 9000 --bundle my.toml
         vivavoce serve --record logs/
+        vivavoce serve --chat-url http://localhost:11434/v1 --chat-model llama3.2
         vivavoce keys new > keys.txt
         vivavoce serve --host 0.0.0.0 --api-keys-file keys.txt --tls-cert cert.pem --tls-key key.pem
     """
@@ -101,6 +109,9 @@ def serve(
         "api_keys_file": api_keys_file,
         "threads": threads,
         "record": record,
+        "chat_url": chat_url,
+        "chat_model": chat_model,
+        "chat_key_file": chat_key_file,
     }
     with _one_line():
         from server.config import load_config

@@ -69,6 +69,17 @@ class ServerConfig(BaseSettings):
     """Threads the models may use; by default one for every core."""
     record: Path | None = None
     """Folder to write a replayable log of every session to. Contains what callers said: off by default."""
+    chat_url: str | None = None
+    """Base address of an OpenAI-compatible chat endpoint that is the language model, up to and with its `/v1`."""
+    chat_model: str | None = None
+    """The model's name there."""
+    chat_key: SecretStr | None = None
+    """The key to it. No flag, as others could see it in `ps`."""
+    chat_key_file: Path | None = None
+    """A file with the key to it, in its first line."""
+    chat_speculates: bool | None = None
+    """Whether an answer is asked for at every pause that may end the turn, which costs its tokens; by default where the endpoint is in
+    this machine or a private network."""
     drain_seconds: Annotated[float, Field(ge=0)] = 10.0
     """What a running reply gets to finish when the server is told to stop."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
@@ -99,8 +110,24 @@ class ServerConfig(BaseSettings):
         # As browsers send them.
         return tuple(origin.rstrip("/").lower() for origin in origins)
 
+    @field_validator("chat_url")
+    @classmethod
+    def _check_address(cls, url: str | None) -> str | None:
+        if url is None:
+            return None
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
+            raise ValueError("write scheme, host and path, like http://localhost:11434/v1")
+        if parts.username is not None:
+            raise ValueError("a key does not belong into an address: use VIVAVOCE_CHAT_KEY or a file")
+        return url.rstrip("/").removesuffix("/chat/completions")
+
     @model_validator(mode="after")
     def _check_together(self) -> Self:
+        if (self.chat_url is None) != (self.chat_model is None):
+            raise ValueError("a chat endpoint needs both chat_url and chat_model")
+        if self.chat_key is not None and self.chat_key_file is not None:
+            raise ValueError("give chat_key or chat_key_file, not both")
         if (self.tls_cert is None) != (self.tls_key is None):
             raise ValueError("TLS needs both tls_cert and tls_key")
         if not is_loopback_host(self.host) and not self.api_keys and self.api_keys_file is None:

@@ -74,6 +74,8 @@ class OwedReplies:
         """Note an order. While there is no engine (`dead`), returns what the session is told at once."""
         reply = self._replies.get(order.response_id)
         match order:
+            case Say() if reply is not None and isinstance(reply.order, Say):
+                reply.order = replace(reply.order, text=reply.order.text + order.text, more=order.more)
             case Respond() | Say():
                 reply = self._replies[order.response_id] = _Reply(order, lost=dead)
                 return self._apologise(reply, apology) if dead else []

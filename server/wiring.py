@@ -10,6 +10,8 @@ from server.agents.agent import Agent
 from server.config import ServerConfig
 from server.engine_process import ProcessEngineLink
 from server.serve import ServeOptions, run_server
+from server.upstream.link import UpstreamLink
+from server.upstream.places import upstream_of
 from streaming.bundle import Bundle
 from streaming.load import EngineFiles, load_engine
 from streaming.manifest import BundleError
@@ -18,8 +20,11 @@ __all__ = ["engine_files", "run", "serve_options"]
 
 
 def run(config: ServerConfig, bundle: Bundle, agent: Agent | None = None) -> int:
-    """Serve until told to stop; returns the exit code. `agent` answers, or else whatever a client says. Raises BundleError."""
-    link = ProcessEngineLink(functools.partial(load_engine, engine_files(bundle, config.threads or _spare_cores())))
+    """Serve until told to stop; returns the exit code. `agent` answers, or else whatever a client says. Raises BundleError,
+    ConfigError."""
+    upstream = upstream_of(config)
+    engine = ProcessEngineLink(functools.partial(load_engine, engine_files(bundle, config.threads or _spare_cores())))
+    link = engine if upstream is None else UpstreamLink(engine, upstream)
     return run_server(serve_options(config, bundle, agent), link, Conversation)
 
 

@@ -42,7 +42,7 @@ from streaming.input_ring import InputRing
 from streaming.lane import Lane
 from streaming.overlap import OverlapWatch
 from streaming.recognition import WordRecogniser
-from streaming.replying import Reply, Writer, say
+from streaming.replying import Reply, Saying, Writer
 from streaming.sampling import Sampler
 from streaming.scheduler import Job, Urgency
 from streaming.speaking import Speaker
@@ -123,6 +123,8 @@ class EngineSession:
         self._replies: dict[str, _Replying] = {}
         # The voice of every response whose end has not been told, which is later than its reply's.
         self._speakers: dict[str, Speaker] = {}
+        # Responses whose words come from outside, and more of them are to come.
+        self._sayings: dict[str, Saying] = {}
         # Replies that count: each draws from its own random numbers, so that a dropped speculation leaves no trace in the next.
         self._replied = 0
         # The prefill of what is known of the next prompt, and whether there is something to prefill.
@@ -190,8 +192,8 @@ class EngineSession:
                 self._begin(response_id, options, (*self._history, ContextMessage("user", item_id, text)), speculative=True)
             case Adopt(response_id):
                 self._adopt(response_id)
-            case Say(response_id, text, options):
-                say(self._speaker(response_id, options), self._tell, response_id, text)
+            case Say():
+                self._say(order)
             case Abort(response_id) | Drop(response_id):
                 self._abort(response_id)
 
@@ -390,8 +392,21 @@ class EngineSession:
         )
         self._replies[response_id] = _Replying(reply, Job(reply.work, Urgency.AWAITED, self._tools.clock()), options.rate)
 
+    def _say(self, order: Say) -> None:
+        saying = self._sayings.pop(order.response_id, None)
+        if saying is None:
+            saying = Saying(self._speaker(order.response_id, order.options), self._tell, order.response_id)
+        saying.say(order.text)
+        if order.more:
+            self._sayings[order.response_id] = saying
+        else:
+            saying.finish()
+
     def _abort(self, response_id: str) -> None:
         """Stop a response, wherever it is; nothing where it is over."""
+        if (saying := self._sayings.pop(response_id, None)) is not None:
+            saying.abort()
+            return
         if (replying := self._replies.pop(response_id, None)) is not None:
             self._unfilled = True
         if replying is not None and not replying.reply.done:

@@ -438,11 +438,14 @@ class Respond:
 
 @dataclass(frozen=True, slots=True)
 class Say:
-    """Speak fixed words through the voice (greeting, apology, filler)."""
+    """Speak words that no model of the engine has made: a greeting, an apology, a filler, the reply of a language model elsewhere. With
+    `more` the response stays open, and the next `Say` of its id goes on with it, with the options of the first; each begins a clause.
+    Example: `Say("resp_1", "A tortoise is", RespondOptions(), more=True)`."""
 
     response_id: str
     text: str
     options: RespondOptions
+    more: bool = False
 
 
 @dataclass(frozen=True, slots=True)

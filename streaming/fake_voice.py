@@ -54,9 +54,13 @@ class _Word:
 def split_clauses(text: str) -> list[list[str]]:
     """Clauses as lists of words, each word with the white space after it; joined they are `text` without white space around it. A clause
     ends with `. ! ? ; :` or after 8 words. Example: `"Yes. It is"` gives `[["Yes. "], ["It ", "is"]]`."""
+    return _clauses_of(text.strip())
+
+
+def _clauses_of(text: str) -> list[list[str]]:
     clauses: list[list[str]] = []
     open_clause: list[str] = []
-    for word in re.findall(r"\S+\s*", text.strip()):
+    for word in re.findall(r"\s*\S+\s*", text):
         open_clause.append(word)
         if word.rstrip().endswith((".", "!", "?", ";", ":")) or len(open_clause) == CLAUSE_WORDS:
             clauses.append(open_clause)
@@ -87,6 +91,8 @@ class ReplyInProgress:
         self._words, self._calls, self._reason = _plan(reply, order.options)
         self._error = reply.error
         self._stall_after = reply.stall_after
+        # More words are to come.
+        self._open = False
         self._input_tokens = sum(len((message.text or "").split()) for message in context)
         # How many words have been given, and the characters of them.
         self._given = 0
@@ -99,13 +105,20 @@ class ReplyInProgress:
 
     @property
     def stalled(self) -> bool:
-        """Nothing more will come: only an abort ends it."""
+        """Nothing more will come of itself: only an abort ends it, or more words."""
+        if self._open and self._given == len(self._words):
+            return True
         return self._stall_after is not None and self._given >= self._stall_after
 
     @property
     def finished(self) -> bool:
         """Every word has been given; only `finish` is left."""
         return self._given == len(self._words)
+
+    def extend(self, text: str, *, more: bool) -> None:
+        """Words from outside, to be spoken to their end; whether others follow."""
+        self._open = more
+        self._words += [_Word(word, index == len(clause) - 1) for clause in _clauses_of(text) for index, word in enumerate(clause)]
 
     def push(self, words: int) -> list[EngineOutput]:
         """At most so many more words and at most to the end of the clause; its sound where it ends."""

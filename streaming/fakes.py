@@ -252,6 +252,8 @@ class ScriptedEngine:
                 session.turn = None
             case SetHistory(messages):
                 session.history = messages
+            case Say(response_id, text, more=more) if (open_reply := session.replies.get(response_id)) is not None:
+                open_reply.extend(text, more=more)
             case Respond() | Say():
                 self._begin(session_id, session, order)
             case Abort(response_id):
@@ -269,13 +271,16 @@ class ScriptedEngine:
     def _begin(self, session_id: str, session: _Session, order: Respond | Say) -> None:
         context: tuple[ContextMessage, ...] = ()
         if isinstance(order, Say):
-            reply = ScriptedReply(order.text)
+            reply = ScriptedReply()
         else:
             told = session.history if order.options.context is None else order.options.context
             context = tuple(replace(m, text=session.transcripts.get(m.item_id, "")) if m.text is None else m for m in told)
             _remember(self.contexts, context)
             reply = self._next_reply(session, context)
-        session.replies[order.response_id] = ReplyInProgress(session_id, order, reply, context, self._word_ms, self._chunk_ms)
+        begun = ReplyInProgress(session_id, order, reply, context, self._word_ms, self._chunk_ms)
+        session.replies[order.response_id] = begun
+        if isinstance(order, Say):
+            begun.extend(order.text, more=order.more)
 
     def _next_reply(self, session: _Session, context: tuple[ContextMessage, ...]) -> ScriptedReply:
         number = session.replies_begun

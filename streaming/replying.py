@@ -24,7 +24,7 @@ from streaming.sampling import Sampler, Sampling
 from streaming.speaking import Speaker
 from streaming.text import Clause, ClauseCutter, TextDecoder
 
-__all__ = ["Reply", "Writer", "say"]
+__all__ = ["Reply", "Saying", "Writer"]
 
 log = logging.getLogger(__name__)
 
@@ -179,13 +179,30 @@ class Reply:
         return replace(self._writer.sampling, temperature=min(2.0, max(0.0, self._options.temperature)))
 
 
-def say(speaker: Speaker, tell: Callable[[EngineEvent], None], response_id: str, text: str) -> None:
-    """Speak fixed words: a reply that needs no model."""
-    tell(TextDelta(response_id, text))
-    cutter = ClauseCutter()
-    for clause in (*cutter.push(text), *cutter.flush()):
-        speaker.say(clause)
-    speaker.finish(FinishReason.STOP)
+class Saying:
+    """A response whose words come from outside: it needs no model."""
+
+    def __init__(self, speaker: Speaker, tell: Callable[[EngineEvent], None], response_id: str) -> None:
+        self._speaker = speaker
+        self._tell = tell
+        self._response_id = response_id
+        self._cutter = ClauseCutter()
+
+    def say(self, text: str) -> None:
+        """Speak `text` to its end, whatever follows."""
+        if text:
+            self._tell(TextDelta(self._response_id, text))
+        for clause in (*self._cutter.push(text), *self._cutter.flush()):
+            self._speaker.say(clause)
+
+    def finish(self) -> None:
+        """Nothing follows."""
+        self._speaker.finish(FinishReason.STOP)
+
+    def abort(self) -> None:
+        """Stop. The end is told when the voice has let go."""
+        self._speaker.abort()
+        self._speaker.finish(FinishReason.ABORTED)
 
 
 def _forced(options: RespondOptions) -> ToolSpec | None:

@@ -221,6 +221,13 @@ def test_what_is_ordered_while_there_is_no_engine(record) -> None:
     assert orders(list(record.rebuild()))[1:] == [Say("r", "Hello.", RespondOptions()), Respond("t", TEXT_ONLY)]
 
 
+def test_words_from_elsewhere_are_said_again_with_what_came_since(record) -> None:
+    order(record, Say("r", "Well, ", RespondOptions(), more=True))
+    record.lose("gone", SORRY)
+    assert order(record, Say("r", "here ", RespondOptions(), more=True)) == []
+    assert orders(list(record.rebuild()))[1:] == [Say("r", "Well, here ", RespondOptions(), more=True)]
+
+
 def test_a_speculation_is_made_again_only_when_adopted(record) -> None:
     order(record, Speculate("kept", "a", "Yes?", RespondOptions()))
     assert record.lose("gone", SORRY) == [GONE]

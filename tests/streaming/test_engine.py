@@ -226,6 +226,19 @@ def test_fixed_words_are_spoken_as_they_are(call: Call) -> None:
     assert call.events[-1] == ResponseFinished("r", FinishReason.STOP)
 
 
+def test_words_from_elsewhere_are_spoken_as_they_come(call: Call) -> None:
+    call.order(Say("r", "Are you", RespondOptions(rate=8_000), more=True)).steps()
+    spoken = call.of(AudioReady)
+    assert spoken[-1].text_end == len("Are you")
+    call.order(Say("r", " still there?", RespondOptions(rate=8_000))).steps()
+    assert call.text("r") == "Are you still there?"
+    last = call.of(AudioReady)[-1]
+    assert (last.text_end, last.start > spoken[-1].start) == (len("Are you still there?"), True)
+    assert call.events[-1] == ResponseFinished("r", FinishReason.STOP)
+    call.order(Say("s", "Once", RespondOptions(), more=True), Abort("s")).steps()
+    assert call.events[-1] == ResponseFinished("s", FinishReason.ABORTED)
+
+
 def test_a_prompt_beyond_the_context_ends_the_reply_not_the_session(call: Call) -> None:
     endless = "word " * 6_000
     call.order(SetHistory((ContextMessage("system", "", endless),)), Respond("r", RespondOptions(audio=False))).steps()

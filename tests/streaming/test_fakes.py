@@ -275,6 +275,18 @@ def test_say_speaks_fixed_words_and_uses_no_script() -> None:
     assert TextDelta("r", "Scripted.") in events(respond(engine))
 
 
+def test_say_goes_on_where_more_is_to_come() -> None:
+    engine = opened(ScriptedEngine())
+    engine.order("s", Say("g", "Well, ", RespondOptions(), more=True))
+    said = events(run(engine))
+    assert (said[0], engine.busy()) == (TextDelta("g", "Well, "), False)
+    engine.order("s", Say("g", "here it is.", RespondOptions()))
+    said += events(run(engine))
+    marks = [word for event in said if isinstance(event, AudioReady) for word in event.words]
+    assert [mark.text_end for mark in marks] == [6, 11, 14, 17]
+    assert isinstance(said[-1], ResponseFinished)
+
+
 # ------------------------------------------------------------------------------------------------------ what it was told
 
 
