@@ -37,6 +37,7 @@ def engine_files(bundle: Bundle, threads: int) -> EngineFiles:
         voice=bundle.part("voice"),
         end_of_turn=_only_file(bundle.part("end_of_turn"), ".onnx"),
         threads=threads,
+        language=next(iter(bundle.manifest.part_for("transcript").languages), "en"),
     )
 
 

@@ -9,11 +9,14 @@ import torch
 
 from streaming.batching import completed
 from streaming.chat import ChatTemplate
+from streaming.ctc import load_ctc
 from streaming.decoder import LlamaLanguageModel
 from streaming.doors import EngineOutput
 from streaming.engine import Parts, SpeechEngine
 from streaming.events import SAMPLE_RATE
+from streaming.models.waveform import waveform_kind
 from streaming.recogniser import load_recogniser
+from streaming.recognition import WordRecogniser
 from streaming.replying import Writer
 from streaming.sampling import Sampling
 from streaming.transcriber import Transcriber
@@ -21,18 +24,20 @@ from streaming.tts import PiperVoice
 from streaming.turn import SmartTurn
 from streaming.vad import SileroVad, silero_model
 
-__all__ = ["EngineFiles", "load_engine", "load_parts"]
+__all__ = ["EngineFiles", "load_engine", "load_parts", "load_words"]
 
 
 @dataclass(frozen=True, slots=True)
 class EngineFiles:
-    """Where the parts of a bundle lie: folders for the recogniser and the voice, files for the others; `threads` is torch's."""
+    """Where the parts of a bundle lie: folders for the recogniser and the voice, files for the others; `threads` is torch's. `language` is
+    what a recogniser of one language knows that does not say it itself (CTC)."""
 
     recogniser: Path
     language_model: Path
     voice: Path
     end_of_turn: Path
     threads: int = 2
+    language: str = "en"
 
 
 def load_parts(files: EngineFiles) -> Parts:
@@ -41,10 +46,16 @@ def load_parts(files: EngineFiles) -> Parts:
     return Parts(
         vad=SileroVad(silero_model()),
         end_of_turn=SmartTurn(files.end_of_turn),
-        recogniser=load_recogniser(files.recogniser),
+        recogniser=load_words(files.recogniser, files.language),
         writer=Writer(model, ChatTemplate(model), Sampling()),
         voice=PiperVoice.load(files.voice),
     )
+
+
+def load_words(folder: Path, language: str = "en") -> WordRecogniser:
+    """The recogniser in a folder: a CTC model of wav2vec 2.0 or HuBERT that knows `language`, or a Whisper, which knows what it knows.
+    Raises OSError or WeightsError, naming the file, for what is missing or bad."""
+    return load_ctc(folder, language) if waveform_kind(folder) is not None else load_recogniser(folder)
 
 
 def load_engine(files: EngineFiles, early: Callable[[EngineOutput], None]) -> SpeechEngine:

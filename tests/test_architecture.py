@@ -135,7 +135,8 @@ def test_every_package_is_installed_by_name() -> None:
 
 def test_every_third_party_import_is_a_declared_dependency() -> None:
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
-    declared = {re.split(r"[^A-Za-z0-9._-]", line)[0].lower().replace("_", "-") for line in project["dependencies"]}
+    extras = [line for name, lines in project["optional-dependencies"].items() if name != "dev" for line in lines]
+    declared = {re.split(r"[^A-Za-z0-9._-]", line)[0].lower().replace("_", "-") for line in (*project["dependencies"], *extras)}
     owners = packages_distributions()
     roots = {name.split(".")[0] for path in modules() for name in imports(path)} - set(PACKAGES) - sys.stdlib_module_names
     used = {root: {owner.lower().replace("_", "-") for owner in owners.get(root, [root])} for root in roots}
