@@ -11,46 +11,35 @@ CTC model.
 import json
 from math import prod
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from streaming.audio import Samples
 from streaming.events import SAMPLE_RATE
 from streaming.models.ctranslate2 import WeightsError
+from streaming.models.pretrained import load_pretrained, model_type, need_transformers
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-__all__ = ["KINDS", "WaveformModel", "load_waveform", "need_transformers", "waveform_kind"]
+__all__ = ["KINDS", "WaveformModel", "load_waveform", "waveform_kind"]
 
 KINDS: Final = ("wav2vec2", "hubert")
 """What `model_type` may be."""
 
-_UNUSED: Final = ("quantizer.", "project_q.", "project_hid.", "lm_head.", "masked_spec_embed", "dropout_features.")
+_SPARE: Final = ("quantizer.", "project_q.", "project_hid.", "lm_head.", "masked_spec_embed", "dropout_features.")
 """Begins the names of tensors that training, or another head, left in a checkpoint: not needed, not missed."""
 
 _SMALLEST: Final = 1e-7
 """Added to the variance of the sound, as the reference does."""
 
 
-def need_transformers(what: str) -> None:
-    """Raises WeightsError, saying how to install it, where `transformers` is absent. `what` needs it."""
-    try:
-        import transformers  # noqa: F401
-    except ImportError as error:
-        raise WeightsError(f"{what} needs the package transformers: install it with `pip install 'vivavoce[transformers]'`") from error
-
-
 def waveform_kind(folder: Path) -> str | None:
     """The `model_type` of a folder that is one of `KINDS`; None for any other folder."""
-    try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    kind = config.get("model_type") if isinstance(config, dict) else None
+    kind = model_type(folder)
     return kind if kind in KINDS else None
 
 
@@ -103,22 +92,7 @@ def load_waveform(folder: Path, *, ctc: bool = False, dtype: torch.dtype = torch
         ("hubert", True): transformers.HubertForCTC,
     }
     normalised = _normalised(folder / "preprocessor_config.json")
-    try:
-        loaded = classes[kind, ctc].from_pretrained(folder, local_files_only=True, dtype=dtype, output_loading_info=True)
-    except OSError:
-        raise
-    except Exception as error:  # each kind of damaged file has its own, of three libraries
-        raise WeightsError(f"{folder}: the weights can't be loaded, damaged or of other sizes than config.json ({_line(error)})") from error
-    model, report = cast("tuple[PreTrainedModel, dict[str, set[str]]]", loaded)
-    wrong = {
-        "has no": [name for name in report["missing_keys"] if not _base(name, kind).startswith("masked_spec_embed")],
-        "should not have": [name for name in report["unexpected_keys"] if not _base(name, kind).startswith(_UNUSED)],
-    }
-    for what, names in wrong.items():
-        if names:
-            raise WeightsError(f"{folder}: it {what} {sorted(names)[0]} ({len(names)} tensors)")
-    module: nn.Module = model
-    module.to(device).eval().requires_grad_(False)
+    model = load_pretrained(folder, classes[kind, ctc], _SPARE, dtype, device)
     return WaveformModel(model, normalised=normalised, ctc=ctc)
 
 
@@ -135,12 +109,3 @@ def _normalised(path: Path) -> bool:
     if not isinstance(value, bool):
         raise WeightsError(f"{path}: do_normalize is {value!r}, not true or false")
     return value
-
-
-def _base(name: str, kind: str) -> str:
-    return name.removeprefix(f"{kind}.")
-
-
-def _line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__
