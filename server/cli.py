@@ -83,6 +83,12 @@ def serve(
     chat_key_file: Annotated[
         Path | None, typer.Option(metavar="FILE", help="The key to it; or else `VIVAVOCE_CHAT_KEY`, if it needs one.")
     ] = None,
+    upstream: Annotated[
+        str | None, typer.Option(metavar="SERVICE", help="A realtime service that answers: openai-realtime or gemini-live.")
+    ] = None,
+    upstream_url: Annotated[str | None, typer.Option(metavar="URL", help="Its address. [default: the hosted service's]")] = None,
+    upstream_model: Annotated[str | None, typer.Option(metavar="NAME", help="The model there.")] = None,
+    upstream_key_file: Annotated[Path | None, typer.Option(metavar="FILE", help="The key to it; or else `VIVAVOCE_UPSTREAM_KEY`.")] = None,
 ) -> None:
     """Serve until Ctrl-C. Fetches the bundle if it is not here yet; prints `vivavoce ready on ...` once the models are warm.
 
@@ -112,6 +118,10 @@ def serve(
         "chat_url": chat_url,
         "chat_model": chat_model,
         "chat_key_file": chat_key_file,
+        "upstream": upstream,
+        "upstream_url": upstream_url,
+        "upstream_model": upstream_model,
+        "upstream_key_file": upstream_key_file,
     }
     with _one_line():
         from server.config import load_config

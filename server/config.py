@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Annotated, Final, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic_settings import (
     BaseSettings,
     NoDecode,
@@ -80,6 +80,18 @@ class ServerConfig(BaseSettings):
     chat_speculates: bool | None = None
     """Whether an answer is asked for at every pause that may end the turn, which costs its tokens; by default where the endpoint is in
     this machine or a private network."""
+    upstream: Literal["openai-realtime", "gemini-live"] | None = None
+    """A whole realtime service that answers, in speech of its own."""
+    upstream_url: str | None = None
+    """Its address; by default the hosted service's."""
+    upstream_model: str | None = None
+    """The model's name there."""
+    upstream_voice: str = ""
+    """The voice's name there; the service's own choice where none is given."""
+    upstream_key: SecretStr | None = None
+    """The key to it. No flag, as others could see it in `ps`."""
+    upstream_key_file: Path | None = None
+    """A file with the key to it, in its first line."""
     drain_seconds: Annotated[float, Field(ge=0)] = 10.0
     """What a running reply gets to finish when the server is told to stop."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
@@ -110,24 +122,32 @@ class ServerConfig(BaseSettings):
         # As browsers send them.
         return tuple(origin.rstrip("/").lower() for origin in origins)
 
-    @field_validator("chat_url")
+    @field_validator("chat_url", "upstream_url")
     @classmethod
-    def _check_address(cls, url: str | None) -> str | None:
+    def _check_address(cls, url: str | None, info: ValidationInfo) -> str | None:
         if url is None:
             return None
         parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
+        schemes = ("http", "https") if info.field_name == "chat_url" else ("http", "https", "ws", "wss")
+        if parts.scheme not in schemes or not parts.hostname or parts.query or parts.fragment:
             raise ValueError("write scheme, host and path, like http://localhost:11434/v1")
         if parts.username is not None:
-            raise ValueError("a key does not belong into an address: use VIVAVOCE_CHAT_KEY or a file")
+            raise ValueError("a key does not belong into an address: use the variable for it, or a file")
         return url.rstrip("/").removesuffix("/chat/completions")
 
     @model_validator(mode="after")
     def _check_together(self) -> Self:
         if (self.chat_url is None) != (self.chat_model is None):
             raise ValueError("a chat endpoint needs both chat_url and chat_model")
-        if self.chat_key is not None and self.chat_key_file is not None:
-            raise ValueError("give chat_key or chat_key_file, not both")
+        for name in ("chat", "upstream"):
+            if getattr(self, f"{name}_key") is not None and getattr(self, f"{name}_key_file") is not None:
+                raise ValueError(f"give {name}_key or {name}_key_file, not both")
+        if self.upstream is not None and self.chat_url is not None:
+            raise ValueError("either a chat endpoint answers or an upstream, not both")
+        if self.upstream is None and (self.upstream_url is not None or self.upstream_model is not None):
+            raise ValueError("upstream_url and upstream_model need upstream: openai-realtime or gemini-live")
+        if self.upstream == "gemini-live" and self.upstream_model is None:
+            raise ValueError("gemini-live needs upstream_model: its models come and go, take the name of a present one that speaks")
         if (self.tls_cert is None) != (self.tls_key is None):
             raise ValueError("TLS needs both tls_cert and tls_key")
         if not is_loopback_host(self.host) and not self.api_keys and self.api_keys_file is None:

@@ -26,7 +26,7 @@ from streaming.events import (
     WordMark,
 )
 
-__all__ = ["OwedReplies", "ReplyFact", "ReplyOrder"]
+__all__ = ["OwedReplies", "ReplyFact", "ReplyOrder", "shifted"]
 
 ReplyOrder = Respond | Say | Speculate | Adopt | Drop | Abort
 ReplyFact = TextDelta | AudioReady | ToolArgumentsDelta | ToolCallReady | ResponseFinished | SynthesisedAudio
@@ -103,7 +103,7 @@ class OwedReplies:
                 fact = replace(fact, start=fact.start + reply.samples_before) if reply.samples_before else fact
                 reply.samples = max(reply.samples, fact.start + len(fact.pcm))
             case AudioReady():
-                fact = _shifted(fact, reply.text_before, reply.samples_before)
+                fact = shifted(fact, reply.text_before, reply.samples_before)
             case ToolArgumentsDelta() | ToolCallReady():
                 reply.called = True
             case ResponseFinished():
@@ -159,7 +159,7 @@ class OwedReplies:
         return ResponseFinished(reply.order.response_id, reason, error)
 
 
-def _shifted(ready: AudioReady, text: int, samples: int) -> AudioReady:
+def shifted(ready: AudioReady, text: int, samples: int) -> AudioReady:
     """The same sound after so many characters and samples of the response."""
     if not text and not samples:
         return ready

@@ -8,6 +8,7 @@ import pytest
 from server.config import ConfigError, ServerConfig, load_config
 from server.upstream.chat_client import ChatOptions
 from server.upstream.places import upstream_of
+from server.upstream.service_session import ServiceUpstream
 
 CHAT = {"chat_url": "http://localhost:11434/v1/", "chat_model": "llama3.2"}
 
@@ -62,8 +63,36 @@ async def test_the_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
+    ("flags", "url", "header"),
+    [
+        ({"upstream": "openai-realtime"}, "wss://api.openai.com/v1/realtime?model=gpt-realtime", {"Authorization": "Bearer k"}),
+        (
+            {"upstream": "openai-realtime", "upstream_url": "http://127.0.0.1:9/v1", "upstream_model": "pocket"},
+            "ws://127.0.0.1:9/v1/realtime?model=pocket",
+            {"Authorization": "Bearer k"},
+        ),
+        (
+            {"upstream": "gemini-live", "upstream_model": "m"},
+            "wss://generativelanguage.googleapis.com/ws/google.ai.generativelanguage.v1beta.GenerativeService.BidiGenerateContent",
+            {"x-goog-api-key": "k"},
+        ),
+    ],
+)
+def test_realtime_services(flags: dict[str, object], url: str, header: dict[str, str]) -> None:
+    upstream = upstream_of(load_config({**flags, "upstream_key": "k"}))
+    assert isinstance(upstream, ServiceUpstream)
+    assert (upstream._address.url, dict(upstream._address.headers)) == (url, header)
+    assert "'k'" not in repr(upstream._address)
+
+
+@pytest.mark.parametrize(
     ("flags", "message"),
     [
+        ({"upstream": "gemini-live"}, "gemini-live needs upstream_model"),
+        ({"upstream": "whisper"}, "the setting upstream is wrong"),
+        ({"upstream_url": "ws://localhost/v1"}, "need upstream: openai-realtime or gemini-live"),
+        ({**CHAT, "upstream": "openai-realtime"}, "either a chat endpoint answers or an upstream, not both"),
+        ({"upstream": "openai-realtime", "upstream_key": "a", "upstream_key_file": "b"}, "give upstream_key or upstream_key_file"),
         ({"chat_url": "http://localhost/v1"}, "a chat endpoint needs both chat_url and chat_model"),
         ({**CHAT, "chat_url": "localhost:11434"}, "the setting chat_url is wrong: write scheme, host and path"),
         ({**CHAT, "chat_url": "http://sk-key@localhost/v1"}, "a key does not belong into an address"),
