@@ -7,7 +7,7 @@ running the same file. Neither features nor tokens nor decoding strategy are her
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -17,7 +17,16 @@ from torch.nn import functional
 
 from streaming.models.linear import OUTPUTS, Dense, Linear, packed_eight
 
-__all__ = ["AttentionCache", "Silence", "Span", "Whisper", "WhisperDecoder", "WhisperEncoder", "WhisperShape"]
+__all__ = [
+    "AttentionCache",
+    "Silence",
+    "Span",
+    "Whisper",
+    "WhisperDecoder",
+    "WhisperEncoder",
+    "WhisperShape",
+    "replace_linears",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,11 +181,7 @@ class WhisperDecoder(nn.Module):
     def pack(self) -> None:
         """Keep a second copy of the weights in 8 bits for runs of a few tokens, where that is possible: such a run is as long as reading
         the weights takes. Once, after loading."""
-        for layer in self.layers:
-            for module in layer.modules():
-                for name, child in list(module.named_children()):
-                    if isinstance(child, nn.Linear):
-                        setattr(module, name, _Product(packed_eight(Dense(child.weight, child.bias))))
+        replace_linears(self, lambda _, child: packed_eight(Dense(child.weight, child.bias)))
         # Rows of nothing fill the vocabulary up to what the kernel takes; one tensor, so that the weights are not there twice.
         padded = functional.pad(self.embeddings, (0, 0, 0, -len(self.embeddings) % OUTPUTS))
         self.embeddings = nn.Parameter(padded[: self.shape.vocabulary], requires_grad=False)
@@ -198,8 +203,16 @@ class Whisper(nn.Module):
         self.decoder = WhisperDecoder(shape)
 
 
+def replace_linears(model: nn.Module, product: Callable[[str, nn.Linear], Linear]) -> None:
+    """Put `product(path, layer)` in the place of every linear layer; `path` is its name in the model."""
+    for path, module in list(model.named_modules()):
+        if isinstance(module, nn.Linear):
+            parent, _, name = path.rpartition(".")
+            setattr(model.get_submodule(parent), name, _Product(product(path, module)))
+
+
 class _Product(nn.Module):
-    """A packed linear layer in the place of a plain one."""
+    """A product of another kind in the place of a linear layer."""
 
     def __init__(self, product: Linear) -> None:
         super().__init__()

@@ -2,8 +2,8 @@
 
 Sizes come from the file (`dims`, `config.json`, or the tensors themselves), so every size loads: tiny to large-v3 with its 128 mel
 bands, the turbo and Distil-Whisper with their few decoder layers, the English ones. Every tensor the model has must be there in its shape,
-and every tensor of the file must have a place: another model is refused by name, never loaded in part. Eight-bit files become weights of
-the asked type: a weight is its level divided by its row's scale.
+and every tensor of the file must have a place: another model is refused by name, never loaded in part. Linear layers of eight bits stay
+so (`EightBits`); what else a file has in levels becomes the asked type: a weight is its level divided by its row's scale.
 """
 
 import json
@@ -16,10 +16,11 @@ from typing import Final
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from streaming.models.ctranslate2 import WeightsError, read_weights
-from streaming.models.whisper import Whisper, WhisperShape
+from streaming.models.eight_bits import EightBits
+from streaming.models.whisper import Whisper, WhisperShape, replace_linears
 
 __all__ = ["load_whisper", "whisper_file"]
 
@@ -112,6 +113,8 @@ def load_whisper(path: Path, dtype: torch.dtype = torch.bfloat16, device: str = 
     with torch.device("meta"):
         model = Whisper(checkpoint.shape)
     used: set[str] = set()
+    if _is_quantised(checkpoint):
+        replace_linears(model, lambda name, layer: _eight_bits(checkpoint, name, layer, used, dtype, device))
     state = {
         name: _assembled(checkpoint, name, wanted.shape, used).to(device=device, dtype=dtype, copy=True)
         for name, wanted in model.state_dict().items()
@@ -127,15 +130,21 @@ def load_whisper(path: Path, dtype: torch.dtype = torch.bfloat16, device: str = 
 
 def _assembled(checkpoint: _Checkpoint, name: str, wanted: torch.Size, used: set[str]) -> Tensor:
     """Our tensor `name`, of shape `wanted`, from the file's; those it took are added to `used`."""
-    names = [name]
-    for ours, theirs in checkpoint.names:
-        names = [one.replace(ours, each) for one in names for each in (theirs if ours in one else ("",))]
+    names = _theirs(checkpoint, name)
     # Keys have no bias: adding the same to all scores changes no attention. One file leaves it out where the other writes zeros.
     keyless = {one for one in names if one.endswith(("key.bias", "k_proj.bias")) and one not in checkpoint.tensors}
     size = torch.Size((wanted[0] // len(names), *wanted[1:]))
     parts = [torch.zeros(size) if one in keyless else _tensor(checkpoint, one, size) for one in names]
     used.update(names)
     return torch.cat(parts) if len(parts) > 1 else parts[0]
+
+
+def _theirs(checkpoint: _Checkpoint, name: str) -> list[str]:
+    """The file's names of what our tensor `name` is made of, from the first row on."""
+    names = [name]
+    for ours, theirs in checkpoint.names:
+        names = [one.replace(ours, each) for one in names for each in (theirs if ours in one else ("",))]
+    return names
 
 
 def _tensor(checkpoint: _Checkpoint, name: str, size: torch.Size) -> Tensor:
@@ -152,6 +161,26 @@ def _tensor(checkpoint: _Checkpoint, name: str, size: torch.Size) -> Tensor:
     if scale.shape != size[:1] or not scale.is_floating_point():
         raise WeightsError(f"{checkpoint.path}: {name}_scale is {scale.dtype} {tuple(scale.shape)}, expected {tuple(size[:1])}")
     return tensor.float() / scale.float().view(-1, *[1] * (tensor.dim() - 1))
+
+
+def _is_quantised(checkpoint: _Checkpoint) -> bool:
+    """Whether the linear layers are levels; a file has all of them so, or none."""
+    names = (name for name in checkpoint.tensors if name.endswith("/ffn/linear_0/weight"))
+    return any(checkpoint.tensors[name].dtype is torch.int8 for name in names)
+
+
+def _eight_bits(checkpoint: _Checkpoint, name: str, layer: nn.Linear, used: set[str], dtype: torch.dtype, device: str) -> EightBits:
+    """Our linear layer `name` as the file has it."""
+    bias = _assembled(checkpoint, f"{name}.bias", torch.Size((layer.out_features,)), used).to(device=device, dtype=dtype, copy=True)
+    (theirs,) = _theirs(checkpoint, f"{name}.weight")
+    levels, scale = checkpoint.tensors.get(theirs), checkpoint.tensors.get(f"{theirs}_scale")
+    if levels is None or scale is None:
+        raise WeightsError(f"{checkpoint.path}: it has no {theirs if levels is None else f'{theirs}_scale'}")
+    _tensor(checkpoint, theirs, torch.Size((layer.out_features, layer.in_features)))  # of the right shapes
+    if levels.dtype is not torch.int8:
+        raise WeightsError(f"{checkpoint.path}: {theirs} is {levels.dtype} and other layers are in eight bits")
+    used.add(theirs)
+    return EightBits(levels.to(device, copy=True), (1 / scale.float()).to(device), bias)
 
 
 # ------------------------------------------------------------------------------------------------------------- layouts

@@ -3,6 +3,7 @@
 import copy
 import json
 import re
+import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -168,7 +169,11 @@ def test_smaller_weights_equal_transformers_on_the_same_values(tmp_path: Path, q
             parameter.data = ((rows * scale).round() / scale).view_as(parameter)
         elif quantization != "int8":
             parameter.data = parameter.data.half().float()
-    assert_equal_to(reference, load_whisper(path, torch.float32))
+    model = load_whisper(path, torch.float32)
+    assert_equal_to(reference, model)
+    # What was in eight bits stays in eight bits: no linear layer has weights of another type.
+    held = {name for name in model.state_dict() if name.endswith("up.weight")}
+    assert bool(held) == (quantization == "float16")
 
 
 # ------------------------------------------------------------------------------------------------- a recogniser of each
@@ -338,6 +343,21 @@ def test_missing_extra_and_misshapen_tensors_are_named(tmp_path: Path, layout: s
     extra = there.replace(".0.", ".7.", 1)
     with pytest.raises(WeightsError, match=re.escape(f"it has {extra.removeprefix('model.')} (1 tensors too many)")):
         load_whisper(broken(lambda tensors: tensors.update({extra: torch.zeros(64, 16)}), layout, tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("name", "to", "what"),
+    [
+        ("decoder/layer_0/ffn/linear_0/weight_scale", "decoder/layer_0/ffn/linear_0/weight_scald", "it has no .*linear_0/weight_scale"),
+        ("encoder/layer_1/ffn/linear_1/weight_scale", "encoder/conv1/weight_scale", "it has no .*linear_1/weight_scale"),
+    ],
+)
+def test_eight_bits_without_their_scales_are_refused(tmp_path: Path, name: str, to: str, what: str) -> None:
+    path = ctranslate2_writer("int8")(reference_model(KINDS["multilingual"]), tmp_path)
+    written = [struct.pack("<H", len(each) + 1) + each.encode() + b"\0" for each in (name, to)]
+    path.write_bytes(path.read_bytes().replace(*written))
+    with pytest.raises(WeightsError, match=what):
+        load_whisper(path)
 
 
 @pytest.mark.parametrize("layout", WRITERS)
