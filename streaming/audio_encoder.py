@@ -1,8 +1,8 @@
 """What an encoder of sound is to those who use one: `(state, chunk) -> (committed, provisional, state)`, the state being a stream.
 
-Windows of wav2vec 2.0 and HuBERT (`streaming.windowed`) and Mimi's codes (`streaming.audio_codes`) are such. Committed rows are final and
-stand at fixed positions of the sound, so any split of the same sound commits the same rows. What follows them is provisional: computed
-when asked for, and anything else the next time.
+Whisper's blocks (`streaming.encoder`), windows of wav2vec 2.0 and HuBERT (`streaming.windowed`) and Mimi's codes (`streaming.audio_codes`)
+are such. Committed rows are final and stand at fixed positions of the sound, so any split of the same sound commits the same rows. What
+follows them is provisional: computed when asked for, and anything else the next time.
 """
 
 from typing import Protocol

@@ -17,11 +17,22 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from streaming.audio import Samples
 from streaming.batching import Call, Work
-from streaming.features import SILENCE, Features
+from streaming.features import SILENCE, Features, LogMel
 from streaming.models.whisper import AttentionCache, Silence, Span, WhisperEncoder
 
-__all__ = ["FRAME_MEL", "FRAME_SAMPLES", "BlockPlan", "Encode", "EncoderStation", "EncoderStream", "hear_silence"]
+__all__ = [
+    "FRAME_MEL",
+    "FRAME_SAMPLES",
+    "BlockPlan",
+    "Encode",
+    "EncoderStation",
+    "EncoderStream",
+    "SoundStream",
+    "WhisperSound",
+    "hear_silence",
+]
 
 FRAME_MEL: Final = 2
 """Mel frames per audio frame."""
@@ -161,3 +172,50 @@ class EncoderStream:
         yield call
         assert call.frames is not None
         return call.frames
+
+
+class SoundStream:
+    """An `AudioStream`: features and encoder of one sequence. Its provisional rows end with some silence (`BlockPlan.silence`)."""
+
+    def __init__(self, station: EncoderStation, plan: BlockPlan | None = None) -> None:
+        self._features = LogMel(mels=station.model.shape.mels)
+        self._encoder = EncoderStream(station, plan)
+
+    @property
+    def committed(self) -> int:
+        """See `AudioStream`."""
+        return self._encoder.committed
+
+    def push(self, pcm: Samples) -> None:
+        """See `AudioStream`. Costs the features only, 1 % of real time."""
+        self._encoder.push(self._features.push(pcm))
+
+    def commit(self) -> Work[Tensor | None]:
+        """See `AudioStream`: a block."""
+        return (yield from self._encoder.commit())
+
+    def provisional(self) -> Work[Tensor]:
+        """See `AudioStream`. Raises ValueError where the sequence is longer than the model's positions."""
+        return (yield from self._encoder.provisional(self._features.tail()))
+
+
+class WhisperSound:
+    """Whisper's encoder as an `AudioEncoder`: streams of at most 30 s."""
+
+    def __init__(self, station: EncoderStation, plan: BlockPlan | None = None) -> None:
+        self._station = station
+        self._plan = plan
+
+    @property
+    def width(self) -> int:
+        """See `AudioEncoder`."""
+        return self._station.model.shape.width
+
+    @property
+    def row_samples(self) -> int:
+        """See `AudioEncoder`."""
+        return FRAME_SAMPLES
+
+    def stream(self) -> SoundStream:
+        """See `AudioEncoder`."""
+        return SoundStream(self._station, self._plan)

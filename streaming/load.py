@@ -7,14 +7,18 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from streaming.audio_encoder import AudioEncoder
 from streaming.batching import completed
 from streaming.chat import ChatTemplate
 from streaming.ctc import load_ctc
 from streaming.decoder import LlamaLanguageModel
 from streaming.doors import EngineOutput
+from streaming.encoder import EncoderStation, WhisperSound, hear_silence
 from streaming.engine import Parts, SpeechEngine
 from streaming.events import SAMPLE_RATE
-from streaming.models.waveform import waveform_kind
+from streaming.models.waveform import load_waveform, waveform_kind
+from streaming.models.whisper import Silence
+from streaming.models.whisper_weights import load_whisper, whisper_file
 from streaming.recogniser import load_recogniser
 from streaming.recognition import WordRecogniser
 from streaming.replying import Writer
@@ -23,8 +27,9 @@ from streaming.transcriber import Transcriber
 from streaming.tts import PiperVoice
 from streaming.turn import SmartTurn
 from streaming.vad import SileroVad, silero_model
+from streaming.windowed import WindowedEncoder
 
-__all__ = ["EngineFiles", "load_engine", "load_parts", "load_words"]
+__all__ = ["EngineFiles", "load_engine", "load_parts", "load_states", "load_words"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +61,15 @@ def load_words(folder: Path, language: str = "en") -> WordRecogniser:
     """The recogniser in a folder: a CTC model of wav2vec 2.0 or HuBERT that knows `language`, or a Whisper, which knows what it knows.
     Raises OSError or WeightsError, naming the file, for what is missing or bad."""
     return load_ctc(folder, language) if waveform_kind(folder) is not None else load_recogniser(folder)
+
+
+def load_states(folder: Path, dtype: torch.dtype = torch.float32, device: str = "cpu") -> AudioEncoder:
+    """The states of an encoder in a folder, for an audio path: wav2vec 2.0, HuBERT, or the encoder of a Whisper. Raises OSError or
+    WeightsError, naming the file, for what is missing or bad."""
+    if waveform_kind(folder) is not None:
+        return WindowedEncoder(load_waveform(folder, dtype=dtype, device=device))
+    encoder = load_whisper(whisper_file(folder), dtype, device).encoder
+    return WhisperSound(EncoderStation(encoder, Silence(hear_silence(encoder)[0])))
 
 
 def load_engine(files: EngineFiles, early: Callable[[EngineOutput], None]) -> SpeechEngine:

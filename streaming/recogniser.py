@@ -17,9 +17,8 @@ from torch import Tensor
 
 from streaming.audio import Samples
 from streaming.batching import Call, Work
-from streaming.encoder import FRAME_SAMPLES, BlockPlan, EncoderStation, EncoderStream, hear_silence
+from streaming.encoder import FRAME_SAMPLES, BlockPlan, EncoderStation, SoundStream, hear_silence
 from streaming.events import SAMPLE_RATE
-from streaming.features import LogMel
 from streaming.models.ctranslate2 import WeightsError
 from streaming.models.whisper import AttentionCache, Silence, Span, Whisper
 from streaming.models.whisper_vocabulary import WhisperVocabulary, is_multilingual
@@ -210,8 +209,7 @@ class WhisperWindow:
         """`plan` is where the encoder's blocks are cut."""
         self._recogniser = recogniser
         self._samples = 0
-        self._features = LogMel(mels=recogniser.model.shape.mels)
-        self._encoder = EncoderStream(recogniser.encoder, plan)
+        self._encoder = SoundStream(recogniser.encoder, plan)
         # What the decoder hears: sound, then silence. Made with the first frames.
         self._audio: AttentionCache | None = None
         # A block, and where it stands, that the decoder has yet to take; it is kept until it has.
@@ -226,9 +224,9 @@ class WhisperWindow:
         return self._samples
 
     def push(self, pcm: Samples) -> None:
-        """See `WordWindow`. Costs the features only, 1 % of real time."""
+        """See `WordWindow`."""
         self._samples += len(pcm)
-        self._encoder.push(self._features.push(pcm))
+        self._encoder.push(pcm)
 
     def decode(self, language: str) -> Work[tuple[Decoding, int]]:
         """See `WordWindow`."""
@@ -245,7 +243,7 @@ class WhisperWindow:
             self._block = frames, start
         # Sound may be pushed while this is under way: what is encoded now is what this pass has heard.
         samples = self._samples
-        frames = yield from self._encoder.provisional(self._features.tail())
+        frames = yield from self._encoder.provisional()
         audio = self._listen(frames, start)
         draft = self._decoding.tokens if self._decoding else ()
         decoding = yield from self._recogniser.decode(audio, start + len(frames), language, draft)

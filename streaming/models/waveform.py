@@ -47,11 +47,14 @@ class WaveformModel:
     """A model and what is done to the sound before it. Holds nothing of a session."""
 
     def __init__(self, model: "PreTrainedModel", *, normalised: bool, ctc: bool) -> None:
-        """`normalised`: the sound is brought to zero mean and unit variance, stretch by stretch. `ctc`: the rows are logits."""
+        """`normalised`: the sound is brought to zero mean and unit variance, stretch by stretch. `ctc`: the rows are logits.
+        Raises WeightsError for a model whose rows are no longer those of its convolutions."""
         self._model = model
         self._normalised = normalised
         self._ctc = ctc
         config = model.config
+        if getattr(config, "add_adapter", False):
+            raise WeightsError("it thins its rows behind the encoder (add_adapter), which no published model of speech recognition does")
         self.width: Final[int] = config.vocab_size if ctc else config.hidden_size
         # Samples between rows, and under one row: 320 and 400 for every published model.
         self.row_samples: Final[int] = prod(config.conv_stride)
@@ -93,7 +96,10 @@ def load_waveform(folder: Path, *, ctc: bool = False, dtype: torch.dtype = torch
     }
     normalised = _normalised(folder / "preprocessor_config.json")
     model = load_pretrained(folder, classes[kind, ctc], _SPARE, dtype, device)
-    return WaveformModel(model, normalised=normalised, ctc=ctc)
+    try:
+        return WaveformModel(model, normalised=normalised, ctc=ctc)
+    except WeightsError as error:
+        raise WeightsError(f"{folder}: {error}") from error
 
 
 def _normalised(path: Path) -> bool:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -165,6 +166,8 @@ def test_the_wiring_speaks_the_servers_terms(own_bundle: Path) -> None:
     bundle = Bundle(manifest, (own_bundle.parent / "weights",))
     files = server.wiring.engine_files(bundle, 2)
     assert (files.language_model.name, files.end_of_turn.name, files.threads) == ("model.gguf", "turn.onnx", 2)
+    german = replace(manifest, parts=tuple(replace(part, languages=("de", "en")) for part in manifest.parts))
+    assert server.wiring.engine_files(Bundle(german, bundle.folders), 2).language == "de"
     config = load_config({"host": "0.0.0.0", "api_keys": ["vv_0123456789abcdef"], "limits": {"max_sessions": 2}})
     options = server.wiring.serve_options(config, bundle)
     assert (options.host, options.api_keys, options.models) == ("0.0.0.0", ("vv_0123456789abcdef",), ("own",))

@@ -29,7 +29,7 @@ from streaming.audio import Samples
 from streaming.batching import completed
 from streaming.ctc import CtcRecogniser, load_ctc
 from streaming.engine import Parts
-from streaming.load import load_words
+from streaming.load import load_states, load_words
 from streaming.models.ctranslate2 import WeightsError
 from streaming.models.waveform import load_waveform
 from streaming.transcriber import Transcriber
@@ -185,6 +185,24 @@ def test_what_is_held_is_bounded(encoder: WindowedEncoder) -> None:
 def test_less_than_one_row_is_none(encoder: WindowedEncoder) -> None:
     committed, provisional = rows(encoder, [sound(0.02)])
     assert (len(committed), tuple(provisional.shape)) == (0, (0, 16))
+
+
+def test_a_folder_gives_its_states(tmp_path: Path) -> None:
+    reference = write(tmp_path, "hubert", "group")
+    encoder = load_states(tmp_path)
+    stream = encoder.stream()
+    stream.push(sound(1))
+    assert completed(stream.commit()) is None
+    rows = completed(stream.provisional())
+    assert (encoder.width, encoder.row_samples) == (16, 320)
+    torch.testing.assert_close(rows, expected(reference, tmp_path, sound(1)), atol=1e-4, rtol=1e-4)
+
+
+def test_rows_that_are_thinned_are_refused(tmp_path: Path) -> None:
+    Wav2Vec2Model(Wav2Vec2Config(**{**config("wav2vec2", "group").to_diff_dict(), "add_adapter": True})).save_pretrained(tmp_path)
+    Wav2Vec2FeatureExtractor().save_pretrained(tmp_path)
+    with pytest.raises(WeightsError, match="add_adapter"):
+        load_waveform(tmp_path)
 
 
 @pytest.mark.parametrize("wrong", [{"block": 0}, {"lookahead": -1}, {"context": -1}])

@@ -19,6 +19,7 @@ from transformers import WhisperConfig, WhisperForConditionalGeneration
 
 from streaming.batching import completed
 from streaming.bundle import default_places
+from streaming.load import load_states
 from streaming.models.ctranslate2 import WeightsError, read_weights
 from streaming.models.whisper import Span, Whisper
 from streaming.models.whisper_vocabulary import WhisperVocabulary, is_multilingual, sound_signs
@@ -256,6 +257,24 @@ def test_committed_words_do_not_depend_on_the_split(tmp_path: Path, kind: str, l
         found.append(completed(transcriber.finish()))
     assert found[0] == found[1] == found[2]
     assert found[0].language == "en"
+
+
+def test_the_encoder_alone_gives_states(tmp_path: Path) -> None:
+    write_hugging_face(reference_model(KINDS["large-v3"]), tmp_path)
+    encoder = load_states(tmp_path)
+    assert (encoder.width, encoder.row_samples) == (16, 320)
+    sound = (np.random.default_rng(4).standard_normal(6 * 16_000) * 0.1).astype(np.float32)
+    found = []
+    for size in (len(sound), 1_234):
+        stream, blocks = encoder.stream(), []
+        for start in range(0, len(sound), size):
+            stream.push(sound[start : start + size])
+            while (block := completed(stream.commit())) is not None:
+                blocks.append(block)
+        assert stream.committed == 160
+        found.append(torch.cat([*blocks, completed(stream.provisional())]))
+    assert torch.equal(*found)
+    assert len(found[0]) == 300 + 1 + 25
 
 
 def test_an_english_model_knows_english_only(tmp_path: Path) -> None:
