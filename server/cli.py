@@ -292,6 +292,7 @@ def _run(settings: "ServerConfig", bundle: "Bundle", agent: "Agent | None") -> i
     from server.wiring import run
 
     logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
-    # Its notes at INFO repeat ours in other words.
-    logging.getLogger("uvicorn.error").setLevel(max(logging.WARNING, logging.getLogger().level))
+    # Their notes at INFO repeat ours in other words.
+    for name in ("uvicorn.error", "httpx2"):
+        logging.getLogger(name).setLevel(max(logging.WARNING, logging.getLogger().level))
     return run(settings, bundle, agent)

@@ -22,18 +22,18 @@ __all__ = ["engine_files", "run", "serve_options"]
 def run(config: ServerConfig, bundle: Bundle, agent: Agent | None = None) -> int:
     """Serve until told to stop; returns the exit code. `agent` answers, or else whatever a client says. Raises BundleError,
     ConfigError."""
-    upstream = upstream_of(config)
-    engine = ProcessEngineLink(functools.partial(load_engine, engine_files(bundle, config.threads or _spare_cores())))
+    upstream, threads = upstream_of(config), config.threads or _spare_cores()
+    engine = ProcessEngineLink(functools.partial(load_engine, engine_files(bundle, threads, elsewhere=upstream is not None)))
     link = engine if upstream is None else UpstreamLink(engine, upstream)
     return run_server(serve_options(config, bundle, agent), link, Conversation)
 
 
-def engine_files(bundle: Bundle, threads: int) -> EngineFiles:
-    """Where the engine finds its models. Raises BundleError."""
+def engine_files(bundle: Bundle, threads: int, *, elsewhere: bool = False) -> EngineFiles:
+    """Where the engine finds its models; without a language model where replies are made `elsewhere`. Raises BundleError."""
     recogniser = bundle.part("transcript")
     return EngineFiles(
         recogniser=recogniser,
-        language_model=_only_file(bundle.part("language_model"), ".gguf"),
+        language_model=None if elsewhere else _only_file(bundle.part("language_model"), ".gguf"),
         voice=bundle.part("voice"),
         end_of_turn=_only_file(bundle.part("end_of_turn"), ".onnx"),
         threads=threads,

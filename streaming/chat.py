@@ -15,14 +15,9 @@ from typing import Final
 
 from streaming.decoder import LanguageModel, Prompt, Segment
 from streaming.events import NOTES, ContextMessage, Role
+from streaming.instructions import SPOKEN_INSTRUCTIONS
 
 __all__ = ["SPOKEN_INSTRUCTIONS", "ChatTemplate"]
-
-SPOKEN_INSTRUCTIONS: Final = (
-    "You are a friendly voice assistant talking with a person. Answer in one or two short, plain spoken sentences. "
-    "Do not use lists, headings, symbols or markup."
-)
-"""What the model is told where a session gives no instructions of its own; a bundle may bring others."""
 
 _SPEAKERS: Final[Mapping[Role, str]] = {
     "system": "system",

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from streaming.absent import AbsentLanguageModel
 from streaming.audio_encoder import AudioEncoder
 from streaming.batching import completed
 from streaming.chat import ChatTemplate
@@ -35,10 +36,10 @@ __all__ = ["EngineFiles", "load_engine", "load_parts", "load_states", "load_word
 @dataclass(frozen=True, slots=True)
 class EngineFiles:
     """Where the parts of a bundle lie: folders for the recogniser and the voice, files for the others; `threads` is torch's. `language` is
-    what a recogniser of one language knows that does not say it itself (CTC)."""
+    what a recogniser of one language knows that does not say it itself (CTC). Without a language model replies are written elsewhere."""
 
     recogniser: Path
-    language_model: Path
+    language_model: Path | None
     voice: Path
     end_of_turn: Path
     threads: int = 2
@@ -47,7 +48,7 @@ class EngineFiles:
 
 def load_parts(files: EngineFiles) -> Parts:
     """Load the models. Raises OSError or ValueError, naming the file, for what is missing or bad."""
-    model = LlamaLanguageModel.load(files.language_model)
+    model = AbsentLanguageModel() if files.language_model is None else LlamaLanguageModel.load(files.language_model)
     return Parts(
         vad=SileroVad(silero_model()),
         end_of_turn=SmartTurn(files.end_of_turn),
@@ -89,6 +90,8 @@ def _warm_up(parts: Parts) -> None:
     completed(transcriber.finish())
     parts.end_of_turn.score(sound)
     model = parts.writer.model
+    if isinstance(model, AbsentLanguageModel):
+        return
     sequence = model.sequence()
     completed(model.sync(sequence, parts.writer.template.reply_prompt((), {}, parts.writer.budget)))
     for _ in range(8):

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from server.upstream.errors import UpstreamError
 from streaming.events import ContextMessage, FinishReason, RespondOptions, Usage
+from streaming.instructions import SPOKEN_INSTRUCTIONS
 
 __all__ = ["CallDelta", "Delta", "ReplyEnded", "StreamReader", "TokensUsed", "WordsDelta", "request_body"]
 
@@ -54,7 +55,8 @@ Delta = WordsDelta | CallDelta | TokensUsed | ReplyEnded
 def request_body(
     model: str, context: Sequence[ContextMessage], texts: Mapping[str, str], options: RespondOptions, *, limit_name: str = "max_tokens"
 ) -> bytes:
-    """JSON. `texts` are the words of the caller's audio items. What changes from turn to turn stands last."""
+    """JSON. `texts` are the words of the caller's audio items. What changes from turn to turn stands last. Where a session gives no
+    instructions of its own the model is told that it is heard and not read."""
     body: dict[str, object] = {"model": model, "stream": True, "stream_options": {"include_usage": True}}
     if options.tools:
         body["tools"] = [
@@ -70,7 +72,9 @@ def request_body(
         body["temperature"] = options.temperature
     if options.max_output_tokens is not None:
         body[limit_name] = options.max_output_tokens
-    body["messages"] = _messages(context, texts)
+    instructed = any(message.role == "system" and not message.item_id for message in context)
+    default = [] if instructed or not options.audio else [{"role": "system", "content": SPOKEN_INSTRUCTIONS}]
+    body["messages"] = [*default, *_messages(context, texts)]
     return json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode()
 
 

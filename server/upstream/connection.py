@@ -59,6 +59,9 @@ class Connection:
         # Whether a connection is wanted: not after a refusal, until somebody wants it again. Set too to come back at once.
         self._wanted = asyncio.Event()
         self._wanted.set()
+        # At DEBUG the library notes every header that it sends, and one is the key.
+        self._log = logging.getLogger(f"{__name__}.socket")
+        self._log.setLevel(logging.INFO)
         self._socket: ClientConnection | None = None
         self._renewing = False
 
@@ -115,6 +118,7 @@ class Connection:
                 socket = await connect(
                     self._address.url,
                     additional_headers=self._address.headers,
+                    logger=self._log,
                     compression=None,
                     max_size=_LONGEST,
                     open_timeout=None,

@@ -108,7 +108,7 @@ async def test_what_was_not_heard_is_not_sent_as_said(serve, dial, speech, wire)
     assert transcript((await client.until("response.done"))["response"]) == "Well."
     await ask(client, "Go on.")
     messages = chat.requests[-1]["messages"]
-    assert [(message["role"], message["content"].strip()) for message in messages] == [
+    assert [(message["role"], message["content"].strip()) for message in messages[1:]] == [
         ("user", "Tell me a story."),
         ("assistant", "w0 w1 w2"),
         ("user", "Stop."),
@@ -141,9 +141,9 @@ async def test_calls_and_their_results(serve, dial, wire) -> None:
     await client.send(type="response.create")
     assert transcript((await client.until("response.done"))["response"]) == "Rain in both."
     told = chat.requests[1]["messages"]
-    assert [message["role"] for message in told] == ["user", "assistant", "assistant", "tool", "tool"]
-    assert [call["function"]["arguments"] for call in told[2]["tool_calls"]] == ['{"city": "Bern"}', '{"city": "Rome"}']
-    assert [call["id"] for call in told[2]["tool_calls"]] == [message["tool_call_id"] for message in told[3:]]
+    assert [message["role"] for message in told] == ["system", "user", "assistant", "assistant", "tool", "tool"]
+    assert [call["function"]["arguments"] for call in told[3]["tool_calls"]] == ['{"city": "Bern"}', '{"city": "Rome"}']
+    assert [call["id"] for call in told[3]["tool_calls"]] == [message["tool_call_id"] for message in told[4:]]
 
 
 async def test_a_text_reply_comes_as_it_is_written(serve, dial, wire) -> None:

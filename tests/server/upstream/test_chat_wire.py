@@ -4,6 +4,7 @@ import json
 
 from server.upstream.chat_wire import CallDelta, StreamReader, request_body
 from streaming.events import ContextMessage, RespondOptions, ToolSpec
+from streaming.instructions import SPOKEN_INSTRUCTIONS
 
 SYSTEM = ContextMessage("system", "", "Be brief.")
 ASKED = ContextMessage("user", "u1", None)
@@ -33,15 +34,15 @@ def test_a_conversation() -> None:
 
 
 def test_calls_are_answered_at_once_whatever_was_said_between() -> None:
-    messages = body(ASKED, WEATHER, TIME, ContextMessage("user", "u2", "Hello?"), RAIN)["messages"]
-    assert [(m["role"], m.get("content")) for m in messages] == [
+    messages = body(SYSTEM, ASKED, WEATHER, TIME, ContextMessage("user", "u2", "Hello?"), RAIN)["messages"]
+    assert [(m["role"], m.get("content")) for m in messages[1:]] == [
         ("user", "Will it rain?"),
         ("assistant", None),
         ("tool", "rain"),
         ("tool", "There is no result yet."),
         ("user", "Hello?"),
     ]
-    assert [(call["id"], call["function"]["name"]) for call in messages[1]["tool_calls"]] == [("call_1", "weather"), ("call_2", "time")]
+    assert [(call["id"], call["function"]["name"]) for call in messages[2]["tool_calls"]] == [("call_1", "weather"), ("call_2", "time")]
 
 
 def test_tools_and_limits() -> None:
@@ -69,3 +70,8 @@ def test_servers_that_do_not_count_calls() -> None:
         assert delta == CallDelta("ab".index(call_id), name, "{}")
     reader.push(json.dumps({"choices": [{"delta": {}, "finish_reason": "stop"}]}))
     assert reader.end().calls == (("weather", "{}"), ("time", "{}"))
+
+
+def test_a_voice_is_told_that_it_is_one() -> None:
+    assert body(ASKED)["messages"][0] == {"role": "system", "content": SPOKEN_INSTRUCTIONS}
+    assert body(ASKED, options=RespondOptions(audio=False))["messages"][0]["role"] == "user"

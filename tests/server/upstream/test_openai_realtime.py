@@ -1,7 +1,9 @@
 """OpenAI Realtime behind us, spoken by a second server of ours: turns, interruptions and calls through real sockets, and bad services."""
 
 import asyncio
+import contextlib
 import json
+import logging
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from functools import partial
@@ -13,7 +15,7 @@ from websockets.asyncio.server import serve as serve_websocket
 from agent.conversation import Conversation
 from server.apology import APOLOGY, UNABLE
 from server.engine_link import LocalEngineLink
-from server.upstream.connection import ConnectionOptions
+from server.upstream.connection import Connection, ConnectionOptions, Listener
 from server.upstream.link import UpstreamLink
 from server.upstream.openai_realtime import OpenAIService, openai_address
 from server.upstream.service_session import ServiceOptions, ServiceUpstream
@@ -257,6 +259,44 @@ async def test_services_that_fail(bad_service, front, dial, service, error) -> N
     assert failed["status_details"]["error"]["message"] == f"the realtime service failed: {error}"
     assert transcript(failed).endswith(UNABLE)
     assert client.audio()
+
+
+async def test_the_key_is_in_no_log(bad_service, caplog) -> None:
+    def refuse(connection, request):
+        assert request.headers["Authorization"] == "Bearer sk-secret"
+        return connection.respond(401, "no\n")
+
+    address = openai_address(await bad_service(hang, process_request=refuse), "m", "sk-secret")
+    lost = asyncio.Event()
+    connection = Connection(address, lambda: OpenAIService(), Listener(print, lambda _: lost.set()), ConnectionOptions())
+    with caplog.at_level(logging.DEBUG):
+        task = asyncio.ensure_future(connection.run())
+        await asyncio.wait_for(lost.wait(), 5)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+    ours = [record.getMessage() for record in caplog.records if not record.name.startswith("websockets.server")]
+    assert "sk-secret" not in " ".join(ours)
+    assert "sk-secret" not in repr(address)
+
+
+async def test_a_service_that_does_not_finish_the_handshake(front, dial) -> None:
+    async def begin_to_answer(reader, writer) -> None:
+        writer.write(b"HTTP/1.1 101 Switch")
+        with contextlib.suppress(ConnectionError):
+            while await reader.read(1_000):
+                pass
+        writer.close()
+
+    async with await asyncio.start_server(begin_to_answer, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        served = await front(f"ws://127.0.0.1:{port}/v1", options=replace(QUICK, connection=ConnectionOptions(connect=0.2, backoff=0.01)))
+        client = await dial(served)
+        failed = await ask(client, "Hi")
+        assert "it could not be reached in time" in failed["status_details"]["error"]["message"]
+        assert transcript(failed) == UNABLE
+        await client.connection.close()
+        served.stop.set()
+        await served.task
 
 
 @pytest.mark.parametrize(("status", "error"), [(401, "the key was refused (HTTP 401)"), (429, "it refused (HTTP 429)")])
