@@ -23,7 +23,7 @@ from streaming.models.ctranslate2 import WeightsError
 from streaming.models.whisper import AttentionCache, Silence, Span, Whisper
 from streaming.models.whisper_vocabulary import WhisperVocabulary, is_multilingual
 from streaming.models.whisper_weights import load_whisper, whisper_file
-from streaming.recognition import Decoding
+from streaming.recognition import LONGEST_WINDOW, Decoding
 
 __all__ = ["Choose", "Decoding", "Recogniser", "WhisperWindow", "load_recogniser", "looping_tokens"]
 
@@ -269,7 +269,9 @@ def load_recogniser(folder: Path, dtype: torch.dtype = torch.bfloat16, device: s
     except Exception as error:  # tokenizers raises nothing narrower
         raise WeightsError(f"{folder / 'tokenizer.json'} is no tokenizer ({error})") from error
     model = load_whisper(file, dtype, device)
-    size = model.shape.vocabulary
+    size, longest = model.shape.vocabulary, model.shape.audio_positions * FRAME_SAMPLES
+    if longest < LONGEST_WINDOW + SAMPLE_RATE:
+        raise WeightsError(f"{folder}: it hears {longest / SAMPLE_RATE:g} s at once, and windows of a turn are 28 s and silence")
     knows = is_multilingual(size) if multilingual is None else multilingual
     try:
         vocabulary = WhisperVocabulary(tokenizer, size, suppressed, first, multilingual=knows)

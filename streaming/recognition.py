@@ -10,8 +10,12 @@ from typing import Final, Protocol
 
 from streaming.audio import Samples
 from streaming.batching import Work
+from streaming.events import SAMPLE_RATE
 
-__all__ = ["Decoding", "WordRecogniser", "WordWindow"]
+__all__ = ["LONGEST_WINDOW", "Decoding", "WordRecogniser", "WordWindow"]
+
+LONGEST_WINDOW: Final = 28 * SAMPLE_RATE
+"""Samples of a window at most: with the silence its encoder wants behind it, it just fits Whisper's 30 s."""
 
 _DOUBT: Final = 0.1
 _SILENT: Final = 0.68
@@ -37,7 +41,7 @@ class Decoding:
 
 
 class WordWindow(Protocol):
-    """A stretch of sound of at most 28 s, heard from its beginning."""
+    """A stretch of sound of at most LONGEST_WINDOW, heard from its beginning."""
 
     @property
     def samples(self) -> int:

@@ -19,7 +19,7 @@ import numpy as np
 from streaming.audio import Samples
 from streaming.batching import Work
 from streaming.events import SAMPLE_RATE
-from streaming.recognition import Decoding, WordRecogniser, WordWindow
+from streaming.recognition import LONGEST_WINDOW, Decoding, WordRecogniser, WordWindow
 from streaming.settling import Settler, join_overlap, split_words
 
 __all__ = ["Hypothesis", "Transcriber", "Transcript"]
@@ -35,9 +35,6 @@ _SURE: Final = 0.5
 
 _PAUSE_WINDOW: Final = 20 * SAMPLE_RATE
 """A window this long ends at the next pause."""
-
-_LONGEST_WINDOW: Final = 28 * SAMPLE_RATE
-"""A window this long ends where it is; with the silence the encoder wants behind it, it just fits Whisper's 30 s."""
 
 _OVERLAP: Final = 2 * SAMPLE_RATE
 """Sound repeated by a window whose predecessor was cut by force."""
@@ -108,7 +105,7 @@ class Transcriber:
         if self._ended and len(pcm):
             self._open(repeated=0)
         while len(pcm):
-            room = _LONGEST_WINDOW - self._windows[-1].samples
+            room = LONGEST_WINDOW - self._windows[-1].samples
             if not room:
                 self._open(repeated=len(self._recent))
                 self._windows[-1].heard.push(self._recent)

@@ -1,6 +1,7 @@
 """Mimi, tiny and random: frame by frame what it is at once; its codes as tokens of a language model."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,13 +10,18 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
 from transformers import LlamaConfig, LlamaForCausalLM, MimiConfig, MimiModel
 
 from streaming.audio import Samples, StreamResampler
 from streaming.audio_codes import AudioVocabulary, CodeStation, CodeStream, TokenEncoder
 from streaming.batching import completed
+from streaming.decoder import LlamaLanguageModel, Prompt
 from streaming.models.ctranslate2 import WeightsError
+from streaming.models.llama import Llama, LlamaShape
 from streaming.models.mimi import Mimi, MimiState, load_mimi
+from streaming.models.weights import Matrix, assemble
 
 TEXT = 97
 """Tokens of the tiny language model before audio was appended."""
@@ -167,6 +173,37 @@ def test_they_are_tokens_of_a_language_model(pair: tuple[MimiModel, Mimi]) -> No
     by_id = model(input_ids=torch.cat((prompt, tokens))[None]).logits[0]
     by_row = model(inputs_embeds=torch.cat((embeddings[prompt], *rows))[None]).logits[0]
     torch.testing.assert_close(by_row, by_id, atol=1e-4, rtol=1e-4)
+
+
+@torch.inference_mode()
+def test_as_ordinary_tokens_they_enter_our_keys_and_values_while_they_come(pair: tuple[MimiModel, Mimi]) -> None:
+    torch.manual_seed(6)
+    sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4, "tie_word_embeddings": True}
+    reference = LlamaForCausalLM(LlamaConfig(vocab_size=VOCABULARY.end, max_position_embeddings=512, **sizes)).eval()
+    state = reference.state_dict()
+    shape = LlamaShape(vocabulary=VOCABULARY.end, layers=2, width=32, hidden=48, heads=4, kv_heads=4, head_width=8, context=512)
+    shape = replace(shape, norm_epsilon=reference.config.rms_norm_eps)
+    weights = assemble(shape, lambda name: Matrix(state[name]) if name in state and name != "lm_head.weight" else None, torch.float32)
+    tokenizer = Tokenizer(WordLevel({**{f"w{n}": n for n in range(TEXT - 1)}, "<|im_end|>": TEXT - 1}, unk_token="w0"))
+    model = LlamaLanguageModel(Llama(shape, weights), tokenizer, context=512)
+
+    sequence, stream = model.sequence(), CodeStream(CodeStation(pair[1], 3))
+    prompt, computed = [5, 6, 7], []
+    for part in np.array_split(sound(1), 10):
+        stream.push(part)
+        while (codes := completed(stream.commit())) is not None:
+            prompt += VOCABULARY.tokens(codes).tolist()
+        work = model.sync(sequence, Prompt(prompt))
+        for call in work:
+            call.station.run([call])
+            computed.append(call.rows)
+    # Nothing was computed twice.
+    assert sum(computed) == len(prompt) == 3 + 12 * 3
+    expected = reference(input_ids=torch.tensor([prompt])).logits[0, -1]
+    assert sequence.logits is not None
+    torch.testing.assert_close(sequence.logits[:TEXT], expected[:TEXT], atol=1e-4, rtol=1e-4)
+    # What the tokenizer has no text for is heard and never said.
+    assert (sequence.logits[TEXT:] == -torch.inf).all()
 
 
 def test_tokens_stand_behind_the_text_codebook_by_codebook() -> None:

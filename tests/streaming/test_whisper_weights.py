@@ -448,6 +448,17 @@ def test_a_folder_without_weights_says_what_it_needs(tmp_path: Path) -> None:
         load_recogniser(tmp_path)
 
 
+def test_a_whisper_that_hears_less_than_a_window_is_refused(tmp_path: Path) -> None:
+    path = write_openai(reference_model(KINDS["english"]), tmp_path)
+    write_tokenizer(51_864, tmp_path)
+    file = torch.load(path)
+    file["dims"]["n_audio_ctx"] = 1_000
+    file["model_state_dict"]["encoder.positional_embedding"] = torch.zeros(1_000, 16)
+    torch.save(file, path)
+    with pytest.raises(WeightsError, match="hears 20 s at once"):
+        load_recogniser(tmp_path)
+
+
 def test_a_folder_without_a_tokenizer_says_where_it_is_had(tmp_path: Path) -> None:
     write_openai(reference_model(KINDS["english"]), tmp_path)
     with pytest.raises(FileNotFoundError, match=r"tokenizer\.json is not there: take it from the Hugging Face repository"):
