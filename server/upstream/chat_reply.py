@@ -62,6 +62,8 @@ class ChatReply:
         # Whether the voice knows the response; whether it has been told its end; whether the model has said anything.
         self._opened = False
         self._ended = False
+        # Its end has been told.
+        self._over = False
         self._begun = False
         # Clauses of a speculation that wait for its adoption, and whether one is out.
         self._held: list[str] = []
@@ -191,6 +193,8 @@ class ChatReply:
             self._say(clause)
 
     def _say(self, text: str, *, more: bool = True) -> None:
+        if self._over:
+            return  # what the voice has ended does not begin again
         self._opened = True
         self._said += len(text)
         self._doors.local.order(Say(self._response_id, text, self._options, more))
@@ -206,6 +210,7 @@ class ChatReply:
             self._doors.local.tell(fact)
 
     def _tell_end(self, finish: ResponseFinished) -> None:
+        self._over = True
         self._doors.forget()
         self._doors.local.tell(finish)
 

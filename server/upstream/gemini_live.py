@@ -26,6 +26,7 @@ from server.upstream.service import (
     ReplyWords,
     ServiceEvent,
     ServiceReady,
+    key_of,
     split_instructions,
 )
 from streaming.audio import Pcm16, encode_pcm16
@@ -126,12 +127,12 @@ class GeminiService:
         return [_message("clientContent", {"turns": news, "turnComplete": False})] if news else []
 
     def lacks(self, messages: Sequence[ContextMessage], texts: Mapping[str, str]) -> bool:
-        return any(one.text is None and one.item_id not in self._known and one.item_id not in texts for one in messages)
+        return any(one.text is None and key_of(one) not in self._known and one.item_id not in texts for one in messages)
 
     def _news(self, message: ContextMessage, texts: Mapping[str, str], replies: Mapping[str, Heard]) -> list[dict[str, object]]:
         """What it does not know of a message, as turns."""
         text = texts.get(message.item_id) if message.text is None else message.text
-        item_id = message.item_id
+        item_id = key_of(message)
         if item_id in self._known:
             before = self._known[item_id]
             if message.role != "assistant" or before is None or text is None or before == text:
@@ -166,8 +167,7 @@ class GeminiService:
             if reply is not None and reply.text.startswith(text):
                 self._said.remove(response_id)
                 self._known[item_id] = reply.text
-                cut = ContextMessage("assistant", item_id, text)
-                return self._news(cut, {}, replies)
+                return self._news(ContextMessage("assistant", item_id, text), {}, replies)
         return [_said("model", text)] if text else []
 
     # ------------------------------------------------------------------------------------------------------ the caller
@@ -182,7 +182,7 @@ class GeminiService:
         return [*begun, _message("realtimeInput", {"audio": {"data": data, "mimeType": f"audio/pcm;rate={SAMPLE_RATE}"}})]
 
     def commit(self, item_id: str) -> list[str]:
-        self._known[item_id] = None
+        self._known[key_of(ContextMessage("user", item_id, None))] = None
         self._committed = self._active
         return []
 

@@ -27,6 +27,7 @@ from server.upstream.service import (
     ReplyWords,
     ServiceEvent,
     ServiceReady,
+    key_of,
     split_instructions,
 )
 from streaming.audio import Pcm16, encode_pcm16
@@ -43,6 +44,7 @@ _PENDING: Final = ""
 _FORMAT: Final = {"type": "audio/pcm", "rate": REPLY_RATE}
 _SOUND: Final = ("response.output_audio.delta", "response.audio.delta")
 _WORDS: Final = ("response.output_audio_transcript.delta", "response.audio_transcript.delta", "response.output_text.delta")
+_COMMIT: Final = "commit_"
 _BUSY: Final = "conversation_already_has_active_response"
 
 
@@ -122,19 +124,19 @@ class OpenAIService:
     def believe(self, messages: Sequence[ContextMessage], texts: Mapping[str, str], replies: Mapping[str, Heard]) -> list[str]:
         instructions, said = split_instructions(messages)
         sent = self._instruct(instructions)
-        kept = {message.item_id for message in said}
+        kept = {key_of(message) for message in said}
         for item_id in [item_id for item_id, known in self._known.items() if item_id not in kept and known.item_id != _PENDING]:
             if item_id not in self._committed:
                 sent.append(_event("conversation.item.delete", item_id=self._known.pop(item_id).item_id))
         previous: str | None = "root"
         for message in said:
             sent += self._believe(message, texts, replies, previous)
-            known = self._known.get(message.item_id)
+            known = self._known.get(key_of(message))
             previous = previous if known is None else known.item_id or None
         return sent
 
     def lacks(self, messages: Sequence[ContextMessage], texts: Mapping[str, str]) -> bool:
-        return any(one.text is None and one.item_id not in self._known and one.item_id not in texts for one in messages)
+        return any(one.text is None and key_of(one) not in self._known and one.item_id not in texts for one in messages)
 
     def _instruct(self, instructions: str) -> list[str]:
         if instructions == self._instructions:
@@ -144,7 +146,7 @@ class OpenAIService:
 
     def _believe(self, message: ContextMessage, texts: Mapping[str, str], replies: Mapping[str, Heard], previous: str | None) -> list[str]:
         """What makes one message the same there."""
-        known = self._known.get(message.item_id)
+        known = self._known.get(key_of(message))
         if known is None and message.role == "assistant":
             known = self._claim(message, replies)
         if known is None:
@@ -153,7 +155,7 @@ class OpenAIService:
             return []
         known.text = message.text
         if known.response_id is None:  # words that were said here: they are put in anew
-            del self._known[message.item_id]
+            del self._known[key_of(message)]
             return [_event("conversation.item.delete", item_id=known.item_id), *self._create(message, texts, previous)]
         if (reply := replies.get(known.response_id)) is None:
             return []
@@ -166,7 +168,7 @@ class OpenAIService:
         for response_id, made in self._made.items():
             reply = replies.get(response_id)
             if reply is not None and made.message_id and response_id not in claimed and reply.text.startswith(message.text or ""):
-                known = self._known[message.item_id] = _Known(made.message_id, reply.text, response_id)
+                known = self._known[key_of(message)] = _Known(made.message_id, reply.text, response_id)
                 return known
         return None
 
@@ -176,7 +178,7 @@ class OpenAIService:
             if (made := next((call for call in self._calls if call[:2] == (message.name, text)), None)) is not None:
                 self._calls.remove(made)
                 self._call_ids[message.call_id] = made[2]
-                self._known[message.item_id] = _Known(_PENDING, text)
+                self._known[key_of(message)] = _Known(_PENDING, text)
                 return []
             item: dict[str, object] = {"type": "function_call", "call_id": message.call_id, "name": message.name, "arguments": text}
         elif message.role == "tool_result":
@@ -187,11 +189,12 @@ class OpenAIService:
             item = {"type": "message", "role": message.role, "content": [part]}
         else:
             return []
-        self._known[message.item_id] = _Known(message.item_id, text)
+        key = key_of(message)
+        self._known[key] = _Known(key, text)
         place = {} if previous is None or previous == _PENDING else {"previous_item_id": previous}
         if message.role == "tool_result":
             place = {}
-        return [_event("conversation.item.create", item={"id": message.item_id, **item}, **place)]
+        return [_event("conversation.item.create", item={"id": key, **item}, **place)]
 
     # ------------------------------------------------------------------------------------------------------ the caller
 
@@ -202,9 +205,10 @@ class OpenAIService:
         return [_event("input_audio_buffer.append", audio=base64.b64encode(encode_pcm16(pcm)).decode())]
 
     def commit(self, item_id: str) -> list[str]:
-        self._committed.append(item_id)
-        self._known[item_id] = _Known(_PENDING, None)
-        return [_event("input_audio_buffer.commit")]
+        key = key_of(ContextMessage("user", item_id, None))
+        self._committed.append(key)
+        self._known[key] = _Known(_PENDING, None)
+        return [_event("input_audio_buffer.commit", event_id=f"{_COMMIT}{key}")]
 
     def discard(self) -> list[str]:
         return [_event("input_audio_buffer.clear")]
@@ -339,7 +343,11 @@ class OpenAIService:
 
     def _error(self, error: dict[str, object]) -> list[ServiceEvent]:
         """An error about a request for a reply ends that; whatever else it was, the conversation goes on."""
-        asked = text_at(error, "event_id").removeprefix("ask_")
+        about = text_at(error, "event_id")
+        if about.startswith(_COMMIT) and (key := about.removeprefix(_COMMIT)) in self._committed:
+            self._committed.remove(key)
+            del self._known[key]  # it is told in words
+        asked = about.removeprefix("ask_")
         made = self._made.get(asked)
         code, message = text_at(error, "code"), text_at(error, "message")[:200]
         if made is None or made.done:

@@ -4,9 +4,10 @@ One object is one connection. Its methods give the messages to send, `read` give
 connection knew of the conversation goes with it: the next is told all of it again, in words.
 """
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Final, Protocol
 
 from streaming.audio import Pcm16
 from streaming.events import NOTES, ContextMessage, FinishReason, Respond, RespondOptions, Usage
@@ -23,11 +24,14 @@ __all__ = [
     "Service",
     "ServiceEvent",
     "ServiceReady",
+    "key_of",
     "split_instructions",
 ]
 
 REPLY_RATE = 24_000
 """Samples a second of the speech of both services (protocols.md 1.2 and 2)."""
+
+_LONGEST_ID: Final = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,3 +164,9 @@ def split_instructions(messages: Sequence[ContextMessage]) -> tuple[str, list[Co
         else:
             said.append(message)
     return "\n".join(instructions), said
+
+
+def key_of(message: ContextMessage) -> str:
+    """What a message is known by, in at most 32 characters, as services want it. A call that the server ran and its result are one item."""
+    key = f"{message.item_id}_r" if message.role == "tool_result" else message.item_id
+    return key if len(key) <= _LONGEST_ID else f"item_{hashlib.sha256(key.encode()).hexdigest()[:24]}"
