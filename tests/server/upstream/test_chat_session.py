@@ -10,12 +10,13 @@ import pytest
 from agent.conversation import Conversation
 from server.apology import APOLOGY, UNABLE
 from server.engine_link import LocalEngineLink
+from server.engine_process import ProcessEngineLink
 from server.upstream.chat_client import ChatOptions
 from server.upstream.chat_session import ChatUpstream
 from server.upstream.link import UpstreamLink
 from streaming.doors import SessionEvent
 from streaming.events import SpeechStopped, StartTurn, TranscriptProvisional
-from streaming.fakes import ScriptedEngine
+from streaming.fakes import ScriptedEngine, load_scripted
 
 PATIENT = ChatOptions("", "m", first_word=5.0, next_word=5.0, backoff=0.01)
 TOOL = {"type": "function", "name": "weather", "description": "Weather", "parameters": {"type": "object"}}
@@ -242,3 +243,27 @@ async def test_a_reply_that_is_cancelled_before_its_first_word(serve, dial, wire
     assert (await client.until("response.done"))["response"]["status"] == "cancelled"
     async with asyncio.timeout(5):
         await chat.gone.wait()
+
+
+async def test_a_reply_outlives_the_engine_that_speaks_it(start, chat_server, dial, wire) -> None:
+    goes_on = asyncio.Event()
+
+    async def answer(body, writer) -> None:
+        await goes_on.wait()
+        await wire["says"]("Here it is. ", "All of it.")(body, writer)
+
+    chat = await chat_server(answer)
+    engine = ProcessEngineLink(load_scripted)
+    served = await start(
+        None, link=UpstreamLink(engine, ChatUpstream(replace(PATIENT, url=chat.url, first_word=60.0))), factory=Conversation
+    )
+    client = await dial(served)
+    await write_text(client, "Well?")
+    await client.send(type="response.create")
+    await until(lambda: chat.requests)
+    assert engine._process is not None
+    engine._process.kill()
+    await until(lambda: not engine.running)
+    goes_on.set()
+    response = (await client.until("response.done"))["response"]
+    assert (response["status"], transcript(response)) == ("completed", f"{APOLOGY} Here it is. All of it.")
