@@ -89,7 +89,7 @@ class ChatReply:
         held, self._held = self._held, []
         for clause in held:
             self._say(clause)
-        if self._ended:
+        if self._ended and held:  # or else its end has been said already
             self._say("", more=False)
         elif not self._begun:
             self._arm()

@@ -15,7 +15,7 @@ from server.upstream.chat_client import ChatOptions
 from server.upstream.chat_session import ChatUpstream
 from server.upstream.link import UpstreamLink
 from streaming.doors import SessionEvent
-from streaming.events import SpeechStopped, StartTurn, TranscriptProvisional
+from streaming.events import Say, SpeechStopped, StartTurn, TranscriptProvisional
 from streaming.fakes import ScriptedEngine, load_scripted
 
 PATIENT = ChatOptions("", "m", first_word=5.0, next_word=5.0, backoff=0.01)
@@ -155,9 +155,10 @@ async def test_a_text_reply_comes_as_it_is_written(serve, dial, wire) -> None:
     assert [event["delta"] for event in client.got if event["type"] == "response.output_text.delta"] == ["*Hel", "lo*", " there"]
 
 
+@pytest.mark.parametrize("words", [("Yes.",), ("Yes. ", "Of course it is.")])
 @pytest.mark.parametrize("speculates", [False, True])
-async def test_speculation_is_a_setting(serve, dial, speech, wire, speculates) -> None:
-    served, chat = await serve(wire["says"]("Yes. ", "Of course it is."), engine=Pausing(transcripts=["Is it?"]), speculates=speculates)
+async def test_speculation_is_a_setting(serve, dial, speech, wire, speculates, words) -> None:
+    served, chat = await serve(wire["says"](*words), engine=Pausing(transcripts=["Is it?"]), speculates=speculates)
     client = await dial(served)
     await client.append(speech(600))
     await until(lambda: any(isinstance(order, StartTurn) for _, order in served.engine.orders))
@@ -167,7 +168,9 @@ async def test_speculation_is_a_setting(serve, dial, speech, wire, speculates) -
     await client.append(np.zeros(24_000, np.int16))
     response = (await client.until("response.done"))["response"]
     assert (before, len(chat.requests)) == (int(speculates), 1)
-    assert (response["status"], transcript(response)) == ("completed", "Yes. Of course it is.")
+    assert (response["status"], transcript(response)) == ("completed", "".join(words))
+    said = [order for _, order in served.engine.orders if isinstance(order, Say)]
+    assert [order.more for order in said] == [True] * len(words) + [False]
 
 
 # ----------------------------------------------------------------------------------------------------------- bad input
