@@ -14,7 +14,7 @@ from server.upstream.errors import UpstreamError
 from streaming.events import FinishReason, Usage
 
 QUICK = ChatOptions("", "m", key="sk-secret-of-the-operator", first_word=5.0, next_word=5.0, backoff=0.01)
-HASTY = replace(QUICK, first_word=0.2, next_word=0.2)
+HASTY = replace(QUICK, first_word=0.5, next_word=0.5)
 
 
 async def replies(server, options: ChatOptions = QUICK) -> list[object]:

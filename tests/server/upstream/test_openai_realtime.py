@@ -252,7 +252,7 @@ async def refuse_reply(socket) -> None:
     ],
 )
 async def test_services_that_fail(bad_service, front, dial, service, error) -> None:
-    served = await front(await bad_service(service), options=replace(QUICK, first_piece=0.5, next_piece=0.5))
+    served = await front(await bad_service(service), options=replace(QUICK, first_piece=1.0, next_piece=1.0))
     client = await dial(served)
     failed = await ask(client, "Hi")
     assert failed["status"] == "failed"
