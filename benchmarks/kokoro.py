@@ -139,8 +139,11 @@ class Kokoro:
             spelled += "".join(f" {next(sounds)}" for _ in token.words) + token.stop
         for ipa, symbol in _SYMBOLS:
             spelled = spelled.replace(ipa, symbol)
-        ending = "…" if text.rstrip().endswith(("...", "…")) else ""
-        return [self._ids[symbol] for symbol in f"{spelled.strip()}{ending}" if symbol in self._ids][: _STYLES - 1]
+        spelled = spelled.strip()
+        if text.rstrip().endswith(("...", "…")):
+            # Normalised to a full stop, whose melody falls.
+            spelled = spelled.rstrip(".…") + "…"
+        return [self._ids[symbol] for symbol in spelled if symbol in self._ids][: _STYLES - 1]
 
 
 def _trimmed(pcm: Samples) -> Samples:

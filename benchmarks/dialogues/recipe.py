@@ -1,29 +1,22 @@
 """The recipe: from a list to dialogues. See the package's docstring for the kinds."""
 
-import json
 import random
-import tomllib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cache
 from pathlib import Path
 from typing import Final, Literal, get_args
 
 import numpy as np
-import soundfile
 
-from benchmarks.kokoro import Kokoro
+from benchmarks.dialogues.sources import Clip, Reply, Sources
 from server.caller_audio import CALLER_RATE, speech_end
 from streaming.audio import Pcm16, Samples, resample_clause, to_pcm16
-from streaming.bundle import default_places
 from streaming.events import SAMPLE_RATE
-from streaming.models.piper import Noise
-from streaming.text import ClauseCutter
-from streaming.tts import PiperVoice, Speech
 
-__all__ = ["KINDS", "Dialogue", "Kind", "Reply", "load"]
+__all__ = ["KINDS", "Dialogue", "Kind", "load"]
 
-Kind = Literal["turn", "pause", "backchannel", "noise", "others", "echo", "interruption"]
+Kind = Literal["turn", "read", "pause", "backchannel", "noise", "others", "echo", "interruption"]
 KINDS: Final[tuple[Kind, ...]] = get_args(Kind)
 
 _SILENCE: Final = 4 * SAMPLE_RATE
@@ -54,98 +47,10 @@ class Dialogue:
     human: bool
     text: str
     pauses: tuple[tuple[int, int], ...] = ()
-    reply: "Reply | None" = None
+    reply: Reply | None = None
     reply_at: int = 0
     onset: int = 0
     event_end: int = 0
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Reply:
-    """What the agent says, and each of its clauses with its sound and words at 16 kHz, as the voice gives them."""
-
-    text: str
-    clauses: tuple[tuple[str, Speech], ...]
-
-    @property
-    def pcm(self) -> Samples:
-        """All of its sound, float32 (m,)."""
-        return np.concatenate([speech.pcm for _, speech in self.clauses]).astype(np.float32) / np.float32(32_768)
-
-
-class _Sources:
-    """The sounds of one list."""
-
-    def __init__(self, name: str, data: Path) -> None:
-        manifest = data / "manifest.jsonl"
-        if not manifest.is_file():
-            raise FileNotFoundError(f"{manifest} is missing: --data names the folder of the recordings")
-        self.name = name
-        self.data = data
-        self.list = _read_list(name)
-        self.clips = [clip for clip in map(json.loads, manifest.read_text().splitlines()) if clip["part"] == "dev"]
-
-    @cached_property
-    def kokoro(self) -> Kokoro:
-        return Kokoro.load()
-
-    @cached_property
-    def replies(self) -> list[Reply]:
-        """What the agent says, cut into clauses as the engine cuts it."""
-        voice = PiperVoice.load(default_places().cache / "parts" / "piper-en-us-joe", noise=Noise(0.0, 0.0))
-        return [Reply(text, tuple((clause, _whole(voice, clause)) for clause in _clauses(text))) for text in self.list["replies"]]
-
-    @cached_property
-    def rooms(self) -> list[Samples]:
-        """Impulse responses of unit energy, the direct sound first."""
-        rooms = []
-        for path in self.list["rooms"]:
-            room = self.read(path)
-            room = room[int(np.argmax(np.abs(room))) :]
-            rooms.append((room / np.sqrt(np.sum(room**2))).astype(np.float32))
-        return rooms
-
-    def of(self, keep: Callable[[Mapping[str, object]], bool]) -> list[dict[str, object]]:
-        """This list's half of the clips that `keep` names: by speaker where the list names them, else by the clip's number."""
-        kept = [clip for clip in self.clips if keep(clip)]
-        return [clip for number, clip in enumerate(kept) if number % 2 == (self.name == "report")]
-
-    @cached_property
-    def humans(self) -> list[dict[str, object]]:
-        """Turns of this list's speakers; a sentence that both lists have is the report's."""
-        reported = _read_list("report")["speakers"]
-        theirs = {_bare(clip) for clip in self.clips if clip.get("speaker") in reported} if self.name == "tune" else set()
-        return [clip for clip in self.clips if clip.get("speaker") in self.list["speakers"] and _bare(clip) not in theirs]
-
-    def read(self, path: str) -> Samples:
-        return _read(self.data / path)
-
-
-def _clauses(text: str) -> list[str]:
-    cutter = ClauseCutter()
-    return [clause.spoken for clause in (*cutter.push(text), *cutter.flush())]
-
-
-def _whole(voice: PiperVoice, clause: str) -> Speech:
-    """A clause in one piece."""
-    parts = [*voice.speak(clause, SAMPLE_RATE)]
-    words = tuple(word for part in parts for word in part.words)
-    return Speech(np.concatenate([part.pcm for part in parts]), words, exact=all(part.exact for part in parts))
-
-
-def _read_list(name: str) -> Mapping[str, list[str]]:
-    return tomllib.loads((Path(__file__).parent / f"{name}.toml").read_text())
-
-
-def _bare(clip: Mapping[str, object]) -> str:
-    """A clip's words alone."""
-    return "".join(letter for letter in str(clip["text"]).lower() if letter.isalnum() or letter == " ")
-
-
-@cache
-def _read(path: Path) -> Samples:
-    sound, rate = soundfile.read(path, dtype="float32", always_2d=True)
-    return resample_clause(np.ascontiguousarray(sound.mean(axis=1, dtype=np.float32)), int(rate), SAMPLE_RATE)
 
 
 def load(name: Literal["tune", "report"], kind: Kind, data: Path) -> Iterator[Dialogue]:
@@ -158,25 +63,25 @@ def load(name: Literal["tune", "report"], kind: Kind, data: Path) -> Iterator[Di
 
 
 @cache
-def _sources(name: str, data: Path) -> _Sources:
-    return _Sources(name, data)
+def _sources(name: str, data: Path) -> Sources:
+    return Sources(name, data)
 
 
 _Recipe = Callable[[str, random.Random], Dialogue]
 
 
-def _recipes(sources: _Sources, kind: Kind) -> Iterator[_Recipe]:
+def _recipes(sources: Sources, kind: Kind) -> Iterator[_Recipe]:
     match kind:
         case "turn":
-            yield from (_human_turn(sources, clip) for clip in sources.humans)
+            yield from (_human_turn(sources, kind, clip) for clip in sources.turns)
             yield from (_synthetic_turn(sources, text, n) for text in sources.list["turns"] for n in range(_SYNTHETIC_TURNS))
+        case "read":
+            yield from (_human_turn(sources, kind, clip) for clip in sources.readings)
         case "pause":
             yield from (
                 _hesitation(sources, first, second, n) for first, second in sources.list["hesitations"] for n in range(_SYNTHETIC_PAUSES)
             )
-            yield from (
-                _parted_pair(sources, clip) for clip in sources.of(lambda clip: clip["set"] == "turn_pairs" and clip["size"] == "long")
-            )
+            yield from (_parted_pair(sources, clip) for clip in sources.pairs)
         case "backchannel":
             yield from (
                 _spoken_over(sources, kind, text, voice) for text in sources.list["backchannels"] for voice in sources.list["voices"]
@@ -185,10 +90,9 @@ def _recipes(sources: _Sources, kind: Kind) -> Iterator[_Recipe]:
             yield from (
                 _spoken_over(sources, kind, text, None) for text in sources.list["interruptions"] for _ in range(_EACH["interruption"])
             )
-            yield from (_human_over(sources, clip) for clip in sources.humans[: _EACH["human interruption"]])
+            yield from (_human_over(sources, clip) for clip in sources.turns[: _EACH["human interruption"]])
         case "noise":
-            noises = sources.of(lambda clip: clip["set"] in ("esc10", "noise_misc") or clip.get("event") == "laughter")
-            yield from (_noise_over(sources, clip) for clip in noises for _ in range(_EACH["noise"]))
+            yield from (_noise_over(sources, clip) for clip in sources.noises for _ in range(_EACH["noise"]))
         case "others":
             yield from (_others_over(sources) for _ in range(_EACH["others"]))
         case "echo":
@@ -198,16 +102,16 @@ def _recipes(sources: _Sources, kind: Kind) -> Iterator[_Recipe]:
 # ------------------------------------------------------------------------------------------------------------- turns
 
 
-def _human_turn(sources: _Sources, clip: Mapping[str, object]) -> _Recipe:
+def _human_turn(sources: Sources, kind: Kind, clip: Clip) -> _Recipe:
     def make(ident: str, rng: random.Random) -> Dialogue:
         pcm = sources.read(str(clip["path"]))
         end = speech_end(_at_caller_rate(pcm)) * SAMPLE_RATE // CALLER_RATE
-        return Dialogue(ident, "turn", _with_room_tone(sources, pcm, rng), end, human=True, text=str(clip["text"]))
+        return Dialogue(ident, kind, _with_room_tone(sources, pcm, rng), end, human=True, text=str(clip["text"]))
 
     return make
 
 
-def _synthetic_turn(sources: _Sources, text: str, number: int) -> _Recipe:
+def _synthetic_turn(sources: Sources, text: str, number: int) -> _Recipe:
     def make(ident: str, rng: random.Random) -> Dialogue:
         pcm = _levelled(sources.kokoro.speak(text, _voice(sources, text, number)), _level(rng))
         pcm, end = _placed([pcm])
@@ -216,7 +120,7 @@ def _synthetic_turn(sources: _Sources, text: str, number: int) -> _Recipe:
     return make
 
 
-def _hesitation(sources: _Sources, first: str, second: str, number: int) -> _Recipe:
+def _hesitation(sources: Sources, first: str, second: str, number: int) -> _Recipe:
     def make(ident: str, rng: random.Random) -> Dialogue:
         voice, level = _voice(sources, first, number), _level(rng)
         parts = [_levelled(sources.kokoro.speak(text, voice), level) for text in (first, second)]
@@ -225,7 +129,7 @@ def _hesitation(sources: _Sources, first: str, second: str, number: int) -> _Rec
     return make
 
 
-def _parted_pair(sources: _Sources, clip: Mapping[str, object]) -> _Recipe:
+def _parted_pair(sources: Sources, clip: Clip) -> _Recipe:
     """The longer sentence of a pair, parted where the shorter one ends: its melody says that it goes on."""
     short = next(c for c in sources.clips if c.get("pair") == clip["pair"] and c["size"] == "short" and c["set"] == "turn_pairs")
 
@@ -240,7 +144,7 @@ def _parted_pair(sources: _Sources, clip: Mapping[str, object]) -> _Recipe:
     return make
 
 
-def _parted(sources: _Sources, ident: str, parts: Sequence[Samples], rng: random.Random, text: str) -> Dialogue:
+def _parted(sources: Sources, ident: str, parts: Sequence[Samples], rng: random.Random, text: str) -> Dialogue:
     gap = int(min(max(rng.lognormvariate(np.log(500), 0.6), 200), 2_000) * SAMPLE_RATE / 1_000)
     lead = SAMPLE_RATE // 2
     # The true pause is between the audible ends, not between the files'.
@@ -254,7 +158,7 @@ def _parted(sources: _Sources, ident: str, parts: Sequence[Samples], rng: random
 # ---------------------------------------------------------------------------------------------------------- overlaps
 
 
-def _spoken_over(sources: _Sources, kind: Kind, text: str, voice: str | None) -> _Recipe:
+def _spoken_over(sources: Sources, kind: Kind, text: str, voice: str | None) -> _Recipe:
     """Somebody says `text` while the agent speaks: the caller themself, so in the voice of their turn before."""
 
     def make(ident: str, rng: random.Random) -> Dialogue:
@@ -267,7 +171,7 @@ def _spoken_over(sources: _Sources, kind: Kind, text: str, voice: str | None) ->
     return make
 
 
-def _human_over(sources: _Sources, clip: Mapping[str, object]) -> _Recipe:
+def _human_over(sources: Sources, clip: Clip) -> _Recipe:
     """A recorded sentence as the interruption; the turn before is another voice's at the same level."""
 
     def make(ident: str, rng: random.Random) -> Dialogue:
@@ -280,7 +184,7 @@ def _human_over(sources: _Sources, clip: Mapping[str, object]) -> _Recipe:
     return make
 
 
-def _noise_over(sources: _Sources, clip: Mapping[str, object]) -> _Recipe:
+def _noise_over(sources: Sources, clip: Clip) -> _Recipe:
     def make(ident: str, rng: random.Random) -> Dialogue:
         pcm = sources.read(str(clip["path"]))
         loud = np.flatnonzero(np.abs(pcm) > 0.05 * np.max(np.abs(pcm)))
@@ -293,11 +197,11 @@ def _noise_over(sources: _Sources, clip: Mapping[str, object]) -> _Recipe:
     return make
 
 
-def _others_over(sources: _Sources) -> _Recipe:
+def _others_over(sources: Sources) -> _Recipe:
     """Somebody else in the room, 12 to 20 dB below the caller, through a real room."""
 
     def make(ident: str, rng: random.Random) -> Dialogue:
-        clip = rng.choice(sources.humans)
+        clip = rng.choice([*sources.turns, *sources.readings])
         pcm = sources.read(str(clip["path"]))
         speech = pcm[_audible_start(pcm) :][: rng.randrange(SAMPLE_RATE, 3 * SAMPLE_RATE)]
         far = _in_room(speech, rng.choice(sources.rooms))[: len(speech) + SAMPLE_RATE // 4]
@@ -309,7 +213,7 @@ def _others_over(sources: _Sources) -> _Recipe:
     return make
 
 
-def _echo_over(sources: _Sources) -> _Recipe:
+def _echo_over(sources: Sources) -> _Recipe:
     """Our own voice, through a real room, 20 to 160 ms late and 6 to 30 dB down: what a canceller leaves, or what there is without one."""
 
     def make(ident: str, rng: random.Random) -> Dialogue:
@@ -325,7 +229,7 @@ def _echo_over(sources: _Sources) -> _Recipe:
 
 
 def _over_reply(
-    sources: _Sources,
+    sources: Sources,
     ident: str,
     kind: Kind,
     event: Samples,
@@ -376,7 +280,7 @@ def _over_reply(
 # ------------------------------------------------------------------------------------------------------------- sound
 
 
-def _voices(sources: _Sources, text: str) -> list[str]:
+def _voices(sources: Sources, text: str) -> list[str]:
     """The voices in which a turn is rendered."""
     return [_voice(sources, text, number) for number in range(_SYNTHETIC_TURNS)]
 
@@ -388,7 +292,7 @@ def _in_room(pcm: Samples, room: Samples) -> Samples:
     return np.fft.irfft(np.fft.rfft(pcm, size) * np.fft.rfft(room, size), size)[:length].astype(np.float32)
 
 
-def _voice(sources: _Sources, text: str, number: int) -> str:
+def _voice(sources: Sources, text: str, number: int) -> str:
     """A voice of the list for the `number`-th rendering of a sentence: the same in every run."""
     voices = sources.list["voices"]
     first = random.Random(text).randrange(len(voices))
@@ -435,14 +339,13 @@ def _placed(parts: Sequence[Samples]) -> tuple[Samples, int]:
     return pcm, len(pcm) - len(parts[-1]) + _audible_end(parts[-1])
 
 
-def _with_room_tone(sources: _Sources, pcm: Samples, rng: random.Random, silence: int = _SILENCE) -> Samples:
+def _with_room_tone(sources: Sources, pcm: Samples, rng: random.Random, silence: int = _SILENCE) -> Samples:
     """With silence behind it and, for half of the dialogues, a recorded room 20 to 35 dB below the caller; -70 dB of hiss for all."""
     pcm = np.concatenate((pcm, np.zeros(silence, np.float32)))
     seed = rng.randrange(1 << 32)
     tone = np.random.default_rng(seed).normal(0, 10 ** (-70 / 20), len(pcm)).astype(np.float32)
     if rng.random() < 0.5:
-        clip = rng.choice(sources.of(lambda clip: clip["kind"] == "ambience"))
-        room = sources.read(str(clip["path"]))
+        room = sources.read(rng.choice(sources.list["ambiences"]))
         start = rng.randrange(max(1, len(room) - len(pcm)))
         piece = np.resize(room[start:], len(pcm)).astype(np.float32)
         rms = float(np.sqrt(np.mean(piece**2))) + 1e-9
