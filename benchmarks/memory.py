@@ -20,13 +20,13 @@ from pathlib import Path
 from typing import Final
 
 import torch
-from benchmarks.endpointing import share
 
 from agent.heard import HeardReplies
 from agent.history import History
 from agent.items import ContentPart, Message, PartKind
 from agent.memory import Memory
 from benchmarks.decoder import DEFAULT_MODEL
+from benchmarks.intervals import share
 from streaming.batching import completed
 from streaming.chat import ChatTemplate
 from streaming.decoder import LlamaLanguageModel

@@ -19,7 +19,7 @@ from streaming.models.piper import Noise
 from streaming.text import ClauseCutter
 from streaming.tts import PiperVoice, Speech
 
-__all__ = ["Clip", "Reply", "Sources"]
+__all__ = ["Clip", "Reply", "Sources", "list_of"]
 
 Clip = Mapping[str, object]
 """A line of the recordings' manifest."""
@@ -47,7 +47,7 @@ class Sources:
             raise FileNotFoundError(f"{manifest} is missing: --data names the folder of the recordings")
         self.name = name
         self.data = data
-        self.list = _read_list(name)
+        self.list = list_of(name)
         self.clips = [clip for clip in map(json.loads, manifest.read_text().splitlines()) if clip["part"] == "dev"]
 
     @cached_property
@@ -88,7 +88,7 @@ class Sources:
 
     def _by(self, who: str) -> list[Clip]:
         """Clips of this list's `who`, and those it names; a sentence that both lists have is the report's."""
-        reported = _read_list("report")[who]
+        reported = list_of("report")[who]
         theirs = {_bare(clip) for clip in self.clips if clip.get("speaker") in reported} if self.name == "tune" else set()
         named = self.list["clips"] if who == "speakers" else []
         mine = [clip for clip in self.clips if clip.get("speaker") in self.list[who] or clip["path"] in named]
@@ -123,7 +123,7 @@ def _whole(voice: PiperVoice, clause: str) -> Speech:
     return Speech(np.concatenate([part.pcm for part in parts]), words, exact=all(part.exact for part in parts))
 
 
-def _read_list(name: str) -> Mapping[str, list[str]]:
+def list_of(name: str) -> Mapping[str, list[str]]:
     return tomllib.loads((Path(__file__).parent / f"{name}.toml").read_text())
 
 

@@ -5,9 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from safetensors.numpy import save_file
 
 from streaming.audio import Samples
-from streaming.turn import TURN_SAMPLES, SmartTurn, whisper_features
+from streaming.turn import FEATURES, TURN_SAMPLES, Classifier, SmartTurn, TurnEncoder, whisper_features
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 
@@ -68,4 +69,49 @@ def test_the_score_is_that_of_the_reference_features(parts):
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     pcm = load("seine")
     (expected,) = session.run(None, {"input_features": reference(pcm)[None]})
-    assert SmartTurn(path).score(pcm) == pytest.approx(float(expected[0, 0]), abs=1e-3)
+    features = TurnEncoder(path).features(pcm)
+    assert features.shape == (FEATURES,)
+    assert 1 / (1 + np.exp(-features[-1])) == pytest.approx(float(expected[0, 0]), abs=1e-3)
+    assert SmartTurn(path).score(pcm) == Classifier.load().probability(features)
+
+
+def test_what_is_no_smart_turn_is_refused_by_name(tmp_path):
+    path = tmp_path / "turn.onnx"
+    path.write_bytes(b"nothing of the kind")
+    with pytest.raises(ValueError, match=r"turn\.onnx is not Smart Turn v3\.2"):
+        SmartTurn(path)
+
+
+def classifier(features: int) -> dict[str, Samples]:
+    return {
+        "hidden": np.eye(2, features, dtype=np.float16),
+        "hidden_bias": np.array([0.0, -1.0], np.float32),
+        "out": np.array([2.0, 1.0], np.float32),
+        "out_bias": np.array([-0.5], np.float32),
+    }
+
+
+def test_a_classifier_is_one_hidden_layer(tmp_path):
+    save_file(classifier(FEATURES), tmp_path / "it.safetensors")
+    loaded = Classifier.load(tmp_path / "it.safetensors")
+    features = np.zeros(FEATURES, np.float32)
+    features[:3] = (0.25, 3.0, 7.0)
+    # 2 x 0.25 + (3 - 1) - 0.5; the rest of the features have no weight.
+    assert loaded.probability(features) == pytest.approx(1 / (1 + np.exp(-2.0)))
+
+
+@pytest.mark.parametrize(
+    "tensors", [classifier(5), {"hidden": np.zeros((2, FEATURES), np.float16)}, classifier(FEATURES) | {"more": np.zeros(1)}]
+)
+def test_a_classifier_of_something_else_is_refused_by_name(tmp_path, tensors):
+    save_file(tensors, tmp_path / "it.safetensors")
+    with pytest.raises(ValueError, match=r"it\.safetensors is"):
+        Classifier.load(tmp_path / "it.safetensors")
+
+
+def test_half_a_classifier_is_refused_by_name(tmp_path):
+    save_file(classifier(FEATURES), tmp_path / "it.safetensors")
+    whole = (tmp_path / "it.safetensors").read_bytes()
+    (tmp_path / "it.safetensors").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ValueError, match=r"it\.safetensors is no end-of-turn classifier"):
+        Classifier.load(tmp_path / "it.safetensors")

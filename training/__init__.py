@@ -1,0 +1,1 @@
+"""How the weights that come with vivavoce were trained. Never imported by the server."""
