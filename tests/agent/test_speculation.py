@@ -119,7 +119,7 @@ def test_a_score_that_ends_the_turn_adopts_it_too(play) -> None:
 @pytest.mark.parametrize(("words", "ended"), [("It is so.", False), ("It is here.", True)])
 def test_words_that_are_whole_end_a_turn_that_is_scored_as_open(play, words: str, ended: bool) -> None:
     talk = paused(play(turn_detection=SemanticVad()), words)
-    talk.wait(700)
+    talk.wait(900)
     talk.tell(EndOfTurnScore(talk.now, 0.3))
     assert bool(talk.all(CommitTurn)) is ended
 
@@ -177,7 +177,7 @@ def test_the_client_sees_the_same_with_and_without(play, fields: dict) -> None:
             talk.provisional(question)
             if talk is talks[0]:
                 talk.clause(reply)
-            talk.wait(700)
+            talk.wait(1_000)
             if talk is talks[1]:
                 talk.transcript(question)
                 talk.clause(reply)
