@@ -4,8 +4,8 @@ Prefill while the caller speaks, a new turn, a cut reply, an edited history: eac
 the sequence holds, rewinds the rest (a length is forgotten, nothing is moved) and computes what is missing, in pieces.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -48,10 +48,12 @@ class Segment:
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """Tokens and what they are. The first segment is what other sessions may begin with too."""
+    """Tokens and what they are. The first segment is what other sessions may begin with too. A number below zero is no token but the row
+    of that number in `rows`, [width] of the model's embedding space (`streaming.audio_path`): the same number is always the same row."""
 
     tokens: list[int]
     segments: tuple[Segment, ...] = ()
+    rows: Mapping[int, Tensor] = field(default_factory=dict, compare=False)
 
     @property
     def shared(self) -> int:
@@ -89,12 +91,14 @@ class TokenSequence:
 
 @dataclass(slots=True, eq=False)
 class Extend:
-    """A `Call`: `tokens` are appended to `sequence`, whose `logits` are set where they are `scored`."""
+    """A `Call`: `tokens` are appended to `sequence`, whose `logits` are set where they are `scored`. `embedded` are the rows of those below
+    zero, [n, width], in order; None where there are none."""
 
     station: Station
     sequence: TokenSequence
     tokens: list[int]
     scored: bool
+    embedded: Tensor | None = None
 
     @property
     def rows(self) -> int:
@@ -131,7 +135,7 @@ class LanguageModel(Protocol):
         """The id of a control token, for example `<|im_start|>`. Raises ValueError where there is none."""
 
     def decode(self, tokens: list[int]) -> str:
-        """Text of tokens, control tokens left out; an incomplete character is U+FFFD."""
+        """Text of tokens, control tokens and rows of sound left out; an incomplete character is U+FFFD."""
 
     def token_texts(self) -> list[bytes]:
         """The bytes of every plain token, empty for control tokens, by id."""
@@ -203,7 +207,9 @@ class LlamaLanguageModel:
             piece = tokens[start : start + self._piece]
             if start < prompt.shared:
                 piece = piece[: prompt.shared - start]
-            yield Extend(self, sequence, piece, scored=start + len(piece) == len(tokens))
+            embedded = [prompt.rows[token] for token in piece if token < 0]
+            scored = start + len(piece) == len(tokens)
+            yield Extend(self, sequence, piece, scored, torch.stack(embedded) if embedded else None)
             if start + len(piece) == prompt.shared:
                 self._prefixes.keep(tokens[: prompt.shared], sequence.cache)
         sequence.segments = prompt.segments
@@ -227,7 +233,7 @@ class LlamaLanguageModel:
     def run(self, calls: Sequence[Call]) -> None:
         """See `Station`."""
         extends = [call for call in calls if isinstance(call, Extend)]
-        stretches = [Stretch(call.tokens, len(call.sequence.tokens), call.sequence.cache, call.scored) for call in extends]
+        stretches = [Stretch(c.tokens, len(c.sequence.tokens), c.sequence.cache, c.scored, c.embedded) for c in extends]
         for call, logits in zip(extends, self._model.forward(stretches), strict=True):
             call.sequence.tokens.extend(call.tokens)
             call.sequence.logits = None if logits is None else logits.index_fill(0, self._never, -torch.inf)
@@ -242,7 +248,7 @@ class LlamaLanguageModel:
         return token
 
     def decode(self, tokens: list[int]) -> str:
-        return self._tokenizer.decode(tokens, skip_special_tokens=True)
+        return self._tokenizer.decode([token for token in tokens if token >= 0], skip_special_tokens=True)
 
     def token_texts(self) -> list[bytes]:
         return self._texts

@@ -45,6 +45,7 @@ from streaming.recognition import WordRecogniser
 from streaming.replying import Reply, Saying, Writer
 from streaming.sampling import Sampler
 from streaming.scheduler import Job, Urgency
+from streaming.sounding import Sounds, Wanted
 from streaming.speaking import Speaker
 from streaming.transcriber import Transcriber
 from streaming.tts import Voice
@@ -115,6 +116,8 @@ class EngineSession:
         self._final: Job | None = None
         # The pause whose words have been told.
         self._told: int | None = None
+        # What the language model hears of the caller's items; empty where it only reads.
+        self._sounds = Sounds(tools.writer.template.path)
         # What is spoken over us, and what it is.
         self._overlap = OverlapWatch()
         # Final texts of audio items, for `ContextMessage.text` None; only of items in the history.
@@ -142,6 +145,7 @@ class EngineSession:
             if job is not None:
                 job.work.close()
         self._turn = self._hearing = self._final = None
+        self._sounds.close()
         self._ending.clear()
         self._replies.clear()
         self.evict()
@@ -181,6 +185,8 @@ class EngineSession:
             case CommitTurn():
                 self._commit_turn(order)
             case DiscardTurn():
+                if self._turn is not None:
+                    self._sounds.forget(self._turn.item_id)
                 self._turn = self._hearing = None
                 self._overlap.begin(None)
             case SetHistory(messages):
@@ -221,13 +227,17 @@ class EngineSession:
         """The work that could go on now, each with its urgency; without speculations, and what serves only them, where there is no room."""
         now = self._tools.clock()
         self._replies = {response_id: replying for response_id, replying in self._replies.items() if not self._over(replying)}
+        if self._turn is not None and self._sounds.grew(self._turn.item_id):
+            self._unfilled = True
+            self._stop_prefill()
         waiting = {turn.item_id for turn in self._ending}
         replies = [
             replying.job
             for replying in self._replies.values()
             if replying.reply.ready(waiting) and self._may_go_on(replying, now, speculate=speculate)
         ]
-        others = (self._final_job(now), self._hearing_job(now, eager=speculate), self._prefill_job(now))
+        sounding = self._sounds.job(self._wanted_sounds(speculate=speculate), now, _PATIENCE_SECONDS)
+        others = (sounding, self._final_job(now), self._hearing_job(now, eager=speculate), self._prefill_job(now))
         return [*replies, *(job for job in others if job is not None)]
 
     @property
@@ -275,9 +285,19 @@ class EngineSession:
             self._hearing.urgency = Urgency.PAUSE if hurried else Urgency.LISTENING
         return self._hearing
 
+    def _wanted_sounds(self, *, speculate: bool) -> Wanted:
+        """What of the caller's sound somebody waits for, or will."""
+        replies = [replying.reply for replying in self._replies.values()]
+        return Wanted(
+            awaited=[item_id for reply in replies if not reply.speculative for item_id in reply.unheard],
+            speculated=[item_id for reply in replies if reply.speculative and speculate for item_id in reply.unheard],
+            open=None if self._turn is None else self._turn.item_id,
+            told=[message.item_id for message in self._history],
+        )
+
     def _prefill_job(self, now: float) -> Job | None:
         """What is known of the next prompt, while no reply is using the sequence."""
-        if self._replies or self._ending:
+        if self._replies or self._ending or not self._sounds.concluded(message.item_id for message in self._history):
             return None
         if self._prefill is None and self._unfilled:
             self._prefill = Job(self._fill(), Urgency.PREFILL, now + _PREFILL_SECONDS)
@@ -287,7 +307,7 @@ class EngineSession:
 
     def _start_turn(self, order: StartTurn) -> None:
         self._unfilled |= not self.sequence.tokens  # what was given up is wanted again
-        self._turn, self._hearing, self._told = Turn(order.item_id, order.start, self._transcriber()), None, None
+        self._turn, self._hearing, self._told = self._new_turn(order.item_id, order.start), None, None
         self._overlap.begin(order.over)
         if self._hushed_at is not None:
             self._turn.listen(self._ring, self._hushed_at, quiet=True)
@@ -295,8 +315,8 @@ class EngineSession:
         if self._paused_at is not None:  # the order came late: as if it had come in time
             self._turn.pause(self._paused_at)
 
-    def _transcriber(self) -> Transcriber:
-        return Transcriber(self._tools.recogniser, self._language)
+    def _new_turn(self, item_id: str, start: int) -> Turn:
+        return Turn(item_id, start, Transcriber(self._tools.recogniser, self._language), self._sounds.begin(item_id))
 
     def _commit_turn(self, order: CommitTurn) -> None:
         turn, hearing = self._turn, self._hearing
@@ -308,7 +328,7 @@ class EngineSession:
             self._transcripts[order.item_id] = order.transcript
             return
         if turn is None or turn.item_id != order.item_id:
-            turn, hearing = Turn(order.item_id, order.start, self._transcriber()), None
+            turn, hearing = self._new_turn(order.item_id, order.start), None
         turn.commit(self._ring, order.end)
         self._ending.append(turn)
         if hearing is not None and hearing.begun and len(self._ending) == 1:
@@ -319,7 +339,10 @@ class EngineSession:
         self._unfilled = True
         self._stop_prefill()
         kept = {message.item_id for message in messages}
-        self._transcripts = {item_id: text for item_id, text in self._transcripts.items() if item_id in kept}
+        for item_id in self._transcripts.keys() - kept:  # in place: a reply that waits for words looks for them here
+            del self._transcripts[item_id]
+        under_way = {turn.item_id for turn in (self._turn, *self._ending) if turn is not None}
+        self._sounds.keep(kept | under_way, self._tools.writer.model.context)
 
     def _hear(self, turn: Turn) -> Work[None]:
         """One pass over the open turn; tells what it settled, and in a pause what it found."""
@@ -388,6 +411,7 @@ class EngineSession:
             options,
             context,
             self._transcripts,
+            self._sounds.held,
             speculative=speculative,
         )
         self._replies[response_id] = _Replying(reply, Job(reply.work, Urgency.AWAITED, self._tools.clock()), options.rate)
@@ -426,12 +450,12 @@ class EngineSession:
         return speaker
 
     def _fill(self) -> Work[None]:
-        """Bring the sequence in line with the history and the words that have settled, as they stand now."""
+        """Bring the sequence in line with the history and the open turn, words that have settled or sound, as they stand now."""
         self._unfilled = False
-        steady = self._turn.steady if self._turn is not None else ""
-        writer = self._tools.writer
+        turn, writer = self._turn, self._tools.writer
+        so_far = "" if turn is None else self._sounds.open_turn(turn.item_id, turn.steady)
         try:
-            prompt = writer.template.listening_prompt(self._history, self._transcripts, steady, writer.budget)
+            prompt = writer.template.listening_prompt(self._history, self._transcripts, so_far, writer.budget, self._sounds.held)
             yield from writer.model.sync(self.sequence, prompt)
         except ContextFullError:
             log.warning("session %s: the turn being spoken does not fit the context", self.id)

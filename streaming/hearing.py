@@ -1,6 +1,7 @@
-"""The caller's turn inside the engine: one transcript per turn, from the input that is kept for a while (`streaming.input_ring`).
+"""The caller's turn inside the engine: one transcript per turn, from the input that is kept for a while (`streaming.input_ring`), and one
+sound where the language model hears.
 
-What is pushed into a transcriber follows the Ear's events, not the arrival of frames, so that any split of the same audio gives the
+What is pushed into both follows the Ear's events, not the arrival of frames, so that any split of the same audio gives the
 same sound at the same positions: audio up to each `Listened` while there is speech and up to the first of silence, then nothing until the
 caller goes on, and everything when they do. Where a turn is ended before the Ear has heard it all, the rest is taken for speech, unless it
 is short (`_UNJUDGED`).
@@ -8,6 +9,7 @@ is short (`_UNJUDGED`).
 
 from typing import Final
 
+from streaming.audio_path import Sound
 from streaming.batching import Work
 from streaming.input_ring import InputRing
 from streaming.transcriber import Hypothesis, Transcriber, Transcript
@@ -21,11 +23,12 @@ commits right behind it, and less than a word. More may be speech."""
 
 
 class Turn:
-    """One turn of the caller on its way from sound to words."""
+    """One turn of the caller on its way from sound to words, and to rows of the language model where it has a `sound`."""
 
-    def __init__(self, item_id: str, start: int, transcriber: Transcriber) -> None:
+    def __init__(self, item_id: str, start: int, transcriber: Transcriber, sound: Sound | None = None) -> None:
         self.item_id = item_id
         self.start = start
+        self.sound = sound
         # Settled text, which only grows.
         self.settled = ""
         # The same words as the newest pass has them: what is prefilled while the caller goes on.
@@ -100,5 +103,7 @@ class Turn:
         self._fed = max(self._fed, until)
         if len(pcm):
             self._transcriber.push(pcm)
+            if self.sound is not None:
+                self.sound.push(pcm)
             self._unheard = True
             self.found = None

@@ -5,6 +5,7 @@ import logging
 from collections.abc import Callable, Container, Mapping
 from dataclasses import replace
 
+from streaming.audio_path import Sound
 from streaming.batching import Work
 from streaming.chat import ChatTemplate
 from streaming.constrained import SchemaWriter
@@ -55,7 +56,7 @@ class Reply:
     def __init__(
         self, writer: Writer, sequence: TokenSequence, sampler: Sampler, speaker: Speaker, tell: Callable[[EngineEvent], None],
         response_id: str, options: RespondOptions, context: tuple[ContextMessage, ...], texts: Mapping[str, str],
-        *, speculative: bool = False,
+        sounds: Mapping[str, Sound], *, speculative: bool = False,
     ) -> None:  # fmt: skip
         self._writer = writer
         self._sequence = sequence
@@ -66,6 +67,9 @@ class Reply:
         self._options = options
         self._context = context
         self._texts = texts
+        self._sounds = sounds
+        # Its prompt has been made: what changes now changes nothing in it.
+        self._prompted = False
         self._usage = Usage()
         # Whether it may still be dropped.
         self.speculative = speculative
@@ -95,9 +99,22 @@ class Reply:
         """Whether the voice has no clause in hand but the one it speaks."""
         return not self._speaker.waiting
 
+    @property
+    def unheard(self) -> list[str]:
+        """The items of its context whose sound it waits for."""
+        if self._prompted:
+            return []
+        items = [message.item_id for message in self._context]
+        return [item_id for item_id in items if item_id in self._sounds and not self._sounds[item_id].concluded]
+
     def ready(self, waiting: Container[str]) -> bool:
-        """Whether no transcript it needs is still `waiting` to be finished."""
-        return all(message.text is not None or message.item_id not in waiting for message in self._context)
+        """Whether all sound it needs is there, and no transcript it needs is still `waiting` to be finished."""
+        return self._prompted or (not self.unheard and not any(self._needs_words(one) for one in self._context if one.item_id in waiting))
+
+    def _needs_words(self, message: ContextMessage) -> bool:
+        """Whether a message is told by its transcript."""
+        path = self._writer.template.path
+        return message.text is None and (message.item_id not in self._sounds or path is None or path.words)
 
     def abort(self) -> None:
         """Stop. The end is told when the voice has let go."""
@@ -121,7 +138,8 @@ class Reply:
     def _reply(self) -> Work[FinishReason]:
         tool = _forced(self._options)
         context = self._context if tool is None else (*self._context, _asked(tool))
-        prompt = self._writer.template.reply_prompt(context, self._texts, self._writer.budget)
+        prompt = self._writer.template.reply_prompt(context, self._texts, self._writer.budget, self._sounds)
+        self._prompted = True
         self._usage = Usage(len(prompt.tokens), self._sequence.common(prompt.tokens))
         yield from self._writer.model.sync(self._sequence, prompt)
         if tool is not None:

@@ -131,7 +131,11 @@ class Llama:
 
         places = [slice(stretch.start, stretch.end) for stretch in stretches]
         cosines, sines = (torch.cat([turns[place] for place in places]) for turns in (self._cosines, self._sines))
-        return self._layers(embedding[tokens], cosines, sines, mix)
+        embedded = [stretch.embedded for stretch in stretches if stretch.embedded is not None]
+        hidden = embedding[tokens.clamp(min=0)]
+        if embedded:
+            hidden[tokens < 0] = torch.cat([rows.to(hidden) for rows in embedded])
+        return self._layers(hidden, cosines, sines, mix)
 
     def _layers(self, hidden: Tensor, cosines: Tensor, sines: Tensor, mix: Callable[[int, Tensor], Tensor]) -> Tensor:
         """All layers: [n, width] to [n, width]. `cosines` and `sines` [n, 1, head_width] are of the rows' positions; `mix` is the attention
@@ -185,12 +189,14 @@ class Llama:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Stretch:
-    """Tokens of one sequence that stand at positions `start` and on. `scored`: the logits after the last are wanted."""
+    """Tokens of one sequence that stand at positions `start` and on. `scored`: the logits after the last are wanted. Where a token is below
+    zero the next of the rows `embedded` [n, width] stands instead of an embedding."""
 
     tokens: Sequence[int]
     start: int
     cache: KeyValueCache
     scored: bool = True
+    embedded: Tensor | None = None
 
     @property
     def end(self) -> int:

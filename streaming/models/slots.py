@@ -186,7 +186,8 @@ class _Graph:
 
 def _slot_of(stretch: Stretch) -> int | None:
     """The slot of a stretch that is one token of a sequence in a slot."""
-    return stretch.cache.slot if len(stretch.tokens) == 1 and isinstance(stretch.cache, SlotCache) else None
+    single = len(stretch.tokens) == 1 and stretch.embedded is None
+    return stretch.cache.slot if single and isinstance(stretch.cache, SlotCache) else None
 
 
 def _doublings(least: int, most: int) -> list[int]:

@@ -13,6 +13,8 @@ from tokenizers.models import BPE, WordLevel
 from tokenizers.trainers import BpeTrainer
 
 from streaming.audio import AudioFrame, Samples
+from streaming.audio_path import AudioPath
+from streaming.batching import Call, Work
 from streaming.chat import ChatTemplate
 from streaming.decoder import LlamaLanguageModel, TokenSequence
 from streaming.doors import EngineLoad, SessionEvent, SynthesisedAudio
@@ -92,6 +94,87 @@ def slotted_parts(tiny_parts: Parts) -> Parts:
     """The same with a decoder whose sequences live in slots."""
     model = random_language_model(512, SlottedLlama)
     return replace(tiny_parts, writer=Writer(model, ChatTemplate(model), Sampling()))
+
+
+@pytest.fixture(scope="session")
+def hearing_parts(tiny_parts: Parts) -> Parts:
+    """The same with a language model that hears: a row every 80 ms."""
+    model = random_language_model(1_536)
+    template = ChatTemplate(model, path=AudioPath(TinyEncoder(32), before="<", after=">"))
+    return replace(tiny_parts, writer=Writer(model, template, Sampling()))
+
+
+@dataclass(eq=False)
+class Look:
+    """A `Call` of a `TinyEncoder`: windows (n, samples) to rows (n, width)."""
+
+    station: "TinyEncoder"
+    pcm: Samples
+    found: torch.Tensor | None = None
+
+    @property
+    def rows(self) -> int:
+        return len(self.pcm)
+
+
+class TinyEncoder:
+    """An `AudioEncoder` of one random product. A row is 80 ms of sound and 320 ms behind it, so the last four are provisional; five are
+    committed at a time."""
+
+    SIZE, AHEAD, BLOCK = 1_280, 4, 5
+    rows_at_once = 64
+    row_samples = SIZE
+
+    def __init__(self, width: int) -> None:
+        self.width = width
+        self.failing = False
+        generator = torch.Generator().manual_seed(3)
+        self._weights = 0.05 * torch.randn(self.SIZE * (1 + self.AHEAD), width, generator=generator)
+
+    def stream(self) -> "TinyStream":
+        return TinyStream(self)
+
+    def run(self, calls: Sequence[Call]) -> None:
+        if self.failing:
+            raise RuntimeError("out of memory")
+        for call in calls:
+            assert isinstance(call, Look)
+            # One product a row: a product of many sums in another order.
+            call.found = torch.stack([torch.from_numpy(window) @ self._weights for window in call.pcm])
+
+
+class TinyStream:
+    """An `AudioStream` of a `TinyEncoder`."""
+
+    def __init__(self, encoder: TinyEncoder) -> None:
+        self._encoder = encoder
+        self._pcm = np.zeros(0, np.float32)
+        self.committed = 0
+
+    def push(self, pcm: Samples) -> None:
+        self._pcm = np.concatenate((self._pcm, pcm))
+
+    def _rows(self, start: int, end: int) -> Work[torch.Tensor]:
+        size, reach = self._encoder.SIZE, self._encoder.AHEAD * self._encoder.SIZE
+        pcm = np.pad(self._pcm, (0, max(0, end * size + reach - len(self._pcm))))
+        look = Look(self._encoder, np.stack([pcm[index * size : (index + 1) * size + reach] for index in range(start, end)]))
+        yield look
+        assert look.found is not None
+        return look.found
+
+    def commit(self) -> Work[torch.Tensor | None]:
+        start, end = self.committed, self.committed + self._encoder.BLOCK
+        if len(self._pcm) < (end + self._encoder.AHEAD) * self._encoder.SIZE:
+            return None
+        rows = yield from self._rows(start, end)
+        self.committed = end
+        return rows
+
+    def provisional(self) -> Work[torch.Tensor]:
+        end = -(-len(self._pcm) // self._encoder.SIZE)
+        if end == self.committed:
+            return torch.zeros(0, self._encoder.width)
+        return (yield from self._rows(self.committed, end))
 
 
 class LoudnessVad:

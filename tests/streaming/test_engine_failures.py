@@ -357,3 +357,16 @@ def test_a_session_that_cannot_be_heard_is_told_and_the_others_are_heard(talk, t
     dialogue.steps()
     assert dialogue.events["s"] == [EngineFailed("RuntimeError: too loud")]
     assert any(isinstance(event, SpeechStarted) for event in dialogue.events["t"])
+
+
+def test_a_reply_that_waits_for_words_gets_them_though_the_history_is_set_anew_meanwhile(talk, tiny_parts: Parts) -> None:
+    plain, edited = talk(tiny_parts), talk(tiny_parts)
+    for dialogue in (plain, edited):
+        dialogue.open("s")
+        dialogue.speak("s", "i", talk.turn(1), [])
+        dialogue.commit("s", "i", 0)
+        dialogue.engine.order("s", Respond("r", dialogue.brief))
+        if dialogue is edited:
+            dialogue.engine.order("s", SetHistory(dialogue.history["s"]))
+        dialogue.steps()
+    assert edited.told("s", "r") == plain.told("s", "r")
