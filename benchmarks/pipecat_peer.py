@@ -61,9 +61,10 @@ from server.wiring import engine_files
 from streaming.audio import encode_pcm16
 from streaming.batching import completed
 from streaming.bundle import ensure_bundle
-from streaming.chat import SPOKEN_INSTRUCTIONS, ChatTemplate
+from streaming.chat import ChatTemplate
 from streaming.decoder import LlamaLanguageModel
 from streaming.events import ContextMessage
+from streaming.instructions import SPOKEN_INSTRUCTIONS
 from streaming.load import EngineFiles
 from streaming.manifest import load_manifest
 from streaming.sampling import Sampler, Sampling

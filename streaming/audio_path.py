@@ -2,8 +2,7 @@
 
 A row has a number below zero where a token has its id, its own in its session. So a prompt stays one list of numbers: the longest common
 prefix, rewinding, a cut and an edited history are what they are for words. Committed rows keep their numbers for ever; those behind them
-get new ones whenever more has been heard, for they are other rows then. What is not computed here: `streaming.audio_encoder` says what an
-encoder is, `streaming.projection` what brings its states to the language model's width.
+get new ones whenever more has been heard, for they are other rows then. What an encoder is, `streaming.audio_encoder` says.
 """
 
 from collections.abc import Iterator

@@ -24,7 +24,7 @@ from streaming.events import NOTES, ContextMessage, Role
 from streaming.instructions import SPOKEN_INSTRUCTIONS
 from streaming.markup import CHATML, Markup
 
-__all__ = ["SPOKEN_INSTRUCTIONS", "ChatTemplate"]
+__all__ = ["ChatTemplate"]
 
 _SPEAKERS: Final[Mapping[Role, str]] = {
     "system": "system",

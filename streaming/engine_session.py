@@ -236,8 +236,12 @@ class EngineSession:
             for replying in self._replies.values()
             if replying.reply.ready(waiting) and self._may_go_on(replying, now, speculate=speculate)
         ]
-        sounding = self._sounds.job(self._wanted_sounds(speculate=speculate), now, _PATIENCE_SECONDS)
-        others = (sounding, self._final_job(now), self._hearing_job(now, eager=speculate), self._prefill_job(now))
+        others = (
+            self._sound_job(now, speculate=speculate),
+            self._final_job(now),
+            self._hearing_job(now, eager=speculate),
+            self._prefill_job(now),
+        )
         return [*replies, *(job for job in others if job is not None)]
 
     @property
@@ -285,15 +289,18 @@ class EngineSession:
             self._hearing.urgency = Urgency.PAUSE if hurried else Urgency.LISTENING
         return self._hearing
 
-    def _wanted_sounds(self, *, speculate: bool) -> Wanted:
+    def _sound_job(self, now: float, *, speculate: bool) -> Job | None:
         """What of the caller's sound somebody waits for, or will."""
+        if self._sounds.idle:
+            return None
         replies = [replying.reply for replying in self._replies.values()]
-        return Wanted(
+        wanted = Wanted(
             awaited=[item_id for reply in replies if not reply.speculative for item_id in reply.unheard],
             speculated=[item_id for reply in replies if reply.speculative and speculate for item_id in reply.unheard],
             open=None if self._turn is None else self._turn.item_id,
             told=[message.item_id for message in self._history],
         )
+        return self._sounds.job(wanted, now, _PATIENCE_SECONDS)
 
     def _prefill_job(self, now: float) -> Job | None:
         """What is known of the next prompt, while no reply is using the sequence."""

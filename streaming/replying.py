@@ -102,7 +102,7 @@ class Reply:
     @property
     def unheard(self) -> list[str]:
         """The items of its context whose sound it waits for."""
-        if self._prompted:
+        if self._prompted or not self._sounds:
             return []
         items = [message.item_id for message in self._context]
         return [item_id for item_id in items if item_id in self._sounds and not self._sounds[item_id].concluded]

@@ -39,6 +39,11 @@ class Sounds:
         self._ordinals = count(1)
         self._job: Job | None = None
 
+    @property
+    def idle(self) -> bool:
+        """Whether there is no sound to work on, as always where the language model only reads."""
+        return not self.held and self._job is None
+
     def begin(self, item_id: str) -> Sound | None:
         """An empty sound for an item; None where the language model only reads."""
         if self._path is None:
@@ -71,7 +76,7 @@ class Sounds:
 
     def concluded(self, items: Iterable[str]) -> bool:
         """Whether the sounds of all `items` that have one are there whole."""
-        return all(self.held[item_id].concluded for item_id in items if item_id in self.held)
+        return not self.held or all(self.held[item_id].concluded for item_id in items if item_id in self.held)
 
     def job(self, wanted: Wanted, now: float, patience: float) -> Job | None:
         """What is to be computed next, if anything; what a caller does not wait for may wait `patience` seconds."""

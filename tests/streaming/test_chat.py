@@ -6,9 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streaming.chat import SPOKEN_INSTRUCTIONS, ChatTemplate
+from streaming.chat import ChatTemplate
 from streaming.decoder import LlamaLanguageModel
 from streaming.events import NOTES, ContextMessage
+from streaming.instructions import SPOKEN_INSTRUCTIONS
 
 ASK = ContextMessage("user", "item_1", "What is the weather?")
 ANSWER = ContextMessage("assistant", "item_2", "It is the best.", complete=False)
