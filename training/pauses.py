@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
-import soundfile
 
-from benchmarks.dialogues.sources import list_of
+from benchmarks.dialogues.sources import list_of, read_recording
+from benchmarks.evidence import HOLD_MS
 from benchmarks.kokoro import Kokoro
 from streaming.audio import AudioFrame, Samples, resample_clause
 from streaming.ear import Ear, Ears
@@ -29,8 +29,6 @@ from training.sentences import Sentence, sentences
 __all__ = ["Clip", "Listener", "Pauses", "Source"]
 
 _MS: Final = SAMPLE_RATE // 1_000
-_SHORTEST: Final = 200 * _MS
-"""A shorter silence is no pause to anybody (eot-bench)."""
 _TAIL: Final = 100 * _MS
 _LEAD, _SILENCE = 300 * _MS, 2_500 * _MS
 _MARKS: Final = 2
@@ -88,8 +86,7 @@ class Source:
 
     def read(self, path: str) -> Samples:
         """A recording, float32 (n,) at 16 kHz."""
-        sound, rate = soundfile.read(self._data / path, dtype="float32", always_2d=True)
-        return resample_clause(np.ascontiguousarray(sound.mean(axis=1, dtype=np.float32)), int(rate), SAMPLE_RATE)
+        return read_recording(self._data / path)
 
     def clips(self) -> list[Clip]:
         """People first, then synthetic callers."""
@@ -136,7 +133,7 @@ class Listener:
         for at, until, scored in self._pauses(pcm):
             if until is not None:
                 end = False
-                usable = until - at >= _SHORTEST
+                usable = until - at >= HOLD_MS * _MS
             else:
                 end = True if clip.finished is None else clip.finished
                 usable = clip.finished is not None or recorded - at >= _TAIL

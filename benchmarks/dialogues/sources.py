@@ -19,7 +19,7 @@ from streaming.models.piper import Noise
 from streaming.text import ClauseCutter
 from streaming.tts import PiperVoice, Speech
 
-__all__ = ["Clip", "Reply", "Sources", "list_of"]
+__all__ = ["Clip", "Reply", "Sources", "list_of", "read_recording"]
 
 Clip = Mapping[str, object]
 """A line of the recordings' manifest."""
@@ -108,7 +108,7 @@ class Sources:
         )
 
     def read(self, path: str) -> Samples:
-        return _read(self.data / path)
+        return read_recording(self.data / path)
 
 
 def _clauses(text: str) -> list[str]:
@@ -133,6 +133,7 @@ def _bare(clip: Clip) -> str:
 
 
 @cache
-def _read(path: Path) -> Samples:
+def read_recording(path: Path) -> Samples:
+    """A recording in mono, float32 (n,) at 16 kHz; kept, so not to be written to."""
     sound, rate = soundfile.read(path, dtype="float32", always_2d=True)
     return resample_clause(np.ascontiguousarray(sound.mean(axis=1, dtype=np.float32)), int(rate), SAMPLE_RATE)
