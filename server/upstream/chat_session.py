@@ -1,6 +1,5 @@
 """One session whose language model is a chat endpoint: its replies are asked for there and spoken by the voice here."""
 
-import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -8,27 +7,24 @@ from server.engine_link import Fact
 from server.upstream.chat_client import ChatClient, ChatOptions
 from server.upstream.chat_reply import ChatReply, ReplyDoors
 from server.upstream.chat_wire import request_body
-from server.upstream.link import Local
+from server.upstream.link import Local, Spoken
+from server.upstream.tasks import Tasks
 from server.upstream.transcripts import Transcripts
 from streaming.audio import AudioFrame
-from streaming.doors import SynthesisedAudio
 from streaming.events import (
     Abort,
     Adopt,
-    AudioReady,
     ContextMessage,
     Drop,
     EngineFailed,
     EngineOrder,
     FinishReason,
-    ReplyRestarted,
     Respond,
     RespondOptions,
     ResponseFinished,
     SetHistory,
     Speculate,
     StartTurn,
-    TextDelta,
 )
 
 __all__ = ["ChatSession", "ChatUpstream"]
@@ -41,7 +37,7 @@ class ChatUpstream:
         self._options = options
         self._client = ChatClient(options)
         # What sessions have under way; each ends when its session lets go.
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = Tasks()
 
     def open(self, local: Local) -> "ChatSession":
         """A session begins."""
@@ -49,9 +45,7 @@ class ChatUpstream:
 
     async def stop(self) -> None:
         """Let go of everything."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._tasks.stop()
         await self._client.close()
 
 
@@ -66,7 +60,7 @@ class _Prepared:
 class ChatSession:
     """`server.upstream.link.UpstreamSession`."""
 
-    def __init__(self, local: Local, client: ChatClient, options: ChatOptions, tasks: set[asyncio.Task[None]]) -> None:
+    def __init__(self, local: Local, client: ChatClient, options: ChatOptions, tasks: Tasks) -> None:
         self._local = local
         self._client = client
         self._options = options
@@ -100,7 +94,7 @@ class ChatSession:
             case Abort(response_id) | Drop(response_id):
                 self._abort(response_id, order)
             case StartTurn():
-                self._track(self._client.warm(), "warm")
+                self._tasks.begin(self._client.warm(), f"{self._local.session_id}-warm")
                 self._local.order(order)
             case _:
                 self._local.order(order)
@@ -110,7 +104,7 @@ class ChatSession:
         self._transcripts.note(fact)
         if isinstance(fact, EngineFailed):
             self.close()
-        if isinstance(fact, TextDelta | AudioReady | SynthesisedAudio | ReplyRestarted | ResponseFinished):
+        if isinstance(fact, Spoken):
             reply = self._replies.get(fact.response_id)
             if reply is not None:
                 reply.hear(fact)
@@ -133,7 +127,7 @@ class ChatSession:
             chat = self._options
             return request_body(chat.model, context, self._transcripts.texts, options, limit_name=chat.limit_name)
 
-        reply.begin(self._track(reply.run(ask), response_id))
+        reply.begin(self._tasks.begin(reply.run(ask), f"{self._local.session_id}-{response_id}"))
 
     def _adopt(self, response_id: str) -> None:
         if (prepared := self._prepared.pop(response_id, None)) is not None:
@@ -148,9 +142,3 @@ class ChatSession:
             reply.abort()
         else:
             self._local.order(order)
-
-    def _track(self, work: "asyncio._CoroutineLike[None]", name: str) -> asyncio.Task[None]:
-        task = asyncio.get_running_loop().create_task(work, name=f"{self._local.session_id}-{name}")
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return task

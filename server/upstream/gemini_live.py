@@ -7,7 +7,6 @@ words.
 """
 
 import base64
-import binascii
 import json
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -16,7 +15,7 @@ from typing import Final
 from urllib.parse import urlsplit, urlunsplit
 
 from server.upstream.errors import UpstreamError
-from server.upstream.json_fields import count_at, object_at, objects_at, parsed, text_at
+from server.upstream.json_fields import count_at, object_at, objects_at, parsed, sound_at, text_at
 from server.upstream.service import (
     Address,
     CallMade,
@@ -28,6 +27,7 @@ from server.upstream.service import (
     ServiceReady,
     key_of,
     split_instructions,
+    websocket_scheme,
 )
 from streaming.audio import Pcm16, encode_pcm16
 from streaming.events import SAMPLE_RATE, ContextMessage, FinishReason, Respond, RespondOptions, ToolSpec, Usage
@@ -40,9 +40,8 @@ _PATH: Final = "/ws/google.ai.generativelanguage.v1beta.GenerativeService.BidiGe
 def gemini_address(url: str, key: str) -> Address:
     """Where a session is; `url` is the host, its scheme may be HTTP's."""
     parts = urlsplit(url)
-    scheme = {"http": "ws", "https": "wss"}.get(parts.scheme, parts.scheme)
     path = parts.path if "BidiGenerateContent" in parts.path else parts.path.rstrip("/") + _PATH
-    return Address(urlunsplit((scheme, parts.netloc, path, "", "")), {"x-goog-api-key": key} if key else {})
+    return Address(urlunsplit((websocket_scheme(parts.scheme), parts.netloc, path, "", "")), {"x-goog-api-key": key} if key else {})
 
 
 @dataclass(slots=True)
@@ -248,7 +247,7 @@ class GeminiService:
         ours = turn.response_id if turn is not None and not turn.done else None
         if ours is not None:
             words = text_at(object_at(content, "outputTranscription"), "text")
-            sounds = [ReplySound(ours, _sound(object_at(part, "inlineData"))) for part in parts if "inlineData" in part]
+            sounds = [ReplySound(ours, sound_at(object_at(part, "inlineData"), "data")) for part in parts if "inlineData" in part]
             events += [ReplyWords(ours, words), *sounds] if words else sounds
         if turn is not None and (content.get("generationComplete") or content.get("turnComplete")):
             events += self._end(turn)
@@ -317,10 +316,3 @@ def _said(role: str, text: str) -> dict[str, object]:
 def _declared(tool: ToolSpec) -> dict[str, object]:
     # JSON Schema as it is: `parameters` takes only a part of it.
     return {"name": tool.name, "description": tool.description, "parametersJsonSchema": json.loads(tool.parameters)}
-
-
-def _sound(blob: dict[str, object]) -> bytes:
-    try:
-        return base64.b64decode(text_at(blob, "data"), validate=True)
-    except binascii.Error:
-        raise UpstreamError("it sent sound that is no base64") from None

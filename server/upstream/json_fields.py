@@ -1,11 +1,12 @@
 """Fields of the JSON that an upstream sends, looked at without trust."""
 
+import base64
 import json
 from collections.abc import Mapping
 
 from server.upstream.errors import UpstreamError
 
-__all__ = ["count_at", "object_at", "objects_at", "parsed", "text_at"]
+__all__ = ["count_at", "object_at", "objects_at", "parsed", "sound_at", "text_at"]
 
 _JsonObject = Mapping[str, object]
 
@@ -37,6 +38,14 @@ def text_at(value: _JsonObject, key: str) -> str:
     """The string under `key`; "" where there is none."""
     found = value.get(key)
     return found if isinstance(found, str) else ""
+
+
+def sound_at(value: _JsonObject, key: str) -> bytes:
+    """The bytes under `key`, which are base64; b"" where there are none. Raises UpstreamError."""
+    try:
+        return base64.b64decode(text_at(value, key), validate=True)
+    except ValueError:  # letters beyond ASCII are none of binascii.Error
+        raise UpstreamError("it sent sound that is no base64") from None
 
 
 def count_at(value: _JsonObject, key: str) -> int:

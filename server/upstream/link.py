@@ -10,10 +10,13 @@ from typing import Protocol
 
 from server.engine_link import EngineLink, Fact, Sink
 from streaming.audio import AudioFrame
-from streaming.doors import EngineLoad
-from streaming.events import EngineOrder, SessionSpec
+from streaming.doors import EngineLoad, SynthesisedAudio
+from streaming.events import AudioReady, EngineOrder, ReplyRestarted, ResponseFinished, SessionSpec, TextDelta
 
-__all__ = ["Local", "Upstream", "UpstreamLink", "UpstreamSession"]
+__all__ = ["Local", "Spoken", "Upstream", "UpstreamLink", "UpstreamSession"]
+
+Spoken = TextDelta | AudioReady | SynthesisedAudio | ReplyRestarted | ResponseFinished
+"""What the engine here tells of a response whose words come from elsewhere."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,6 @@ heard is truncated.
 """
 
 import base64
-import binascii
 import json
 import logging
 from collections import deque
@@ -14,8 +13,7 @@ from dataclasses import dataclass, field
 from typing import Final
 from urllib.parse import urlencode, urlsplit, urlunsplit
 
-from server.upstream.errors import UpstreamError
-from server.upstream.json_fields import count_at, object_at, parsed, text_at
+from server.upstream.json_fields import count_at, object_at, parsed, sound_at, text_at
 from server.upstream.service import (
     REPLY_RATE,
     Address,
@@ -29,6 +27,7 @@ from server.upstream.service import (
     ServiceReady,
     key_of,
     split_instructions,
+    websocket_scheme,
 )
 from streaming.audio import Pcm16, encode_pcm16
 from streaming.events import ContextMessage, FinishReason, Respond, RespondOptions, ToolSpec, Usage
@@ -53,9 +52,9 @@ def openai_address(url: str, model: str, key: str) -> Address:
     parts = urlsplit(url)
     path = parts.path.rstrip("/")
     path = path if path.endswith("/realtime") else f"{path}/realtime"
-    scheme = {"http": "ws", "https": "wss"}.get(parts.scheme, parts.scheme)
     return Address(
-        urlunsplit((scheme, parts.netloc, path, urlencode({"model": model}), "")), {"Authorization": f"Bearer {key}"} if key else {}
+        urlunsplit((websocket_scheme(parts.scheme), parts.netloc, path, urlencode({"model": model}), "")),
+        {"Authorization": f"Bearer {key}"} if key else {},
     )
 
 
@@ -309,7 +308,7 @@ class OpenAIService:
         if made.stopped:
             return []
         if kind in _SOUND:
-            return [ReplySound(ours, _sound(text_at(event, "delta")))]
+            return [ReplySound(ours, sound_at(event, "delta"))]
         if kind in _WORDS:
             return [ReplyWords(ours, text_at(event, "delta"))]
         if kind == "response.function_call_arguments.delta" and text_at(event, "item_id") in made.calls:
@@ -386,13 +385,6 @@ def _input(message: ContextMessage, texts: Mapping[str, str]) -> dict[str, objec
             return {"type": "function_call_output", "call_id": message.call_id, "output": text}
     part = {"type": "output_text" if message.role == "assistant" else "input_text", "text": text}
     return {"type": "message", "role": message.role, "content": [part]} if text else None
-
-
-def _sound(delta: str) -> bytes:
-    try:
-        return base64.b64decode(delta, validate=True)
-    except binascii.Error:
-        raise UpstreamError("it sent sound that is no base64") from None
 
 
 def _usage(usage: dict[str, object]) -> Usage:

@@ -26,6 +26,7 @@ __all__ = [
     "ServiceReady",
     "key_of",
     "split_instructions",
+    "websocket_scheme",
 ]
 
 REPLY_RATE = 24_000
@@ -164,6 +165,11 @@ def split_instructions(messages: Sequence[ContextMessage]) -> tuple[str, list[Co
         else:
             said.append(message)
     return "\n".join(instructions), said
+
+
+def websocket_scheme(scheme: str) -> str:
+    """The WebSocket's scheme where an address has HTTP's; any other as it is."""
+    return {"http": "ws", "https": "wss"}.get(scheme, scheme)
 
 
 def key_of(message: ContextMessage) -> str:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from server.engine_link import Fact
 from server.upstream.connection import Connection, ConnectionOptions, Listener
 from server.upstream.errors import UpstreamError
-from server.upstream.link import Local
+from server.upstream.link import Local, Spoken
 from server.upstream.remote_reply import Pace, RemoteReply
 from server.upstream.service import (
     Address,
@@ -24,14 +24,13 @@ from server.upstream.service import (
     ServiceEvent,
     ServiceReady,
 )
+from server.upstream.tasks import Tasks
 from server.upstream.transcripts import Transcripts
 from streaming.audio import AudioFrame, StreamResampler, to_pcm16
-from streaming.doors import SynthesisedAudio
 from streaming.events import (
     SAMPLE_RATE,
     Abort,
     Adopt,
-    AudioReady,
     CommitTurn,
     ContextMessage,
     DiscardTurn,
@@ -39,14 +38,12 @@ from streaming.events import (
     EngineFailed,
     EngineOrder,
     FinishReason,
-    ReplyRestarted,
     Respond,
     RespondOptions,
     ResponseFinished,
     SetHistory,
     Speculate,
     StartTurn,
-    TextDelta,
     ToolArgumentsDelta,
     ToolCallReady,
 )
@@ -77,22 +74,17 @@ class ServiceUpstream:
         self._address = address
         self._services = services
         self._options = options or ServiceOptions()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = Tasks()
 
     def open(self, local: Local) -> "ServiceSession":
         """A session begins."""
         session = ServiceSession(local, self._address, self._services(), self._options)
-        task = asyncio.get_running_loop().create_task(session.connection.run(), name=f"{local.session_id}-upstream")
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        session.task = task
+        session.task = self._tasks.begin(session.connection.run(), f"{local.session_id}-upstream")
         return session
 
     async def stop(self) -> None:
         """Let go of everything."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._tasks.stop()
 
 
 @dataclass(slots=True)
@@ -177,7 +169,7 @@ class ServiceSession:
         self._transcripts.note(fact)
         if isinstance(fact, EngineFailed):
             self.close()
-        if isinstance(fact, TextDelta | AudioReady | SynthesisedAudio | ReplyRestarted | ResponseFinished):
+        if isinstance(fact, Spoken):
             asked = self._asked.get(fact.response_id)
             if asked is not None:
                 asked.reply.hear(fact)
