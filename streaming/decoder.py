@@ -165,7 +165,10 @@ class LlamaLanguageModel:
     ) -> "LlamaLanguageModel":
         """From a GGUF file, or from a folder in the Hugging Face layout, on to `device`. Raises OSError where `path` can't be read,
         ValueError, naming it, for what is no Llama-shaped model with ChatML tokens."""
-        model, tokenizer = load_safetensors(path, dtype, device) if path.is_dir() else load_gguf(path, dtype, device=device)
+        if path.is_dir():
+            model, tokenizer = load_safetensors(path, dtype, device, context=context)
+        else:
+            model, tokenizer = load_gguf(path, dtype, device=device)
         try:
             return cls(model, tokenizer, context=context)
         except ValueError as error:

@@ -120,8 +120,9 @@ def packed_four(dense: Dense, bits: FourBits) -> Linear:
 
 
 def _reordered(dense: Dense) -> Linear:
-    """The same product with the weights in the order oneDNN computes in, which it would otherwise bring them into at every call."""
-    if not (torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_reorder_linear_weight")):  # type: ignore[no-untyped-call]
+    """The same product with the weights in the order oneDNN computes in, which it would otherwise bring them into at every call. It has no
+    bf16 for processors with neither AVX-512 nor bf16 instructions; PyTorch's own product is used there."""
+    if not (hasattr(torch.ops.mkldnn, "_reorder_linear_weight") and torch.ops.mkldnn._is_mkldnn_bf16_supported()):
         return dense
     weight, bias = torch.ops.mkldnn._reorder_linear_weight(dense.weight, _MANY_ROWS), dense.bias
 

@@ -1,8 +1,9 @@
-"""Llama-shaped decoders (Llama, Mistral, Qwen2, SmolLM2) in plain torch, written for a preallocated KV cache.
+"""Llama-shaped decoders (Llama, Mistral, Qwen2, Qwen3, SmolLM2, SmolLM3, Phi-3) in plain torch, written for a preallocated KV cache.
 
 Query, key and value projections are one product, and so are gate and up: on a CPU a decode step is bound by the weights it reads and by the
 number of kernels it starts. RoPE in the half-rotated form of the Hugging Face weights (Su et al. 2021). No sampling, no tokenizer, no state
-but the weights: what a sequence holds is in its `KeyValueCache`.
+but the weights: what a sequence holds is in its `KeyValueCache`. A layer with a sliding window keeps what has left it, so that a sequence
+can be rewound.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,6 +17,7 @@ from torch.nn import functional
 
 from streaming.kv import KeyValueCache
 from streaming.models.linear import Linear
+from streaming.models.rope import Rope
 
 __all__ = ["Llama", "LlamaLayer", "LlamaShape", "LlamaWeights", "Stretch"]
 
@@ -35,6 +37,14 @@ class LlamaShape:
     context: int
     rope_base: float = 10_000.0
     norm_epsilon: float = 1e-5
+    # How positions turn a head; None turns all of it, each frequency as `rope_base` says.
+    rope: Rope | None = None
+    # Positions that each layer sees, its own among them; None sees all. Empty: all layers see all.
+    windows: tuple[int | None, ...] = ()
+    # Layers that positions do not turn (NoPE).
+    still: frozenset[int] = frozenset()
+    # Each query and key head is normalised by itself (Qwen3).
+    head_norm: bool = False
 
     def __post_init__(self) -> None:
         if min(self.vocabulary, self.layers, self.width, self.hidden, self.heads, self.kv_heads, self.head_width, self.context) < 1:
@@ -43,6 +53,14 @@ class LlamaShape:
             raise ValueError(f"{self.heads} query heads can't share {self.kv_heads} key-value heads evenly")
         if self.head_width % 2:
             raise ValueError(f"head width {self.head_width} is odd: rotary embedding pairs its halves")
+        if self.rope is not None and self.rope.width > self.head_width:
+            raise ValueError(f"{self.rope.width} numbers are turned of a head of {self.head_width}")
+        if self.windows and (len(self.windows) != self.layers or any(window is not None and window < 1 for window in self.windows)):
+            raise ValueError(f"{self.layers} layers have the windows {self.windows}")
+
+    def window(self, layer: int) -> int | None:
+        """The positions that `layer` sees, its own among them; None for all."""
+        return self.windows[layer] if self.windows else None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -55,6 +73,8 @@ class LlamaLayer:
     feed_forward_norm: Tensor  # [width]
     gate_up: Linear
     down: Linear
+    # Norms of query heads, then of key heads, [heads + kv_heads, head_width]; None where there are none.
+    head_norm: Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -75,7 +95,8 @@ class Llama:
             raise ValueError(f"the weights are not of the shape {shape}")
         self.shape: Final = shape
         self.weights: Final = weights
-        cosines, sines = _rotations(shape)
+        self._rope: Final = shape.rope or Rope(shape.head_width)
+        cosines, sines = self._rope.rotations(shape.rope_base, shape.context, shape.head_width)
         self._cosines = cosines.to(weights.embedding)  # [context, 1, head_width]
         self._sines = sines.to(weights.embedding)  # [context, 1, head_width], the first half negated
 
@@ -122,10 +143,11 @@ class Llama:
         embedding = self.weights.embedding
         tokens = torch.tensor([token for stretch in stretches for token in stretch.tokens], device=embedding.device)
         counts = [len(stretch.tokens) for stretch in stretches]
-        masks = [self._mask(len(stretch.tokens), stretch.end, embedding) for stretch in stretches]
+        windows = {self.shape.window(index) for index in range(self.shape.layers)}
+        masks = {window: [self._mask(len(stretch.tokens), stretch.end, window, embedding) for stretch in stretches] for window in windows}
 
         def mix(index: int, heads: Tensor) -> Tensor:
-            parts = zip(torch.split(heads, counts), stretches, masks, strict=True)
+            parts = zip(torch.split(heads, counts), stretches, masks[self.shape.window(index)], strict=True)
             mixed = [self._mix(index, part, stretch, mask) for part, stretch, mask in parts]
             return mixed[0] if len(mixed) == 1 else torch.cat(mixed)
 
@@ -143,7 +165,11 @@ class Llama:
         rotation = self._rotation(cosines, sines)
         for index, layer in enumerate(self.weights.layers):
             normed = _normalise(hidden, layer.attention_norm, self.shape.norm_epsilon)
-            heads = _rotate(layer.qkv(normed).view(len(normed), -1, self.shape.head_width), *rotation)
+            heads = layer.qkv(normed).view(len(normed), -1, self.shape.head_width)
+            if layer.head_norm is not None:
+                heads = self._normalise_heads(heads, layer.head_norm)
+            if index not in self.shape.still:
+                heads = _rotate(heads, *rotation, self._rope.width)
             hidden = hidden + layer.attention_out(mix(index, heads))
             normed = _normalise(hidden, layer.feed_forward_norm, self.shape.norm_epsilon)
             gate, up = layer.gate_up(normed).chunk(2, dim=-1)
@@ -154,12 +180,22 @@ class Llama:
         """Logits, [n, width] to float32 [n, vocabulary]."""
         return self.weights.head(_normalise(hidden, self.weights.norm, self.shape.norm_epsilon)).float()
 
-    def _mask(self, count: int, end: int, like: Tensor) -> Tensor | None:
-        """What is added to the scores [n * group, end]: row i of the n sees the positions up to its own. One row sees all."""
-        if count == 1:
+    def _normalise_heads(self, heads: Tensor, weight: Tensor) -> Tensor:
+        """Query and key heads of [n, heads + 2 kv_heads, head_width], each normalised by itself; the values as they are."""
+        turned = heads[:, : len(weight)]
+        normed = functional.rms_norm(turned, turned.shape[-1:], None, self.shape.norm_epsilon) * weight
+        return torch.cat((normed, heads[:, len(weight) :]), dim=1)
+
+    def _mask(self, count: int, end: int, window: int | None, like: Tensor) -> Tensor | None:
+        """What is added to the scores [n * group, end]: row i of the n sees the positions up to its own, the last `window` of them. None
+        where one row sees all."""
+        if count == 1 and (window is None or end <= window):
             return None
-        closed = torch.full((count, end), float("-inf"), dtype=like.dtype, device=like.device).triu(end - count + 1)
-        return closed.repeat_interleave(self.shape.heads // self.shape.kv_heads, dim=0)
+        closed = torch.full((count, end), float("-inf"), dtype=like.dtype, device=like.device)
+        mask = closed.triu(end - count + 1)
+        if window is not None:
+            mask += closed.tril(end - count - window)
+        return mask.repeat_interleave(self.shape.heads // self.shape.kv_heads, dim=0)
 
     def _rotation(self, cosines: Tensor, sines: Tensor) -> tuple[Tensor, Tensor]:
         """Cosines and signed sines for every head of the fused product, each [n, heads + 2 kv_heads, head_width], from those of the rows'
@@ -209,14 +245,10 @@ def _normalise(hidden: Tensor, weight: Tensor, epsilon: float) -> Tensor:
     return functional.rms_norm(hidden, weight.shape, weight, epsilon)
 
 
-def _rotations(shape: LlamaShape) -> tuple[Tensor, Tensor]:
-    """Cosines and signed sines of every position, each float32 [context, 1, head_width]."""
-    frequencies = shape.rope_base ** -(torch.arange(0, shape.head_width, 2, dtype=torch.float32) / shape.head_width)
-    angles = torch.outer(torch.arange(shape.context, dtype=torch.float32), frequencies)[:, None]
-    return torch.cat((angles.cos(), angles.cos()), dim=-1), torch.cat((-angles.sin(), angles.sin()), dim=-1)
-
-
-def _rotate(heads: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:
-    """Rotary embedding of [n, heads, head_width]: the halves of a head are the coordinates that are turned."""
-    swapped = heads.roll(heads.shape[-1] // 2, dims=-1)
+def _rotate(heads: Tensor, cosines: Tensor, sines: Tensor, width: int) -> Tensor:
+    """Rotary embedding of [n, heads, head_width]: the halves of a head's first `width` numbers are the coordinates that are turned."""
+    if width == heads.shape[-1]:
+        swapped = heads.roll(width // 2, dims=-1)
+    else:
+        swapped = torch.cat((heads[..., :width].roll(width // 2, dims=-1), heads[..., width:]), dim=-1)
     return torch.addcmul(heads * cosines, swapped, sines)

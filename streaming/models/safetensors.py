@@ -1,89 +1,121 @@
-"""Models in the Hugging Face layout: `config.json`, `*.safetensors`, `tokenizer.json`. Llama, Mistral and Qwen2, as far as
-`streaming.models.llama` goes: what a config asks for beyond it is refused by name, never ignored.
+"""Models in the Hugging Face layout: `config.json`, `*.safetensors` (one file, or shards and their index), `tokenizer.json`. Which, and how
+far, `streaming.models.llama_config` says.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Final
 
 import torch
 from safetensors import SafetensorError, safe_open
 from tokenizers import Tokenizer
 
-from streaming.models.llama import Llama, LlamaShape
+from streaming.models.ctranslate2 import WeightsError
+from streaming.models.linear import Packing
+from streaming.models.llama import Llama
+from streaming.models.llama_config import LlamaConfig, llama_config
 from streaming.models.slots import decoder_of
-from streaming.models.weights import Matrix, assemble
+from streaming.models.weights import Matrix, assemble, fused
 
 __all__ = ["load_safetensors"]
 
-_ARCHITECTURES: Final = ("llama", "mistral", "qwen2")
+_INDEX: Final = "model.safetensors.index.json"
 
-_Value = TypeVar("_Value", int, float)
+_IGNORED: Final = ".rotary_emb.inv_freq"
+"""Ends the names of tensors that old files have and nothing reads."""
 
 
-def load_safetensors(folder: Path, dtype: torch.dtype = torch.bfloat16, device: torch.device | str = "cpu") -> tuple[Llama, Tokenizer]:
-    """The model, its weights in `dtype` on `device`, and its tokenizer. Raises ValueError, naming the file, for what is not such a model,
-    and OSError where it can't be read."""
-    shape = _shape(folder / "config.json")
-    files = sorted(folder.glob("*.safetensors"))
-    if not files:
-        raise FileNotFoundError(f"there are no .safetensors in {folder}")
+def load_safetensors(
+    folder: Path,
+    dtype: torch.dtype = torch.bfloat16,
+    device: torch.device | str = "cpu",
+    packing: Packing = Packing.SMALLEST,
+    context: int | None = None,
+) -> tuple[Llama, Tokenizer]:
+    """The model, its weights in `dtype` on `device`, and its tokenizer, for sequences of no more than `context` positions; None for as many
+    as it was trained for. Raises WeightsError, naming file and tensor, for what is not such a model, and OSError where it can't be read."""
+    config = _config(folder / "config.json", context)
+    shape = config.shape
     with ExitStack() as stack:
         try:
-            opened = [stack.enter_context(safe_open(file, framework="pt")) for file in files]
+            opened = [stack.enter_context(safe_open(file, framework="pt")) for file in _files(folder)]
         except SafetensorError as error:
-            raise ValueError(f"{folder} holds a file that is no safetensors, or is cut short ({error})") from error
+            raise WeightsError(f"{folder} holds a file that is no safetensors, or is cut short ({error})") from error
         holders = {name: file for file in opened for name in file.keys()}  # noqa: SIM118 (no mapping)
+        _expect(folder, config, holders.keys())
+        asked = {"lm_head.weight"} if config.tied else set()
 
         def find(name: str) -> Matrix | None:
-            return Matrix(holders[name].get_tensor(name)) if name in holders else None
+            if name not in holders or (config.tied and name == "lm_head.weight"):
+                return None
+            asked.add(name)
+            return Matrix(holders[name].get_tensor(name))
 
         try:
-            weights = assemble(shape, find, dtype, device=device)
+            weights = assemble(shape, fused(shape, find) if config.fused else find, dtype, packing, device)
         except ValueError as error:
-            raise ValueError(f"{folder}: {error}") from error
-    return decoder_of(shape, weights), _tokenizer(folder / "tokenizer.json")
+            raise WeightsError(f"{folder}: {error}") from error
+        spare = sorted(name for name in holders if name not in asked and not name.endswith(_IGNORED))
+        if spare:
+            raise WeightsError(f"{folder}: it should not have {spare[0]} ({len(spare)} tensors)")
+    tokenizer = _tokenizer(folder / "tokenizer.json")
+    if tokenizer.get_vocab_size() > shape.vocabulary:
+        raise WeightsError(f"{folder}: tokenizer.json has {tokenizer.get_vocab_size()} tokens, the model {shape.vocabulary}")
+    return decoder_of(shape, weights), tokenizer
 
 
-def _shape(path: Path) -> LlamaShape:
+def _config(path: Path, context: int | None) -> LlamaConfig:
+    config = _object(path)
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
+        return llama_config(config, context)
     except ValueError as error:
-        raise ValueError(f"{path} is not JSON ({error})") from error
-    if not isinstance(config, dict) or config.get("model_type") not in _ARCHITECTURES:
-        raise ValueError(f"{path} is not the config of a {', '.join(_ARCHITECTURES)} model")
-    rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
-    if rope.get("rope_type", rope.get("type", "default")) != "default":
-        raise ValueError(f"{path} stretches its rotary embedding ({rope}), which this decoder does not do")
-    for key in ("attention_bias", "mlp_bias", "use_sliding_window"):
-        if config.get(key):
-            raise ValueError(f"{path} asks for {key}, which this decoder does not do")
-    heads, width = _number(path, config, "num_attention_heads", int), _number(path, config, "hidden_size", int)
-    base = {**config, **rope}
+        raise WeightsError(f"{path}: {error}") from error
+
+
+def _object(path: Path) -> dict[str, object]:
     try:
-        return LlamaShape(
-            vocabulary=_number(path, config, "vocab_size", int),
-            layers=_number(path, config, "num_hidden_layers", int),
-            width=width,
-            hidden=_number(path, config, "intermediate_size", int),
-            heads=heads,
-            kv_heads=_number(path, {"num_key_value_heads": heads, **config}, "num_key_value_heads", int),
-            head_width=config.get("head_dim") or width // heads,
-            context=config.get("sliding_window") or _number(path, config, "max_position_embeddings", int),
-            rope_base=_number(path, {"rope_theta": 10_000.0, **base}, "rope_theta", float),
-            norm_epsilon=_number(path, {"rms_norm_eps": 1e-6, **config}, "rms_norm_eps", float),
-        )
-    except (ValueError, ZeroDivisionError) as error:
-        raise ValueError(f"{path}: {error}") from error
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise WeightsError(f"{path} is not JSON ({error})") from error
+    if not isinstance(value, dict):
+        raise WeightsError(f"{path} is not a JSON object")
+    return value
 
 
-def _number(path: Path, config: Mapping[str, object], key: str, kind: type[_Value]) -> _Value:
-    value = config.get(key)
-    if not isinstance(value, int | float) or isinstance(value, bool):
-        raise ValueError(f"{path}: {key} is {value!r}, not a number")
-    return kind(value)
+def _files(folder: Path) -> list[Path]:
+    """The files with weights: `model.safetensors`, else those of the index, else all. Mistral's folders hold theirs in another layout
+    beside it."""
+    if (folder / "model.safetensors").is_file():
+        return [folder / "model.safetensors"]
+    if not (folder / _INDEX).is_file():
+        files = sorted(folder.glob("*.safetensors"))
+        if not files:
+            raise FileNotFoundError(f"there are no .safetensors in {folder}")
+        return files
+    places = _object(folder / _INDEX).get("weight_map")
+    if not isinstance(places, dict) or not all(isinstance(name, str) and Path(name).name == name for name in places.values()):
+        raise WeightsError(f"{folder / _INDEX} has no weight_map of file names")
+    files = [folder / name for name in sorted(set(places.values()))]
+    for file in files:
+        if not file.is_file():
+            raise FileNotFoundError(f"{file} is not there, though {_INDEX} names it")
+    return files
+
+
+def _expect(folder: Path, config: LlamaConfig, names: Iterable[str]) -> None:
+    """Biases and head are there where the config has them: without them it would be another model."""
+    there = set(names)
+    if not config.tied and "lm_head.weight" not in there:
+        raise WeightsError(f"{folder}: the tensor lm_head.weight is missing")
+    for product in sorted(config.biased):
+        if f"model.layers.0.{product}.bias" not in there:
+            raise WeightsError(f"{folder}: the tensor model.layers.0.{product}.bias is missing")
+    biases = sorted(name for name in there if name.startswith("model.layers.") and name.endswith("_proj.bias"))
+    unexpected = [name for name in biases if name.removesuffix(".bias").split(".", 3)[3] not in config.biased]
+    if unexpected:
+        raise WeightsError(f"{folder}: it should not have {unexpected[0]} ({len(unexpected)} tensors)")
 
 
 def _tokenizer(path: Path) -> Tokenizer:
@@ -92,4 +124,4 @@ def _tokenizer(path: Path) -> Tokenizer:
     try:
         return Tokenizer.from_file(str(path))
     except Exception as error:  # tokenizers raises nothing narrower
-        raise ValueError(f"{path} is no tokenizer ({error})") from error
+        raise WeightsError(f"{path} is no tokenizer ({error})") from error

@@ -140,14 +140,16 @@ class SlottedLlama(Llama):
         tokens, positions, places = inputs.unbind(1)
         count = len(inputs)
         row = torch.arange(count, device=inputs.device)
-        seen = (torch.arange(reach, device=inputs.device) <= positions[:, None]).view(count, 1, 1, reach)
+        ages = positions[:, None] - torch.arange(reach, device=inputs.device)  # [rows, reach]
+        windows = {shape.window(index) for index in range(shape.layers)}
+        seen = {window: ((ages >= 0) & (ages < (window or reach))).view(count, 1, 1, reach) for window in windows}
 
         def mix(index: int, heads: Tensor) -> Tensor:
             layer = self._slots.layers[index]
             layer[:, row, :, places] = heads[:, shape.heads :].view(count, 2, shape.kv_heads, shape.head_width)
             keys, values = layer[:, :count, :, :reach].unbind(0)
             queries = heads[:, : shape.heads].reshape(count, shape.kv_heads, -1, shape.head_width)
-            return functional.scaled_dot_product_attention(queries, keys, values, attn_mask=seen).reshape(count, -1)
+            return functional.scaled_dot_product_attention(queries, keys, values, attn_mask=seen[shape.window(index)]).reshape(count, -1)
 
         hidden = self._layers(self.weights.embedding[tokens], self._cosines[positions], self._sines[positions], mix)
         return self._scores(hidden)
