@@ -168,7 +168,7 @@ class LlamaLanguageModel:
         if path.is_dir():
             model, tokenizer = load_safetensors(path, dtype, device, context=context)
         else:
-            model, tokenizer = load_gguf(path, dtype, device=device)
+            model, tokenizer = load_gguf(path, dtype, device=device, context=context)
         try:
             return cls(model, tokenizer, context=context)
         except ValueError as error:

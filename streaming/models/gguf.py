@@ -1,29 +1,30 @@
 """GGUF files of Llama-shaped models: weights, shape, and the tokenizer that travels with them.
 
-Reading is PyPI `gguf`'s; ours is what the numbers mean. llama.cpp interleaves the rows of Q and K of the llama architecture for its own
-rotary embedding; here they go back to the half-rotated order of the Hugging Face weights. Reference: ggml's `docs/gguf.md`, llama.cpp's
-`convert_hf_to_gguf.py`.
+llama.cpp interleaves the rows of Q and K of the llama architecture for its own rotary embedding; here they go back to the half-rotated
+order of the Hugging Face weights. Reference: ggml's `docs/gguf.md`, llama.cpp's `convert_hf_to_gguf.py`.
 """
 
-from collections.abc import Callable
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 import torch
-from gguf import GGMLQuantizationType, GGUFReader, ReaderTensor, dequantize
-from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
+from gguf import GGMLQuantizationType, ReaderTensor, dequantize
+from tokenizers import Tokenizer
 
+from streaming.models.ctranslate2 import WeightsError
+from streaming.models.gguf_file import GgufFile
+from streaming.models.gguf_tokenizer import gguf_tokenizer
 from streaming.models.linear import GROUP, FourBits, Packing
 from streaming.models.llama import Llama, LlamaShape
+from streaming.models.rope import Rope
 from streaming.models.slots import decoder_of
-from streaming.models.weights import Matrix, assemble
+from streaming.models.weights import Matrix, assemble, fused
 
 __all__ = ["load_gguf"]
-
-_CONTROL: Final = (3, 4)
-"""`tokenizer.ggml.token_type` of control and user-defined tokens."""
 
 _TENSORS: Final = {
     "model.embed_tokens": "token_embd",
@@ -34,142 +35,143 @@ _TENSORS: Final = {
     "self_attn.k_proj": "attn_k",
     "self_attn.v_proj": "attn_v",
     "self_attn.o_proj": "attn_output",
+    "self_attn.q_norm": "attn_q_norm",
+    "self_attn.k_norm": "attn_k_norm",
+    "self_attn.qkv_proj": "attn_qkv",
     "post_attention_layernorm": "ffn_norm",
     "mlp.gate_proj": "ffn_gate",
     "mlp.up_proj": "ffn_up",
     "mlp.down_proj": "ffn_down",
+    "mlp.gate_up_proj": "ffn_up",
 }
 """Hugging Face names to ggml's."""
 
-_PRE_TOKENIZERS: Final[dict[str, Callable[[], pre_tokenizers.PreTokenizer]]] = {
-    "smollm": lambda: pre_tokenizers.Sequence(
-        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)]
-    ),
-    "qwen2": lambda: pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Split(
-                Regex(r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"),
-                "isolated",
-            ),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-        ]
-    ),
-}
-"""How text is cut before byte-pair merges, by `tokenizer.ggml.pre`."""
+_ROPE: Final = ("rope_freqs.weight", "rope_factors_short.weight", "rope_factors_long.weight")
+"""What each frequency is divided by: Llama 3.1's, and Phi-3's two sets."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Family:
+    """What an architecture is without its metadata saying so."""
+
+    interleaved: bool = False
+    biased: bool = False
+    head_norm: bool = False
+    fused: bool = False
+    # Every so many layers one is not turned by positions.
+    still: int | None = None
+
+
+_FAMILIES: Final[Mapping[str, _Family]] = MappingProxyType(
+    {
+        "llama": _Family(interleaved=True),
+        "phi3": _Family(fused=True),
+        "qwen2": _Family(biased=True),
+        "qwen3": _Family(head_norm=True),
+        "smollm3": _Family(interleaved=True, still=4),
+    }
+)
+"""By `general.architecture`. Mistral's and SmolLM2's is llama."""
 
 
 def load_gguf(
-    path: Path, dtype: torch.dtype = torch.bfloat16, packing: Packing = Packing.SMALLEST, device: torch.device | str = "cpu"
+    path: Path,
+    dtype: torch.dtype = torch.bfloat16,
+    packing: Packing = Packing.SMALLEST,
+    device: torch.device | str = "cpu",
+    context: int | None = None,
 ) -> tuple[Llama, Tokenizer]:
-    """The model, its weights in `dtype` on `device`, and its tokenizer. Raises ValueError, naming the file, for what is not a GGUF of a
-    llama or qwen2 model with a byte-level BPE tokenizer, and OSError where it can't be read."""
-    file = _File(path)
-    shape = _shape(file)
-    try:
-        weights = assemble(shape, lambda name: _matrix(file, shape, name), dtype, packing, device)
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
-    return decoder_of(shape, weights), _tokenizer(file)
-
-
-class _PlainReader(GGUFReader):
-    """`GGUFReader` on a plain array: slicing a memmap some 250,000 times, for the vocabulary, costs seconds."""
-
-    @property  # type: ignore[override]
-    def data(self) -> npt.NDArray[np.uint8]:
-        return self._plain
-
-    @data.setter
-    def data(self, mapped: npt.NDArray[np.uint8]) -> None:
-        self._plain = np.asarray(mapped)
-
-
-class _File:
-    """An open GGUF file with typed access to its metadata."""
-
-    def __init__(self, path: Path) -> None:
-        self.path: Final = path
-        if not path.is_file():
-            raise FileNotFoundError(f"{path} is not there; fetch it with `vivavoce pull`")
-        try:
-            self._reader = _PlainReader(path)
-            self.tensors: Final[dict[str, ReaderTensor]] = {tensor.name: tensor for tensor in self._reader.tensors}
-        except (ValueError, IndexError, KeyError) as error:
-            raise ValueError(f"{path} is not a GGUF file, or is cut short ({error}); fetch it again with `vivavoce pull`") from error
-
-    def text(self, key: str) -> str:
-        value = self._value(key)
-        if not isinstance(value, str):
-            raise ValueError(f"{self.path}: {key} is {value!r}, not text")
-        return value
-
-    def number(self, key: str) -> float:
-        value = self._value(key)
-        if not isinstance(value, int | float):
-            raise ValueError(f"{self.path}: {key} is {value!r}, not a number")
-        return value
-
-    def has(self, key: str) -> bool:
-        return self._reader.get_field(key) is not None
-
-    def texts(self, key: str) -> list[str]:
-        value = self._value(key)
-        if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-            raise ValueError(f"{self.path}: {key} is not a list of texts")
-        return value
-
-    def numbers(self, key: str) -> list[int]:
-        value = self._value(key)
-        if not isinstance(value, list) or not all(isinstance(item, int) for item in value):
-            raise ValueError(f"{self.path}: {key} is not a list of whole numbers")
-        return value
-
-    def _value(self, key: str) -> object:
-        field = self._reader.get_field(key)
-        if field is None:
-            raise ValueError(f"{self.path}: the metadata has no {key}")
-        value: object = field.contents()
-        return value
-
-
-def _shape(file: _File) -> LlamaShape:
+    """The model, its weights in `dtype` on `device`, and its tokenizer, for sequences of no more than `context` positions; None for as many
+    as it was trained for. Raises WeightsError, naming file and tensor, for what is not a GGUF of such a model, and OSError where it can't
+    be read."""
+    file = GgufFile(path)
     kind = file.text("general.architecture")
-    if kind not in ("llama", "qwen2"):
-        raise ValueError(f"{file.path} holds a {kind} model; this loader reads llama and qwen2")
-    if file.has(f"{kind}.rope.scaling.type") or "rope_freqs.weight" in file.tensors:
-        raise ValueError(f"{file.path} stretches its rotary embedding, which this decoder does not do")
-    heads, width = int(file.number(f"{kind}.attention.head_count")), int(file.number(f"{kind}.embedding_length"))
+    if kind not in _FAMILIES:
+        raise WeightsError(f"{path} holds a {kind} model; this loader reads {', '.join(_FAMILIES)}")
+    family = _FAMILIES[kind]
+    shape = _shape(file, kind, family, context)
+    asked = set(_ROPE)
+
+    def find(name: str) -> Matrix | None:
+        there = _their_name(name)
+        if there not in file.tensors:
+            return None
+        asked.add(there)
+        matrix = _read(file, file.tensors[there])
+        if family.interleaved and (".q_proj." in name or ".k_proj." in name):
+            return matrix.rows(_half_rotated(len(matrix.values), shape.head_width))
+        return matrix
+
     try:
+        weights = assemble(shape, fused(shape, find) if family.fused else find, dtype, packing, device)
+    except WeightsError:
+        raise
+    except ValueError as error:
+        raise WeightsError(f"{path}: {error}") from error
+    if family.biased and "blk.0.attn_q.bias" not in asked:
+        raise WeightsError(f"{path}: the tensor blk.0.attn_q.bias is missing")
+    spare = sorted(name for name in file.tensors if name not in asked)
+    if spare:
+        raise WeightsError(f"{path}: it should not have {spare[0]} ({len(spare)} tensors)")
+    return decoder_of(shape, weights), gguf_tokenizer(file)
+
+
+def _shape(file: GgufFile, kind: str, family: _Family, context: int | None) -> LlamaShape:
+    def number(name: str, default: float | None = None) -> float:
+        return file.number(f"{kind}.{name}", default)
+
+    heads, width, layers = (int(number(name)) for name in ("attention.head_count", "embedding_length", "block_count"))
+    trained = int(number("context_length"))
+    positions = min(trained, context or trained)
+    window = int(number("attention.sliding_window", 0))
+    try:
+        head_width = int(number("attention.key_length", width // heads))
         return LlamaShape(
             vocabulary=len(file.texts("tokenizer.ggml.tokens")),
-            layers=int(file.number(f"{kind}.block_count")),
+            layers=layers,
             width=width,
-            hidden=int(file.number(f"{kind}.feed_forward_length")),
+            hidden=int(number("feed_forward_length")),
             heads=heads,
-            kv_heads=int(file.number(f"{kind}.attention.head_count_kv")),
-            head_width=int(file.number(f"{kind}.attention.key_length")) if file.has(f"{kind}.attention.key_length") else width // heads,
-            context=int(file.number(f"{kind}.context_length")),
-            rope_base=file.number(f"{kind}.rope.freq_base"),
-            norm_epsilon=file.number(f"{kind}.attention.layer_norm_rms_epsilon"),
+            kv_heads=int(number("attention.head_count_kv", heads)),
+            head_width=head_width,
+            context=positions,
+            rope_base=number("rope.freq_base", 10_000.0),
+            norm_epsilon=number("attention.layer_norm_rms_epsilon"),
+            rope=_rope(file, kind, head_width, positions),
+            windows=(window,) * layers if window else (),
+            still=frozenset(range(family.still - 1, layers, family.still)) if family.still else frozenset(),
+            head_norm=family.head_norm,
         )
+    except WeightsError:
+        raise
     except (ValueError, ZeroDivisionError) as error:
-        raise ValueError(f"{file.path}: {error}") from error
+        raise WeightsError(f"{file.path}: {error}") from error
 
 
-def _matrix(file: _File, shape: LlamaShape, name: str) -> Matrix | None:
-    """The tensor of this Hugging Face name."""
+def _rope(file: GgufFile, kind: str, head_width: int, positions: int) -> Rope:
+    """How positions turn a head: `streaming.models.rope`, by ggml's names."""
+    width = int(file.number(f"{kind}.rope.dimension_count", head_width))
+    stretch = file.text(f"{kind}.rope.scaling.type") if file.has(f"{kind}.rope.scaling.type") else "none"
+    if stretch not in ("none", "linear", "longrope"):
+        raise WeightsError(f"{file.path}: its rotary embedding is stretched by {stretch!r}, which this decoder does not do")
+    if stretch == "linear":
+        return Rope(width, (file.number(f"{kind}.rope.scaling.factor"),) * (width // 2))
+    gain = file.number(f"{kind}.rope.scaling.attn_factor", 1.0)
+    common, short, long = _ROPE
+    original = file.number(f"{kind}.rope.scaling.original_context_length", file.number(f"{kind}.context_length"))
+    name = common if common in file.tensors else long if positions > original else short
+    if name not in file.tensors:
+        return Rope(width, gain=gain)
+    return Rope(width, tuple(_read(file, file.tensors[name]).values.tolist()), gain)
+
+
+def _their_name(name: str) -> str:
+    """ggml's name of a tensor with this Hugging Face name."""
     stem, kind = name.rsplit(".", 1)
-    prefix = ""
-    if stem.startswith("model.layers."):
-        index, stem = stem.removeprefix("model.layers.").split(".", 1)
-        prefix = f"blk.{index}."
-    tensor = file.tensors.get(f"{prefix}{_TENSORS[stem]}.{kind}")
-    if tensor is None:
-        return None
-    matrix = _read(tensor)
-    if file.text("general.architecture") != "llama" or stem not in ("self_attn.q_proj", "self_attn.k_proj"):
-        return matrix
-    return matrix.rows(_half_rotated(len(matrix.values), shape.head_width))
+    if not stem.startswith("model.layers."):
+        return f"{_TENSORS[stem]}.{kind}"
+    index, stem = stem.removeprefix("model.layers.").split(".", 1)
+    return f"blk.{index}.{_TENSORS[stem]}.{kind}"
 
 
 def _half_rotated(rows: int, head_width: int) -> torch.Tensor:
@@ -177,14 +179,17 @@ def _half_rotated(rows: int, head_width: int) -> torch.Tensor:
     return torch.arange(rows).view(-1, head_width // 2, 2).transpose(1, 2).reshape(-1)
 
 
-def _read(tensor: ReaderTensor) -> Matrix:
+def _read(file: GgufFile, tensor: ReaderTensor) -> Matrix:
     match tensor.tensor_type:
         case GGMLQuantizationType.Q4_1:
             return _four_bits(tensor, has_minimum=True)
         case GGMLQuantizationType.Q4_0:
             return _four_bits(tensor, has_minimum=False)
         case kind:
-            return Matrix(torch.from_numpy(np.array(dequantize(tensor.data, kind), dtype=np.float32)))
+            try:
+                return Matrix(torch.from_numpy(np.array(dequantize(tensor.data, kind), dtype=np.float32)))
+            except NotImplementedError as error:
+                raise WeightsError(f"{file.path}: {tensor.name} is quantised as {kind.name}, which can't be read here") from error
 
 
 def _four_bits(tensor: ReaderTensor, *, has_minimum: bool) -> Matrix:
@@ -200,24 +205,3 @@ def _four_bits(tensor: ReaderTensor, *, has_minimum: bool) -> Matrix:
     levels = torch.cat((packed & 15, packed >> 4), dim=-1)  # [outputs, blocks, GROUP]
     values = levels * scales[..., None] + zeros[..., None]
     return Matrix(values.view(outputs, -1), FourBits(levels.view(outputs, -1), scales, zeros))
-
-
-def _tokenizer(file: _File) -> Tokenizer:
-    """The byte-level BPE tokenizer of the file."""
-    kind, pre = file.text("tokenizer.ggml.model"), file.text("tokenizer.ggml.pre")
-    if kind != "gpt2" or pre not in _PRE_TOKENIZERS:
-        raise ValueError(f"{file.path}: the tokenizer {kind}/{pre} is not known here (known: gpt2 with {', '.join(_PRE_TOKENIZERS)})")
-    tokens = file.texts("tokenizer.ggml.tokens")
-    merges = [tuple(merge.split(" ", 1)) for merge in file.texts("tokenizer.ggml.merges")]
-    kinds = file.numbers("tokenizer.ggml.token_type")
-    if len(kinds) != len(tokens):
-        raise ValueError(f"{file.path}: {len(tokens)} tokens have {len(kinds)} types")
-    try:
-        tokenizer = Tokenizer(models.BPE({token: index for index, token in enumerate(tokens)}, merges))  # type: ignore[arg-type]
-    except Exception as error:  # tokenizers raises nothing narrower
-        raise ValueError(f"{file.path}: its merges are not of its tokens ({error})") from error
-    tokenizer.pre_tokenizer = _PRE_TOKENIZERS[pre]()
-    tokenizer.decoder = decoders.ByteLevel()
-    special = [AddedToken(token, special=True, normalized=False) for token, kind in zip(tokens, kinds, strict=True) if kind in _CONTROL]
-    tokenizer.add_special_tokens(special)
-    return tokenizer

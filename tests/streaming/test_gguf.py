@@ -1,15 +1,22 @@
 """GGUF files, made here as llama.cpp makes them, beside the weights they were made from."""
 
+import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import gguf
 import numpy as np
 import pytest
 import torch
+from tokenizers import Tokenizer
+from transformers import AutoConfig, AutoModelForCausalLM
+from transformers.modeling_utils import PreTrainedModel
 
+from streaming.models.ctranslate2 import WeightsError
 from streaming.models.gguf import load_gguf
 from streaming.models.llama import Llama, LlamaShape
+from streaming.models.rope import Rope
 from streaming.models.weights import Matrix, assemble
 
 SHAPE = LlamaShape(vocabulary=64, layers=2, width=64, hidden=96, heads=4, kv_heads=2, head_width=16, context=128, norm_epsilon=2.0**-16)
@@ -17,9 +24,9 @@ TOKENS = ["<|end|>", "<|im_start|>", "<|im_end|>", *"abcdefghijklmnopqrstuvwxyz0
 
 
 def _interleaved(weight: torch.Tensor) -> torch.Tensor:
-    """Rows as llama.cpp wants them: the two halves of a head become pairs."""
+    """Rows, or a bias, as llama.cpp wants them: the two halves of a head become pairs."""
     heads = weight.shape[0] // SHAPE.head_width
-    return weight.view(heads, 2, SHAPE.head_width // 2, -1).transpose(1, 2).reshape(weight.shape)
+    return weight.reshape(heads, 2, SHAPE.head_width // 2, -1).transpose(1, 2).reshape(weight.shape).contiguous()
 
 
 def _tensors(*, tied: bool) -> dict[str, torch.Tensor]:
@@ -42,7 +49,8 @@ def _their_name(name: str) -> str:
         "model.layers.": "blk.", "model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output",
         "self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k", "self_attn.v_proj": "attn_v", "self_attn.o_proj": "attn_output",
         "mlp.gate_proj": "ffn_gate", "mlp.up_proj": "ffn_up", "mlp.down_proj": "ffn_down", "post_attention_layernorm": "ffn_norm",
-        "input_layernorm": "attn_norm",
+        "input_layernorm": "attn_norm", "self_attn.qkv_proj": "attn_qkv", "mlp.gate_up_proj": "ffn_up", "self_attn.q_norm": "attn_q_norm",
+        "self_attn.k_norm": "attn_k_norm",
     }  # fmt: skip
     for ours, theirs in changes.items():
         name = name.replace(ours, theirs)
@@ -57,9 +65,10 @@ def _write(
     *,
     architecture: str = "llama",
     pre: str = "smollm",
+    layers: int = SHAPE.layers,
 ) -> Path:
     writer = gguf.GGUFWriter(path, architecture)
-    writer.add_block_count(SHAPE.layers)
+    writer.add_block_count(layers)
     writer.add_context_length(SHAPE.context)
     writer.add_embedding_length(SHAPE.width)
     writer.add_feed_forward_length(SHAPE.hidden)
@@ -74,7 +83,7 @@ def _write(
     writer.add_token_merges(["Ġ a"])
     change(writer)
     for name, values in tensors.items():
-        if architecture == "llama" and ("q_proj" in name or "k_proj" in name):
+        if architecture in ("llama", "smollm3") and ("q_proj" in name or "k_proj" in name):
             values = _interleaved(values)
         if values.dim() == 1:
             writer.add_tensor(_their_name(name), values.numpy())
@@ -102,7 +111,7 @@ def test_a_file_gives_the_weights_it_was_made_from(tmp_path: Path, kind: str, ti
     tensors, quantisation = _tensors(tied=tied), gguf.GGMLQuantizationType[kind]
     model, _ = load_gguf(_write(tmp_path / "tiny.gguf", tensors, quantisation), torch.float32)
     expected = Llama(SHAPE, assemble(SHAPE, _rounded(tensors, quantisation).get, torch.float32))
-    assert model.shape == SHAPE
+    assert model.shape == replace(SHAPE, rope=Rope(SHAPE.head_width))
     tokens = list(range(3, 40))
     torch.testing.assert_close(
         model.logits(tokens, 0, model.new_cache(64)), expected.logits(tokens, 0, expected.new_cache(64)), atol=1e-4, rtol=1e-4
@@ -119,12 +128,88 @@ def test_four_bits_decode_as_the_bf16_they_stand_for(tmp_path: Path) -> None:
         assert torch.nn.functional.cosine_similarity(found, expected, dim=0) > 0.995
 
 
-def test_qwen2_rows_are_not_interleaved(tmp_path: Path) -> None:
-    tensors, kind = _tensors(tied=True), gguf.GGMLQuantizationType.F32
-    model, _ = load_gguf(_write(tmp_path / "tiny.gguf", tensors, kind, architecture="qwen2", pre="qwen2"), torch.float32)
-    expected = Llama(SHAPE, assemble(SHAPE, _rounded(tensors, kind).get, torch.float32))
-    tokens = list(range(3, 20))
-    torch.testing.assert_close(model.logits(tokens, 0, model.new_cache(64)), expected.logits(tokens, 0, expected.new_cache(64)))
+LONG_ROPE = {
+    "rope_type": "longrope", "rope_theta": 10_000.0, "original_max_position_embeddings": 64,
+    "short_factor": [1.0 + 0.1 * n for n in range(8)], "long_factor": [2.0 + 0.5 * n for n in range(8)],
+}  # fmt: skip
+LLAMA3 = {
+    "rope_type": "llama3", "rope_theta": 10_000.0, "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 32,
+}  # fmt: skip
+
+FAMILIES: dict[str, tuple[str, dict[str, object]]] = {
+    "llama": ("llama", {}),
+    "llama, biases": ("llama", {"attention_bias": True}),
+    "llama 3.1": ("llama", {"rope_parameters": LLAMA3}),
+    "llama, linear": ("llama", {"rope_parameters": {"rope_type": "linear", "rope_theta": 10_000.0, "factor": 4.0}}),
+    "qwen2": ("qwen2", {"tie_word_embeddings": True}),
+    "qwen3": ("qwen3", {"head_dim": 24}),
+    "smollm3": ("smollm3", {"rope_parameters": {"rope_type": "default", "rope_theta": 10_000.0}}),
+    "phi3": ("phi3", {"sliding_window": 11}),
+    "phi3, short": ("phi3", {"rope_parameters": LONG_ROPE, "original_max_position_embeddings": 64}),
+    "phi3, long": ("phi3", {"rope_parameters": LONG_ROPE, "original_max_position_embeddings": 64}),
+    "phi3, part of a head": ("phi3", {"partial_rotary_factor": 0.5}),
+}
+
+
+def _reference(name: str) -> PreTrainedModel:
+    kind, changes = FAMILIES[name]
+    torch.manual_seed(4)
+    sizes: dict[str, object] = {
+        "vocab_size": 64, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 4, "num_attention_heads": 4,
+        "num_key_value_heads": 2, "max_position_embeddings": 128, "rms_norm_eps": SHAPE.norm_epsilon,
+        "pad_token_id": None, "bos_token_id": None, "eos_token_id": None,
+    }  # fmt: skip
+    model: PreTrainedModel = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **sizes | changes), attn_implementation="eager")
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.25)
+    model.tie_weights()
+    return model.eval()
+
+
+def _metadata(name: str, reference: PreTrainedModel) -> Callable[[gguf.GGUFWriter], None]:
+    """What llama.cpp's converter writes of a model beyond the sizes that all have."""
+
+    def write(writer: gguf.GGUFWriter) -> None:
+        kind, changes = FAMILIES[name]
+        head = int(changes.get("head_dim", 16))  # type: ignore[call-overload]
+        writer.add_key_length(head)
+        writer.add_rope_dimension_count(8 if "partial_rotary_factor" in changes else head)
+        if "sliding_window" in changes:
+            writer.add_sliding_window(11)
+        if name == "llama, linear":
+            writer.add_rope_scaling_type(gguf.RopeScalingType.LINEAR)
+            writer.add_rope_scaling_factor(4.0)
+        if name == "llama 3.1":
+            plain = 10_000.0 ** -(torch.arange(0, 16, 2) / 16)
+            writer.add_tensor("rope_freqs.weight", (plain / reference.model.rotary_emb.inv_freq).numpy())
+        if changes.get("rope_parameters") is LONG_ROPE:
+            writer.add_rope_scaling_orig_ctx_len(64)
+            writer.add_rope_scaling_attn_factors((1 + math.log(2) / math.log(64)) ** 0.5)
+            for length in ("short", "long"):
+                writer.add_tensor(f"rope_factors_{length}.weight", np.array(LONG_ROPE[f"{length}_factor"], np.float32))
+        assert writer.arch == kind
+
+    return write
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_family_equals_transformers(tmp_path: Path, name: str) -> None:
+    reference = _reference(name)
+    kind, _ = FAMILIES[name]
+    tensors = {
+        key: value for key, value in reference.state_dict().items() if not (reference.config.tie_word_embeddings and "lm_head" in key)
+    }
+    pre = "llama-bpe" if kind in ("smollm3", "llama") else "qwen2"
+    write = _metadata(name, reference)
+    path = _write(tmp_path / "tiny.gguf", tensors, gguf.GGMLQuantizationType.F32, write, architecture=kind, pre=pre, layers=4)
+    model, _ = load_gguf(path, torch.float32, context=64 if name == "phi3, short" else None)
+    tokens = torch.randint(0, 64, (100 if name == "phi3, long" else 60,), generator=torch.Generator().manual_seed(1)).tolist()
+    with torch.inference_mode():
+        expected = reference(torch.tensor([tokens])).logits[0, -1]
+    torch.testing.assert_close(
+        model.logits(tokens, 0, model.new_cache(128 if name == "phi3, long" else 64)), expected, atol=1e-4, rtol=1e-4
+    )
 
 
 def test_the_tokenizer_comes_with_it(tmp_path: Path) -> None:
@@ -153,10 +238,69 @@ def test_what_this_decoder_does_not_do_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "tiny.gguf"
     with pytest.raises(ValueError, match="holds a gpt2 model"):
         load_gguf(_write(path, tensors, kind, architecture="gpt2"))
-    with pytest.raises(ValueError, match="stretches its rotary embedding"):
+    with pytest.raises(ValueError, match="its rotary embedding is stretched by 'yarn'"):
         load_gguf(_write(path, tensors, kind, lambda writer: writer.add_rope_scaling_type(gguf.RopeScalingType.YARN)))
     with pytest.raises(ValueError, match="tokenizer gpt2/starcoder is not known"):
         load_gguf(_write(path, tensors, kind, pre="starcoder"))
     del tensors["model.norm.weight"]
     with pytest.raises(ValueError, match=r"tiny\.gguf: the tensor model\.norm\.weight is missing"):
         load_gguf(_write(path, tensors, kind))
+
+
+def test_a_tensor_too_many_a_bias_too_few_and_an_unreadable_quantisation_are_named(tmp_path: Path) -> None:
+    tensors, kind = _tensors(tied=True), gguf.GGMLQuantizationType.F16
+    path = tmp_path / "tiny.gguf"
+    with pytest.raises(WeightsError, match=r"should not have blk\.0\.attn_rot_embd\.weight \(1 tensors\)"):
+        load_gguf(_write(path, tensors, kind, lambda writer: writer.add_tensor("blk.0.attn_rot_embd.weight", np.ones(4, np.float32))))
+    with pytest.raises(WeightsError, match=r"blk\.0\.attn_q\.bias is missing"):
+        load_gguf(_write(path, tensors, kind, architecture="qwen2", pre="qwen2"))
+    unread = gguf.GGMLQuantizationType.I8
+    with pytest.raises(WeightsError, match=r"output\.weight is quantised as I8, which can't be read here"):
+        load_gguf(
+            _write(path, tensors, kind, lambda writer: writer.add_tensor("output.weight", np.ones((64, 64), np.int8), raw_dtype=unread))
+        )
+
+
+def test_a_tokenizer_of_sentence_piece(tmp_path: Path) -> None:
+    """Beside `tokenizers`' own BPE with the merges that made these scores."""
+    pieces = [
+        "<unk>",
+        "<s>",
+        "</s>",
+        "<|end|>",
+        *(f"<0x{byte:02X}>" for byte in range(256)),
+        *"▁abcdehlorw",
+        "he",
+        "ll",
+        "▁w",
+        "hell",
+        "▁hell",
+        "or",
+    ]
+    kinds = [2, 3, 3, 3, *[6] * 256, *[1] * (len(pieces) - 260)]
+    scores = [0.0] * 271 + [-float(n) for n in range(len(pieces) - 271)]
+
+    def write(writer: gguf.GGUFWriter) -> None:
+        for name in ("model", "list", "scores", "token_type", "merges", "pre"):
+            for shard in writer.kv_data:
+                shard.pop(f"tokenizer.ggml.{'tokens' if name == 'list' else name}", None)
+        writer.add_tokenizer_model("llama")
+        writer.add_token_list(pieces)
+        writer.add_token_scores(scores)
+        writer.add_token_types(kinds)
+
+    tensors = _tensors(tied=True)
+    tensors["model.embed_tokens.weight"] = torch.randn(len(pieces), SHAPE.width)
+    _, tokenizer = load_gguf(_write(tmp_path / "tiny.gguf", tensors, gguf.GGMLQuantizationType.F32, write), torch.float32)
+    encoded = tokenizer.encode("hello wörld<|end|>", add_special_tokens=False)
+    assert encoded.tokens == ["▁hell", "o", "▁w", "<0xC3>", "<0xB6>", "r", "l", "d", "<|end|>"]
+    assert tokenizer.decode(encoded.ids) == "hello wörld"
+
+
+def test_llama_3_cuts_numbers_by_three_and_takes_whole_words(tmp_path: Path) -> None:
+    path = _write(tmp_path / "tiny.gguf", _tensors(tied=True), gguf.GGMLQuantizationType.F16, pre="llama-bpe")
+    _, tokenizer = load_gguf(path)
+    assert isinstance(tokenizer, Tokenizer)
+    assert tokenizer.encode("a a1234", add_special_tokens=False).tokens == ["a", "Ġa", "1", "2", "3", "4"]
+    assert tokenizer.pre_tokenizer is not None
+    assert [word for word, _ in tokenizer.pre_tokenizer.pre_tokenize_str("it's 12345 x")] == ["it", "'s", "Ġ", "123", "45", "Ġx"]

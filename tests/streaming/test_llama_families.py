@@ -29,9 +29,9 @@ LLAMA3 = {
 }  # fmt: skip
 
 
-def _long_rope(width: int, original: int) -> dict[str, object]:
+def _long_rope(width: int) -> dict[str, object]:
     return {
-        "rope_type": "longrope", "rope_theta": 10_000.0, "original_max_position_embeddings": original,
+        "rope_type": "longrope", "rope_theta": 10_000.0,
         "short_factor": [1.0 + 0.1 * n for n in range(width // 2)], "long_factor": [2.0 + 0.5 * n for n in range(width // 2)],
     }  # fmt: skip
 
@@ -60,8 +60,10 @@ FAMILIES = {
     "smollm3, untied": Family("smollm3", {"no_rope_layers": [1, 0, 0, 1], "tie_word_embeddings": False}),
     "phi3": Family("phi3", {"sliding_window": 11}),
     "phi3, part of a head": Family("phi3", {"partial_rotary_factor": 0.5, "num_attention_heads": 2, "num_key_value_heads": 1}),
-    "phi3, longrope, short": Family("phi3", {"rope_parameters": _long_rope(16, 64)}, context=64),
-    "phi3, longrope, long": Family("phi3", {"rope_parameters": _long_rope(16, 32), "tie_word_embeddings": True}),
+    "phi3, longrope, short": Family("phi3", {"rope_parameters": _long_rope(16), "original_max_position_embeddings": 64}, context=64),
+    "phi3, longrope, long": Family(
+        "phi3", {"rope_parameters": _long_rope(16), "original_max_position_embeddings": 32, "tie_word_embeddings": True}
+    ),
 }
 
 
