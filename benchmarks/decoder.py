@@ -128,7 +128,7 @@ def answer(model: LlamaLanguageModel, question: str, sampling: Sampling, seed: i
     while len(said) < 160:
         assert sequence.logits is not None
         token = sampler.choose(sequence.logits, said, sampling)
-        if token == model.end_token:
+        if token in model.end_tokens:
             break
         said.append(token)
         piece = decoder.push(token)

@@ -133,7 +133,7 @@ def summarised(writer: Writer, before: str, messages: Sequence[ContextMessage]) 
     written: list[int] = []
     while len(written) < _SUMMARY and sequence.logits is not None:
         token = int(sequence.logits.argmax())
-        if token == model.end_token:
+        if token in model.end_tokens:
             break
         written.append(token)
         completed(model.append(sequence, token))

@@ -138,7 +138,7 @@ class Smol(LLMService):
         while len(said) < self._most:
             assert sequence.logits is not None
             token = self._sampler.choose(sequence.logits, said, Sampling())
-            if token == weights.model.end_token:
+            if token in weights.model.end_tokens:
                 return
             said.append(token)
             if text := decoder.push(token):

@@ -33,7 +33,7 @@ def engine_files(bundle: Bundle, threads: int, *, elsewhere: bool = False) -> En
     recogniser = bundle.part("transcript")
     return EngineFiles(
         recogniser=recogniser,
-        language_model=None if elsewhere else _only_file(bundle.part("language_model"), ".gguf"),
+        language_model=None if elsewhere else _language_model(bundle.part("language_model")),
         voice=bundle.part("voice"),
         end_of_turn=_only_file(bundle.part("end_of_turn"), ".onnx"),
         threads=threads,
@@ -64,6 +64,12 @@ def _spare_cores() -> int:
     other (measured on two cores: p95 of the answer 1.2 s with one thread, 2.5 s with two)."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, cores // 2)
+
+
+def _language_model(folder: Path) -> Path:
+    """The GGUF file in the folder, or the folder itself where it has none and is one of Hugging Face's layout."""
+    whole = (folder / "config.json").is_file() and not any(folder.glob("*.gguf"))
+    return folder if whole else _only_file(folder, ".gguf")
 
 
 def _only_file(folder: Path, suffix: str) -> Path:

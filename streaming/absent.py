@@ -10,6 +10,7 @@ import torch
 from streaming.batching import Work
 from streaming.decoder import Prompt, TokenSequence
 from streaming.kv import KeyValueCache
+from streaming.markup import CHATML, Markup
 
 __all__ = ["AbsentLanguageModel", "NoLanguageModelError"]
 
@@ -25,8 +26,12 @@ class AbsentLanguageModel:
     """`streaming.decoder.LanguageModel` without a model."""
 
     @property
-    def end_token(self) -> int:
-        return 0
+    def end_tokens(self) -> frozenset[int]:
+        return frozenset({0})
+
+    @property
+    def markup(self) -> Markup:
+        return CHATML
 
     @property
     def context(self) -> int:

@@ -1,4 +1,4 @@
-"""The prompt: a pure function of messages to tokens, in the model's markup (ChatML unless told otherwise).
+"""The prompt: a pure function of messages to tokens, in the model's markup.
 
 Texts of people and tools never become control tokens. While the caller is still speaking the prompt ends in the words that have settled;
 what follows them later (more words, or the end of the message) is appended, so that the prefill is not lost. A model that hears
@@ -22,7 +22,7 @@ from streaming.audio_path import AudioPath, Sound
 from streaming.decoder import LanguageModel, Prompt, Segment
 from streaming.events import NOTES, ContextMessage, Role
 from streaming.instructions import SPOKEN_INSTRUCTIONS
-from streaming.markup import CHATML, Markup
+from streaming.markup import Markup
 
 __all__ = ["ChatTemplate"]
 
@@ -47,15 +47,17 @@ _NO_SOUNDS: Final[Mapping[str, Sound]] = MappingProxyType({})
 
 
 class ChatTemplate:
-    """The template of one language model. `system` is said where a session gives no instructions of its own; `path` is how the model
-    hears, None where it only reads."""
+    """The template of one language model. `system` is said where a session gives no instructions of its own; `markup` is the model's own
+    where it is None; `path` is how the model hears, None where it only reads."""
 
     def __init__(
-        self, model: LanguageModel, system: str = SPOKEN_INSTRUCTIONS, markup: Markup = CHATML, path: AudioPath | None = None
+        self, model: LanguageModel, system: str = SPOKEN_INSTRUCTIONS, markup: Markup | None = None, path: AudioPath | None = None
     ) -> None:
         self.path: Final = path
         self._model = model
         self._system = system
+        markup = markup or model.markup
+        self._within = markup.within
         self._begin = markup.tokens(model, markup.begin)
         self._opening = {speaker: markup.tokens(model, text) for speaker, text in markup.opening.items()}
         self._closing = {speaker: markup.tokens(model, text) for speaker, text in markup.closing.items()}
@@ -70,7 +72,7 @@ class ChatTemplate:
         left out. At most `budget` tokens, unless the instructions alone are longer: of a last message that is too long its end is kept."""
         opened = self._opening["assistant"]
         head, body = self._fit(messages, texts, sounds, None, budget - len(opened))
-        return _prompt([head, *body, _Part("assistant", "", opened)])
+        return _prompt([head, *self._following([*body, _Part("assistant", "", opened)])])
 
     def listening_prompt(
         self,
@@ -83,7 +85,7 @@ class ChatTemplate:
         """A prompt for a caller who has so far said these settled words, or this sound: as far as words are tokenised alone, a prefix of
         the reply's prompt once the caller has finished."""
         head, body = self._fit(messages, texts, sounds, open_turn, budget)
-        return _prompt([head, *body])
+        return _prompt([head, *self._following(body)])
 
     def _fit(
         self,
@@ -98,7 +100,7 @@ class ChatTemplate:
         noted = tuple(message for message in messages[len(leading) : len(leading) + 1] if message.item_id == NOTES)
         instructions = (leading and _text(leading[0], texts)) or self._system
         first = [instructions, *(text for one in noted if (text := _text(one, texts)))]
-        head = _Part("system", "", [*self._begin, *(token for text in first for token in self._closed("system", text))])
+        head = self._head(first)
         said = _turns([(message, self._said(message, texts, sounds)) for message in messages[len(leading) + len(noted) :]])
         opening: _Content = ()
         if open_turn is not None and said and said[-1][0].role == "user":  # a wrong start of ours: the turn goes on
@@ -106,11 +108,29 @@ class ChatTemplate:
         rest = [self._part(message, content) for message, content in said]
         if open_turn is not None:
             rest.append(self._open_part(_joined(opening, (open_turn,))))
-        room = max(0, budget - len(head.tokens))
+        room = max(0, budget - len(head.tokens) - (len(self._closing["user"]) if self._within else 0))
         body = rest[_first_kept([len(part.tokens) for part in rest], room) :]
         if len(body) == 1 and len(body[0].tokens) > room:  # a single message, longer than everything that fits
             body = [body[0].ending(room)]
         return head, body
+
+    def _head(self, texts: Sequence[str]) -> "_Part":
+        """Instructions and notes; the opening of the user's message too, where that holds them."""
+        if not self._within:
+            return _Part("system", "", [*self._begin, *(token for text in texts for token in self._closed("system", text))])
+        tokens = [*self._begin, *self._opening["system"]]
+        for text in texts:
+            tokens += [*self._model.encode(text), *self._closing["system"]]
+        return _Part("system", "", tokens)
+
+    def _following(self, parts: Sequence["_Part"]) -> Sequence["_Part"]:
+        """`parts` behind a head that has opened a message of the user: the first of them goes on with it, or closes it."""
+        if not self._within or not parts:
+            return parts
+        first, *others = parts
+        goes_on = _SPEAKERS[first.role] == "user"
+        tokens = first.tokens[len(self._opening["user"]) :] if goes_on else [*self._closing["user"], *first.tokens]
+        return [replace(first, tokens=tokens), *others]
 
     def _said(self, message: ContextMessage, texts: Mapping[str, str], sounds: Mapping[str, Sound]) -> _Content:
         """What a message says: the caller's by its sound, where the model hears and there is one."""

@@ -4,7 +4,8 @@ Prefill while the caller speaks, a new turn, a cut reply, an edited history: eac
 the sequence holds, rewinds the rest (a length is forgotten, nothing is moved) and computes what is missing, in pieces.
 """
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Protocol
@@ -16,7 +17,11 @@ from torch import Tensor
 from streaming.batching import Call, Station, Work
 from streaming.events import Role
 from streaming.kv import KeyValueCache, SharedPrefixes
-from streaming.models.gguf import load_gguf
+from streaming.markup import CHATML, Markup, markup_of
+from streaming.models.chat_hints import folder_hints, gguf_hints
+from streaming.models.ctranslate2 import WeightsError
+from streaming.models.gguf import read_gguf
+from streaming.models.gguf_file import GgufFile
 from streaming.models.llama import Llama, Stretch
 from streaming.models.safetensors import load_safetensors
 
@@ -30,6 +35,9 @@ _DEVICE_PIECE: Final = 1_024
 
 _CONTEXT: Final = 4_096
 """Positions of a session: with SmolLM2-135M 23 kB each, 94 MB where all are used."""
+
+_BYTE: Final = re.compile(r"<0x[0-9A-F]{2}>")
+"""A byte as SentencePiece writes it."""
 
 
 class ContextFullError(Exception):
@@ -110,8 +118,12 @@ class LanguageModel(Protocol):
     """Text in, tokens out, one at a time. Not for two threads at once."""
 
     @property
-    def end_token(self) -> int:
-        """Ends a message."""
+    def end_tokens(self) -> frozenset[int]:
+        """Each of them ends a message."""
+
+    @property
+    def markup(self) -> Markup:
+        """What stands around the messages of a conversation."""
 
     @property
     def context(self) -> int:
@@ -122,7 +134,7 @@ class LanguageModel(Protocol):
 
     def sync(self, sequence: TokenSequence, prompt: Prompt) -> Work[None]:
         """Bring `sequence` to hold exactly the prompt, in pieces. Afterwards `sequence.logits` foretell the next token, control tokens but
-        the end at minus infinity. Dropped half way it leaves a shorter sequence, which is as good a start as any for the next `sync`.
+        the ends at minus infinity. Dropped half way it leaves a shorter sequence, which is as good a start as any for the next `sync`.
         Raises ContextFullError where it does not fit, ValueError where it is empty, both before anything is changed."""
 
     def append(self, sequence: TokenSequence, token: int) -> Work[None]:
@@ -144,17 +156,22 @@ class LanguageModel(Protocol):
 class LlamaLanguageModel:
     """A Llama-shaped model and its tokenizer."""
 
-    def __init__(self, model: Llama, tokenizer: Tokenizer, end_token: str = "<|im_end|>", context: int = _CONTEXT) -> None:
+    def __init__(
+        self, model: Llama, tokenizer: Tokenizer, markup: Markup = CHATML, ends: Iterable[int] = (), context: int = _CONTEXT
+    ) -> None:
+        """`ends` are tokens after which it stops besides the one that ends a message in `markup`. Raises ValueError where the tokenizer has
+        not what the markup needs."""
         self._model = model
         self._tokenizer = tokenizer
         self._context = min(context, model.shape.context)
-        self._end = self.control(end_token)
+        self.markup: Final = markup
+        self.end_tokens: Final = frozenset({self.control(markup.end), *(end for end in ends if end < model.shape.vocabulary)})
         # Reads "<|im_end|>" in a caller's words as what it is: ten characters.
         self._plain = Tokenizer.from_str(tokenizer.to_str())
         self._plain.encode_special_tokens = True
         self._texts = _token_texts(tokenizer, model.shape.vocabulary)
-        # What no reply may hold: control tokens but the end, and rows of the vocabulary that no token has.
-        never = [token for token, text in enumerate(self._texts) if not text and token != self._end]
+        # What no reply may hold: control tokens but the ends, and rows of the vocabulary that no token has.
+        never = [token for token, text in enumerate(self._texts) if not text and token not in self.end_tokens]
         self._never = torch.tensor(never)
         self._piece = _PIECE if model.device.type == "cpu" else _DEVICE_PIECE
         self._prefixes = SharedPrefixes()
@@ -163,20 +180,20 @@ class LlamaLanguageModel:
     def load(
         cls, path: Path, dtype: torch.dtype = torch.bfloat16, context: int = _CONTEXT, device: torch.device | str = "cpu"
     ) -> "LlamaLanguageModel":
-        """From a GGUF file, or from a folder in the Hugging Face layout, on to `device`. Raises OSError where `path` can't be read,
-        ValueError, naming it, for what is no Llama-shaped model with ChatML tokens."""
+        """From a GGUF file, or from a folder in the Hugging Face layout, on to `device`, with the markup it was trained with. Raises
+        OSError where `path` can't be read, WeightsError, naming it, for what is no Llama-shaped model of a known family."""
         if path.is_dir():
+            hints = folder_hints(path)
             model, tokenizer = load_safetensors(path, dtype, device, context=context)
         else:
-            model, tokenizer = load_gguf(path, dtype, device=device, context=context)
+            file = GgufFile(path)
+            hints = gguf_hints(file)
+            model, tokenizer = read_gguf(file, dtype, device=device, context=context)
         try:
-            return cls(model, tokenizer, context=context)
+            markup = markup_of(lambda name: tokenizer.token_to_id(name) is not None, hints.template)
+            return cls(model, tokenizer, markup, hints.ends, context)
         except ValueError as error:
-            raise ValueError(f"{path}: {error}") from error
-
-    @property
-    def end_token(self) -> int:
-        return self._end
+            raise WeightsError(f"{path}: {error}") from error
 
     @property
     def context(self) -> int:
@@ -247,7 +264,7 @@ class LlamaLanguageModel:
     def control(self, name: str) -> int:
         token = self._tokenizer.token_to_id(name)
         if token is None:
-            raise ValueError(f"the tokenizer has no {name}: this model does not speak ChatML")
+            raise ValueError(f"the tokenizer has no {name}: its markup needs that")
         return token
 
     def decode(self, tokens: list[int]) -> str:
@@ -258,10 +275,13 @@ class LlamaLanguageModel:
 
 
 def _token_texts(tokenizer: Tokenizer, vocabulary: int) -> list[bytes]:
-    """The bytes of every row of the vocabulary; empty where it is no text."""
+    """The bytes of every row of the vocabulary; empty where it is no text. SentencePiece writes a space as a letter of its own and bytes
+    as `<0x0A>`, byte-level BPE each byte as a letter."""
     special = tokenizer.get_added_tokens_decoder()
-    letters = _byte_letters()
     names = ("" if token in special else tokenizer.id_to_token(token) or "" for token in range(vocabulary))
+    if '"ByteLevel"' not in tokenizer.to_str():
+        return [bytes.fromhex(name[3:5]) if _BYTE.fullmatch(name) else name.replace("▁", " ").encode() for name in names]
+    letters = _byte_letters()
     return [bytes(letters[letter] for letter in name) for name in names]
 
 

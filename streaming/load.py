@@ -35,8 +35,9 @@ __all__ = ["EngineFiles", "load_engine", "load_parts", "load_states", "load_word
 
 @dataclass(frozen=True, slots=True)
 class EngineFiles:
-    """Where the parts of a bundle lie: folders for the recogniser and the voice, files for the others; `threads` is torch's. `language` is
-    what a recogniser of one language knows that does not say it itself (CTC). Without a language model replies are written elsewhere."""
+    """Where the parts of a bundle lie: folders for the recogniser and the voice, a GGUF file or a folder in Hugging Face's layout for the
+    language model, a file for the end of turn; `threads` is torch's. `language` is what a recogniser of one language knows that does not
+    say it itself (CTC). Without a language model replies are written elsewhere."""
 
     recogniser: Path
     language_model: Path | None

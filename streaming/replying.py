@@ -74,6 +74,8 @@ class Reply:
         # Whether it may still be dropped.
         self.speculative = speculative
         self._clauses = 0
+        # Something has been told of it.
+        self._worded = False
         # The end has been handed to the voice: nothing is left to do here.
         self.done = False
         self.work = self._run()
@@ -157,7 +159,7 @@ class Reply:
         while len(said) < limit and not self._speaker.failed:
             assert self._sequence.logits is not None
             token = self._sampler.choose(self._sequence.logits, said, sampling)
-            if token == self._writer.model.end_token:
+            if token in self._writer.model.end_tokens:
                 reason = FinishReason.STOP
                 break
             said.append(token)
@@ -171,7 +173,10 @@ class Reply:
         return reason
 
     def _write(self, cutter: ClauseCutter, text: str) -> None:
+        if not self._worded:
+            text = text.lstrip()  # SentencePiece begins a text with a space
         if text:
+            self._worded = True
             self._tell(TextDelta(self._response_id, text))
             for clause in cutter.push(text):
                 self._say(clause)

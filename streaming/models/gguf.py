@@ -24,7 +24,7 @@ from streaming.models.rope import Rope
 from streaming.models.slots import decoder_of
 from streaming.models.weights import Matrix, assemble, fused
 
-__all__ = ["load_gguf"]
+__all__ = ["load_gguf", "read_gguf"]
 
 _TENSORS: Final = {
     "model.embed_tokens": "token_embd",
@@ -84,7 +84,18 @@ def load_gguf(
     """The model, its weights in `dtype` on `device`, and its tokenizer, for sequences of no more than `context` positions; None for as many
     as it was trained for. Raises WeightsError, naming file and tensor, for what is not a GGUF of such a model, and OSError where it can't
     be read."""
-    file = GgufFile(path)
+    return read_gguf(GgufFile(path), dtype, packing, device, context)
+
+
+def read_gguf(
+    file: GgufFile,
+    dtype: torch.dtype = torch.bfloat16,
+    packing: Packing = Packing.SMALLEST,
+    device: torch.device | str = "cpu",
+    context: int | None = None,
+) -> tuple[Llama, Tokenizer]:
+    """`load_gguf` of a file that is open."""
+    path = file.path
     kind = file.text("general.architecture")
     if kind not in _FAMILIES:
         raise WeightsError(f"{path} holds a {kind} model; this loader reads {', '.join(_FAMILIES)}")

@@ -173,7 +173,13 @@ def test_the_wiring_speaks_the_servers_terms(own_bundle: Path) -> None:
     assert (options.host, options.api_keys, options.models) == ("0.0.0.0", ("vv_0123456789abcdef",), ("own",))
     assert options.limits == Limits(max_sessions=2)
     assert options.defaults == SessionSettings(model="own")
-    (own_bundle.parent / "weights" / "other.gguf").write_bytes(b"which?")
+    weights = own_bundle.parent / "weights"
+    (weights / "config.json").write_text("{}")  # another part's
+    assert server.wiring.engine_files(bundle, 2).language_model == weights / "model.gguf"
+    (weights / "model.gguf").rename(weights / "model.safetensors")
+    assert server.wiring.engine_files(bundle, 2).language_model == weights
+    for name in ("one.gguf", "other.gguf"):
+        (weights / name).write_bytes(b"which?")
     with pytest.raises(BundleError, match=r"should hold one \.gguf file but holds 2"):
         server.wiring.engine_files(bundle, 2)
 

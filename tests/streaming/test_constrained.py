@@ -24,7 +24,8 @@ class _Dreaming:
 
     def __init__(self, model: LlamaLanguageModel, seed: int, context: int = 4_096) -> None:
         self.context: Final = context
-        self.end_token: Final = model.end_token
+        self.end_tokens: Final = model.end_tokens
+        self.markup: Final = model.markup
         self.encode, self.decode, self.control, self.token_texts = model.encode, model.decode, model.control, model.token_texts
         self.sequence = model.sequence
         self._random = torch.Generator().manual_seed(seed)
