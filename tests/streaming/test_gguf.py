@@ -13,6 +13,8 @@ from tokenizers import Tokenizer
 from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.modeling_utils import PreTrainedModel
 
+from streaming.decoder import LlamaLanguageModel
+from streaming.markup import CHATML
 from streaming.models.ctranslate2 import WeightsError
 from streaming.models.gguf import load_gguf
 from streaming.models.llama import Llama, LlamaShape
@@ -304,3 +306,17 @@ def test_llama_3_cuts_numbers_by_three_and_takes_whole_words(tmp_path: Path) -> 
     assert tokenizer.encode("a a1234", add_special_tokens=False).tokens == ["a", "Ġa", "1", "2", "3", "4"]
     assert tokenizer.pre_tokenizer is not None
     assert [word for word, _ in tokenizer.pre_tokenizer.pre_tokenize_str("it's 12345 x")] == ["it", "'s", "Ġ", "123", "45", "Ġx"]
+
+
+def test_the_file_says_where_a_message_ends_and_how_it_is_marked(tmp_path: Path) -> None:
+    def write(writer: gguf.GGUFWriter) -> None:
+        writer.add_chat_template("<|im_start|>")
+        writer.add_eos_token_id(0)
+        writer.add_eot_token_id(2)
+
+    path = _write(tmp_path / "tiny.gguf", _tensors(tied=True), gguf.GGMLQuantizationType.F16, write)
+    model = LlamaLanguageModel.load(path, torch.float32)
+    assert (model.end_tokens, model.markup) == ({0, 2}, CHATML)
+    path = _write(path, _tensors(tied=True), gguf.GGMLQuantizationType.F16, lambda writer: writer.add_chat_template("### User:"))
+    with pytest.raises(WeightsError, match=r"tiny\.gguf: how it marks the messages of a conversation is not known here"):
+        LlamaLanguageModel.load(path)
