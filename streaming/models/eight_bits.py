@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from streaming.models.linear import can_pack
 
-__all__ = ["EightBits"]
+__all__ = ["EightBits", "eight_bits_only"]
 
 _FEW_ROWS: Final = 16
 """Up to here the kernel is not slower than turning the levels into floats first (AVX-512 with bf16 instructions, 768 inputs)."""
@@ -40,3 +40,9 @@ class EightBits:
     def _kernel(self, rows: Tensor) -> bool:
         """Whether PyTorch has the product for these rows here; asked of a matrix of the right shape that takes no memory."""
         return can_pack(rows.new_empty(1).expand(self.levels.shape))
+
+
+def eight_bits_only(weight: Tensor, bias: Tensor | None = None) -> EightBits:
+    """The product with `weight` [outputs, inputs], each of its rows rounded to 255 levels."""
+    scales = weight.float().abs().amax(dim=1).clamp(min=1e-12) / 127
+    return EightBits((weight.float() / scales[:, None]).round().to(torch.int8), scales, bias)

@@ -50,6 +50,10 @@ _ROPE: Final = ("rope_freqs.weight", "rope_factors_short.weight", "rope_factors_
 """What each frequency is divided by: Llama 3.1's, and Phi-3's two sets."""
 
 
+_LARGE: Final = 1_000_000_000
+"""Weights: 2 GB in bfloat16, beyond which a copy of 4 bits beside them is no small thing."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Family:
     """What an architecture is without its metadata saying so."""
@@ -77,12 +81,13 @@ _FAMILIES: Final[Mapping[str, _Family]] = MappingProxyType(
 def load_gguf(
     path: Path,
     dtype: torch.dtype = torch.bfloat16,
-    packing: Packing = Packing.SMALLEST,
+    packing: Packing | None = None,
     device: torch.device | str = "cpu",
     context: int | None = None,
 ) -> tuple[Llama, Tokenizer]:
     """The model, its weights in `dtype` on `device`, and its tokenizer, for sequences of no more than `context` positions; None for as many
-    as it was trained for. Raises WeightsError, naming file and tensor, for what is not a GGUF of such a model, and OSError where it can't
+    as it was trained for. Where `packing` is None, a quantised model too large to be held twice on a CPU is held in its bits alone. Raises
+    WeightsError, naming file and tensor, for what is not a GGUF of such a model, and OSError where it can't
     be read."""
     return read_gguf(GgufFile(path), dtype, packing, device, context)
 
@@ -90,7 +95,7 @@ def load_gguf(
 def read_gguf(
     file: GgufFile,
     dtype: torch.dtype = torch.bfloat16,
-    packing: Packing = Packing.SMALLEST,
+    packing: Packing | None = None,
     device: torch.device | str = "cpu",
     context: int | None = None,
 ) -> tuple[Llama, Tokenizer]:
@@ -110,11 +115,11 @@ def read_gguf(
         asked.add(there)
         matrix = _read(file, file.tensors[there])
         if family.interleaved and (".q_proj." in name or ".k_proj." in name):
-            return matrix.rows(_half_rotated(len(matrix.values), shape.head_width))
+            return matrix.rows(_half_rotated(matrix.shape[0], shape.head_width))
         return matrix
 
     try:
-        weights = assemble(shape, fused(shape, find) if family.fused else find, dtype, packing, device)
+        weights = assemble(shape, fused(shape, find) if family.fused else find, dtype, packing or _packing(file, device), device)
     except WeightsError:
         raise
     except ValueError as error:
@@ -125,6 +130,13 @@ def read_gguf(
     if spare:
         raise WeightsError(f"{path}: it should not have {spare[0]} ({len(spare)} tensors)")
     return decoder_of(shape, weights), gguf_tokenizer(file)
+
+
+def _packing(file: GgufFile, device: torch.device | str) -> Packing:
+    """Large models are held in their bits alone where they have any."""
+    weights = [tensor for tensor in file.tensors.values() if len(tensor.shape) > 1]
+    count, held = sum(int(tensor.n_elements) for tensor in weights), sum(int(tensor.n_bytes) for tensor in weights)
+    return Packing.ALONE if torch.device(device).type == "cpu" and count > _LARGE and held < 1.5 * count else Packing.SMALLEST
 
 
 def _shape(file: GgufFile, kind: str, family: _Family, context: int | None) -> LlamaShape:
@@ -196,6 +208,8 @@ def _read(file: GgufFile, tensor: ReaderTensor) -> Matrix:
             return _four_bits(tensor, has_minimum=True)
         case GGMLQuantizationType.Q4_0:
             return _four_bits(tensor, has_minimum=False)
+        case GGMLQuantizationType.Q4_K:
+            return _four_bits_of_256(tensor)
         case kind:
             try:
                 return Matrix(torch.from_numpy(np.array(dequantize(tensor.data, kind), dtype=np.float32)))
@@ -214,5 +228,19 @@ def _four_bits(tensor: ReaderTensor, *, has_minimum: bool) -> Matrix:
     zeros = torch.from_numpy(factors[..., 1].copy()) if has_minimum else -8 * scales
     packed = torch.from_numpy(blocks[..., header:].copy())
     levels = torch.cat((packed & 15, packed >> 4), dim=-1)  # [outputs, blocks, GROUP]
-    values = levels * scales[..., None] + zeros[..., None]
-    return Matrix(values.view(outputs, -1), FourBits(levels.view(outputs, -1), scales, zeros))
+    return Matrix(None, FourBits(levels.flatten(1), scales, zeros))
+
+
+def _four_bits_of_256(tensor: ReaderTensor) -> Matrix:
+    """Q4_K: blocks of 256 are eight groups of 32. Float16 factors of scales and of minima, then 12 bytes with both of each group in 6 bits,
+    then 128 bytes, of which 32 at a time are the low halves of one group and the high halves of the next."""
+    outputs = tensor.data.shape[0]
+    blocks = np.ascontiguousarray(tensor.data).reshape(outputs, -1, 4 + 12 + 128)
+    factors = torch.from_numpy(blocks[..., :4].copy().view(np.float16).astype(np.float32))  # [outputs, blocks, 2]
+    first, second, mixed = torch.from_numpy(blocks[..., 4:16].copy()).view(outputs, -1, 3, 4).unbind(2)  # [outputs, blocks, 4] each
+    scales = torch.cat((first & 63, (mixed & 15) | (first >> 6 << 4)), dim=-1)  # [outputs, blocks, 8]
+    minima = torch.cat((second & 63, (mixed >> 4) | (second >> 6 << 4)), dim=-1)
+    packed = torch.from_numpy(blocks[..., 16:].copy()).view(outputs, -1, 4, GROUP)
+    levels = torch.stack((packed & 15, packed >> 4), dim=-2)  # [outputs, blocks, 4, 2, GROUP]
+    scaled, lowest = scales * factors[..., :1], -(minima * factors[..., 1:])  # bytes, so the sign comes last
+    return Matrix(None, FourBits(levels.flatten(1), scaled.flatten(1), lowest.flatten(1)))

@@ -17,7 +17,21 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-__all__ = ["GROUP", "OUTPUTS", "Dense", "FourBits", "Linear", "Packed", "Packing", "can_pack", "packed_eight", "packed_four"]
+__all__ = [
+    "GROUP",
+    "OUTPUTS",
+    "Dense",
+    "FourBits",
+    "FourBitsOnly",
+    "Linear",
+    "Packed",
+    "Packing",
+    "can_be_four_bits",
+    "can_pack",
+    "four_bits_only",
+    "packed_eight",
+    "packed_four",
+]
 
 GROUP: Final = 32
 """Weights of a row that share a scale and a zero in `FourBits`: ggml's Q4_0 and Q4_1 blocks."""
@@ -34,12 +48,14 @@ _MANY_ROWS: Final = 64
 
 
 class Packing(Enum):
-    """Which second copy of the weights few rows are multiplied with."""
+    """Which second copy of the weights few rows are multiplied with, and whether there is a first."""
 
     NONE = "none"
     EIGHT_BITS = "eight bits"
     # Four bits where the file has them, else eight.
     SMALLEST = "smallest"
+    # The same, but in place of the weights and not beside them: half to a quarter of the memory, slower for many rows.
+    ALONE = "alone"
 
 
 Linear = Callable[[Tensor], Tensor]
@@ -65,6 +81,11 @@ class FourBits:
     levels: Tensor
     scales: Tensor
     zeros: Tensor
+
+    def values(self) -> Tensor:
+        """The weights, float32 [outputs, inputs]."""
+        values = self.levels.view(*self.scales.shape, GROUP) * self.scales[..., None] + self.zeros[..., None]
+        return values.view(self.levels.shape)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -105,18 +126,37 @@ def packed_eight(dense: Dense, *, shared: bool = False) -> Linear:
     return Packed(dense if shared else _reordered(dense), _biased(few, dense.bias))
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class FourBitsOnly:
+    """A product with weights of 4 bits and nothing beside them. `levels` uint8 [outputs, inputs / 2] in the kernel's order, `factors` bf16
+    [inputs / GROUP, outputs, 2]: scale, and zero as the kernel counts it, from level 8. They and the rows in bf16 are all the rounding
+    there is, 0.2 % of a product. `bias` [outputs]."""
+
+    levels: Tensor
+    factors: Tensor
+    bias: Tensor | None = None
+
+    def __call__(self, rows: Tensor) -> Tensor:
+        product: Tensor = torch.ops.aten._weight_int4pack_mm_for_cpu(rows.to(torch.bfloat16), self.levels, GROUP, self.factors)
+        product = product.to(rows.dtype)
+        return product if self.bias is None else product + self.bias
+
+
+def can_be_four_bits(bits: FourBits) -> bool:
+    """Whether the kernel is there and takes weights of this shape; asked of a matrix that takes no memory."""
+    return can_pack(torch.empty(1, dtype=torch.bfloat16).expand(bits.levels.shape))
+
+
+def four_bits_only(bits: FourBits, bias: Tensor | None = None) -> FourBitsOnly:
+    """The product with these weights."""
+    levels = torch.ops.aten._convert_weight_to_int4pack_for_cpu(bits.levels.to(torch.int32), 1)
+    factors = torch.stack((bits.scales, bits.zeros + 8 * bits.scales), dim=-1).transpose(0, 1).to(torch.bfloat16).contiguous()
+    return FourBitsOnly(levels, factors, bias)
+
+
 def packed_four(dense: Dense, bits: FourBits) -> Linear:
     """`dense`, whose weights are `bits`, with those 4 bits for few rows, where that is possible."""
-    if not can_pack(dense.weight):
-        return dense
-    levels = torch.ops.aten._convert_weight_to_int4pack_for_cpu(bits.levels.to(torch.int32), 1)
-    # The kernel counts levels from -8 and wants scale and zero beside each other, a group of all outputs at a time.
-    factors = torch.stack((bits.scales, bits.zeros + 8 * bits.scales), dim=-1).transpose(0, 1).to(torch.bfloat16).contiguous()
-
-    def few(rows: Tensor) -> Tensor:
-        return torch.ops.aten._weight_int4pack_mm_for_cpu(rows, levels, GROUP, factors)  # type: ignore[no-any-return]
-
-    return Packed(_reordered(dense), _biased(few, dense.bias))
+    return Packed(_reordered(dense), four_bits_only(bits, dense.bias)) if can_pack(dense.weight) else dense
 
 
 def _reordered(dense: Dense) -> Linear:

@@ -10,7 +10,8 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from streaming.models.linear import Dense, FourBits, Linear, Packing, packed_eight, packed_four
+from streaming.models.eight_bits import eight_bits_only
+from streaming.models.linear import Dense, FourBits, Linear, Packing, can_be_four_bits, four_bits_only, packed_eight, packed_four
 from streaming.models.llama import LlamaLayer, LlamaShape, LlamaWeights
 
 __all__ = ["FUSED", "Matrix", "assemble", "fused"]
@@ -21,16 +22,31 @@ FUSED: Final = ("self_attn.qkv_proj", "mlp.gate_up_proj")
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Matrix:
-    """A tensor of a file: `values` [rows, columns] or [rows], any float type; `bits` where the file quantised them to four bits."""
+    """A tensor of a file: `given` [rows, columns] or [rows], any float type; or `bits`, where the file quantised it to four."""
 
-    values: Tensor
+    given: Tensor | None
     bits: FourBits | None = None
+
+    @property
+    def values(self) -> Tensor:
+        """The numbers, which are made of the bits anew each time."""
+        if self.given is not None:
+            return self.given
+        assert self.bits is not None
+        return self.bits.values()
+
+    @property
+    def shape(self) -> torch.Size:
+        """[rows, columns] or [rows]."""
+        held = self.given if self.bits is None else self.bits.levels
+        assert held is not None
+        return held.shape
 
     def rows(self, order: Tensor | slice) -> "Matrix":
         """The rows in another order (int64 [rows]), or some of them."""
         bits = self.bits
         ordered = None if bits is None else FourBits(bits.levels[order], bits.scales[order], bits.zeros[order])
-        return Matrix(self.values[order], ordered)
+        return Matrix(None if self.given is None else self.given[order], ordered)
 
 
 def assemble(
@@ -54,6 +70,8 @@ def assemble(
         biased = any(find(f"{first}.{name}.bias") is not None for name in outputs)
         biases = [_need(find, f"{at}.{name}.bias", (rows,)).values for name, rows in outputs.items()] if biased else []
         bias = torch.cat(biases).to(device, dtype) if biased else None
+        if packing is Packing.ALONE:
+            return _alone(parts, bias)
         return _packed(Dense(torch.cat([part.values for part in parts]).to(device, dtype), bias), parts, packing)
 
     def head_norm(at: str) -> Tensor | None:
@@ -62,6 +80,14 @@ def assemble(
         norms = [_need(find, f"{at}.{name}.weight", (shape.head_width,)).values.to(device, dtype) for name in ("q_norm", "k_norm")]
         return torch.cat([norm.expand(count, -1) for norm, count in zip(norms, (shape.heads, shape.kv_heads), strict=True)])
 
+    def head() -> Linear:
+        """In eight bits where anything is packed: what it gives decides between words. A tied one is not held twice alone."""
+        if packing is Packing.ALONE:
+            return Dense(embedding) if tied else eight_bits_only(_need(find, "lm_head.weight", embedding.shape).values.to(device))
+        dense = Dense(embedding if tied else _need(find, "lm_head.weight", embedding.shape).values.to(device, dtype))
+        return dense if packing is Packing.NONE else packed_eight(dense, shared=tied)
+
+    tied = find("lm_head.weight") is None
     width, per_kv, mixed = shape.width, shape.kv_heads * shape.head_width, shape.heads * shape.head_width
     embedding = _need(find, "model.embed_tokens.weight", (shape.vocabulary, width)).values.to(device, dtype)
     layers = []
@@ -80,14 +106,7 @@ def assemble(
                 head_norm=head_norm(f"{at}.self_attn"),
             )
         )
-    tied = find("lm_head.weight") is None
-    head = Dense(embedding if tied else _need(find, "lm_head.weight", (shape.vocabulary, width)).values.to(device, dtype))
-    return LlamaWeights(
-        embedding,
-        tuple(layers),
-        vector("model.norm.weight"),
-        head if packing is Packing.NONE else packed_eight(head, shared=tied),
-    )
+    return LlamaWeights(embedding, tuple(layers), vector("model.norm.weight"), head())
 
 
 def fused(shape: LlamaShape, find: Callable[[str], Matrix | None]) -> Callable[[str], Matrix | None]:
@@ -121,17 +140,31 @@ def _need(find: Callable[[str], Matrix | None], name: str, size: tuple[int, ...]
     matrix = find(name)
     if matrix is None:
         raise ValueError(f"the tensor {name} is missing")
-    if matrix.values.shape != size:
-        raise ValueError(f"the tensor {name} is {tuple(matrix.values.shape)}, not {size}")
+    if matrix.shape != size:
+        raise ValueError(f"the tensor {name} is {tuple(matrix.shape)}, not {size}")
     return matrix
 
 
 def _packed(dense: Dense, parts: list[Matrix], packing: Packing) -> Linear:
     """`dense`, which is `parts` one under the other, as few rows are to be multiplied with it."""
-    bits = [part.bits for part in parts if part.bits is not None]
     if packing is Packing.NONE:
         return dense
-    if packing is Packing.EIGHT_BITS or len(bits) < len(parts):
-        return packed_eight(dense)
+    bits = _joined(parts)
+    return packed_eight(dense) if packing is Packing.EIGHT_BITS or bits is None else packed_four(dense, bits)
+
+
+def _alone(parts: list[Matrix], bias: Tensor | None) -> Linear:
+    """The product with `parts` one under the other, in the fewest bits that lose next to nothing."""
+    bits = _joined(parts)
+    if bits is not None and can_be_four_bits(bits):
+        return four_bits_only(bits, bias)
+    return eight_bits_only(torch.cat([part.values for part in parts]), bias)
+
+
+def _joined(parts: list[Matrix]) -> FourBits | None:
+    """The four bits of `parts` one under the other; None where one of them has none."""
+    bits = [part.bits for part in parts if part.bits is not None]
+    if len(bits) < len(parts):
+        return None
     levels, scales, zeros = (torch.cat([getattr(part, name) for part in bits]) for name in ("levels", "scales", "zeros"))
-    return packed_four(dense, FourBits(levels, scales, zeros))
+    return FourBits(levels, scales, zeros)

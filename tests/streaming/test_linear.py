@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from streaming.models.linear import GROUP, Dense, FourBits, Packed, can_pack, packed_eight, packed_four
+from streaming.models.eight_bits import eight_bits_only
+from streaming.models.linear import GROUP, Dense, FourBits, Packed, can_be_four_bits, can_pack, four_bits_only, packed_eight, packed_four
 
 
 def _four_bits(outputs: int, inputs: int) -> tuple[Dense, FourBits]:
@@ -35,3 +36,23 @@ def test_what_cannot_be_packed_stays_plain() -> None:
     assert packed_four(exact, bits) is exact
     odd = Dense(dense.weight[:100])
     assert packed_eight(odd) is odd
+
+
+@pytest.mark.parametrize("rows", [1, 3, 17, 200])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_weights_without_a_first_copy_give_the_product_too(rows: int, dtype: torch.dtype) -> None:
+    dense, bits = _four_bits(128, 96)
+    assert dense.bias is not None
+    exact = (bits.levels.view(128, -1, GROUP) * bits.scales[..., None] + bits.zeros[..., None]).view(128, 96)
+    inputs = torch.randn(rows, 96, generator=torch.Generator().manual_seed(rows)).to(dtype)
+    expected = inputs.float() @ exact.T + dense.bias.float()
+    assert can_be_four_bits(bits) == can_pack(dense.weight)
+    products = [eight_bits_only(exact, dense.bias.to(dtype))]
+    if can_be_four_bits(bits):
+        four = four_bits_only(bits, dense.bias.to(dtype))
+        assert four.levels.nbytes + four.factors.nbytes == 128 * 96 // 2 + 128 * 96 // GROUP * 4
+        products.append(four)
+    for product in products:
+        found = product(inputs)
+        assert (found.dtype, found.shape) == (dtype, (rows, 128))
+        assert (found.float() - expected).norm() / expected.norm() < 0.02
