@@ -72,6 +72,9 @@ def serve(
     ] = None,
     api_keys_file: Annotated[Path | None, typer.Option(metavar="FILE", help="Keys from a file, one a line.")] = None,
     threads: Annotated[int | None, typer.Option(help="Threads of the recogniser and the language model. [default: half the cores]")] = None,
+    device: Annotated[
+        str | None, typer.Option(metavar="auto|cpu|cuda|cuda:1", help="Where the recogniser and the language model run. [default: cpu]")
+    ] = None,
     record: Annotated[
         Path | None,
         typer.Option(metavar="FOLDER", help="Keep a log of every session here, for `vivavoce replay`. It holds what is said."),
@@ -114,6 +117,7 @@ def serve(
         "api_keys": api_key,
         "api_keys_file": api_keys_file,
         "threads": threads,
+        "device": device,
         "record": record,
         "chat_url": chat_url,
         "chat_model": chat_model,

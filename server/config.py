@@ -67,6 +67,8 @@ class ServerConfig(BaseSettings):
     """Private key of the certificate, in PEM."""
     threads: Annotated[int, Field(ge=1, le=1024)] | None = None
     """Threads the models may use; by default one for every core."""
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d{1,3})?)$")] = "cpu"
+    """Where the recogniser and the language model run: cpu, cuda, cuda:1, or auto, a GPU where there is one with room."""
     record: Path | None = None
     """Folder to write a replayable log of every session to. Contains what callers said: off by default."""
     chat_url: str | None = None

@@ -112,7 +112,9 @@ def _likeliest(rows: Tensor) -> list[tuple[int, float]]:
     return list(zip(best.indices.tolist(), best.values.tolist(), strict=True))
 
 
-def load_ctc(folder: Path, language: str = "en", plan: WindowPlan | None = None, dtype: torch.dtype = torch.float32) -> CtcRecogniser:
+def load_ctc(
+    folder: Path, language: str = "en", plan: WindowPlan | None = None, dtype: torch.dtype = torch.float32, device: str = "cpu"
+) -> CtcRecogniser:
     """A `Wav2Vec2ForCTC` or `HubertForCTC` in Hugging Face's layout, with `vocab.json`, `preprocessor_config.json` and, if there,
     `tokenizer_config.json`. Raises WeightsError for what is not that, and without `transformers`; OSError."""
     path = folder / "vocab.json"
@@ -122,7 +124,7 @@ def load_ctc(folder: Path, language: str = "en", plan: WindowPlan | None = None,
         raise WeightsError(f"{path} is not JSON ({error})") from error
     if not isinstance(vocabulary, dict) or not all(isinstance(number, int) for number in vocabulary.values()):
         raise WeightsError(f"{path} is no vocabulary of symbols: several languages in one file are not supported")
-    encoder = WindowedEncoder(load_waveform(folder, ctc=True, dtype=dtype), plan)
+    encoder = WindowedEncoder(load_waveform(folder, ctc=True, dtype=dtype, device=device), plan)
     from transformers import Wav2Vec2CTCTokenizer
 
     try:

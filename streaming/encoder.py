@@ -21,6 +21,7 @@ from streaming.audio import Samples
 from streaming.batching import Call, Work
 from streaming.features import SILENCE, Features, LogMel
 from streaming.models.whisper import AttentionCache, Silence, Span, WhisperEncoder
+from streaming.transfer import sent
 
 __all__ = [
     "FRAME_MEL",
@@ -168,7 +169,7 @@ class EncoderStream:
     def _run(self, mel: Features) -> Work[Tensor]:
         """Audio frames (n, width) from the first that is not committed on; their keys and values stand in the cache."""
         cache = self._cache = self._cache or self._model.new_cache()
-        call = Encode(self._station, torch.from_numpy(mel).to(self._model.positions.device), self._committed, cache)
+        call = Encode(self._station, sent(torch.from_numpy(mel), self._model.positions.device), self._committed, cache)
         yield call
         assert call.frames is not None
         return call.frames

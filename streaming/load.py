@@ -13,6 +13,7 @@ from streaming.batching import completed
 from streaming.chat import ChatTemplate
 from streaming.ctc import load_ctc
 from streaming.decoder import LlamaLanguageModel
+from streaming.device import choose_device, needed_bytes
 from streaming.doors import EngineOutput
 from streaming.encoder import EncoderStation, WhisperSound, hear_silence
 from streaming.engine import Parts, SpeechEngine
@@ -37,7 +38,8 @@ __all__ = ["EngineFiles", "load_engine", "load_parts", "load_states", "load_word
 class EngineFiles:
     """Where the parts of a bundle lie: folders for the recogniser and the voice, a GGUF file or a folder in Hugging Face's layout for the
     language model, a file for the end of turn; `threads` is torch's. `language` is what a recogniser of one language knows that does not
-    say it itself (CTC). Without a language model replies are written elsewhere."""
+    say it itself (CTC). Without a language model replies are written elsewhere. `device` is where the recogniser and the language model
+    run: see `streaming.device.choose_device`."""
 
     recogniser: Path
     language_model: Path | None
@@ -45,24 +47,34 @@ class EngineFiles:
     end_of_turn: Path
     threads: int = 2
     language: str = "en"
+    device: str = "cpu"
 
 
 def load_parts(files: EngineFiles) -> Parts:
-    """Load the models. Raises OSError or ValueError, naming the file, for what is missing or bad."""
-    model = AbsentLanguageModel() if files.language_model is None else LlamaLanguageModel.load(files.language_model)
+    """Load the models. Raises OSError or ValueError, naming the file, for what is missing or bad; DeviceError where the device is."""
+    device = _device(files)
+    model = AbsentLanguageModel() if files.language_model is None else LlamaLanguageModel.load(files.language_model, device=device)
     return Parts(
         vad=SileroVad(silero_model()),
         end_of_turn=SmartTurn(files.end_of_turn),
-        recogniser=load_words(files.recogniser, files.language),
+        recogniser=load_words(files.recogniser, files.language, device),
         writer=Writer(model, ChatTemplate(model), Sampling()),
         voice=PiperVoice.load(files.voice),
     )
 
 
-def load_words(folder: Path, language: str = "en") -> WordRecogniser:
+def _device(files: EngineFiles) -> torch.device:
+    """Where the large models run. Their sizes are looked at only where it matters."""
+    large = [part for part in (files.recogniser, files.language_model) if part is not None]
+    return choose_device(files.device, 0 if files.device == "cpu" else needed_bytes(large))
+
+
+def load_words(folder: Path, language: str = "en", device: torch.device | str = "cpu") -> WordRecogniser:
     """The recogniser in a folder: a CTC model of wav2vec 2.0 or HuBERT that knows `language`, or a Whisper, which knows what it knows.
     Raises OSError or WeightsError, naming the file, for what is missing or bad."""
-    return load_ctc(folder, language) if waveform_kind(folder) is not None else load_recogniser(folder)
+    if waveform_kind(folder) is not None:
+        return load_ctc(folder, language, device=str(device))
+    return load_recogniser(folder, device=str(device))
 
 
 def load_states(folder: Path, dtype: torch.dtype = torch.float32, device: str = "cpu") -> AudioEncoder:

@@ -24,6 +24,7 @@ from streaming.models.whisper import AttentionCache, Silence, Span, Whisper
 from streaming.models.whisper_vocabulary import WhisperVocabulary, is_multilingual
 from streaming.models.whisper_weights import load_whisper, whisper_file
 from streaming.recognition import LONGEST_WINDOW, Decoding
+from streaming.transfer import fetched, sent
 
 __all__ = ["Choose", "Decoding", "Recogniser", "WhisperWindow", "load_recogniser", "looping_tokens"]
 
@@ -149,8 +150,8 @@ class Recogniser:
         chooses = [call for call in calls if isinstance(call, Choose)]
         decoder = self.model.decoder
         spans = [Span(call.rows, call.start, call.cache, self._audio_silence, (call.audio, call.heard)) for call in chooses]
-        tokens = torch.tensor([token for call in chooses for token in call.tokens], device=decoder.positions.device)
-        scores = decoder.scores(decoder(tokens, spans)).to("cpu")  # (n, vocabulary)
+        tokens = sent(torch.tensor([token for call in chooses for token in call.tokens]), decoder.positions.device)
+        scores = fetched(decoder.scores(decoder(tokens, spans)))  # (n, vocabulary)
         for call, part in zip(chooses, torch.split(scores, [call.rows for call in chooses]), strict=True):
             self._settle(call, part)
 

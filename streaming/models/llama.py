@@ -18,6 +18,7 @@ from torch.nn import functional
 from streaming.kv import KeyValueCache
 from streaming.models.linear import Linear
 from streaming.models.rope import Rope
+from streaming.transfer import fetched, sent
 
 __all__ = ["Llama", "LlamaLayer", "LlamaShape", "LlamaWeights", "Stretch"]
 
@@ -135,13 +136,13 @@ class Llama:
         scored = [end - 1 for stretch, end in zip(stretches, ends, strict=True) if stretch.scored]
         if not scored:
             return [None] * len(stretches)
-        logits = iter(self._scores(hidden[scored]).cpu())
+        logits = iter(fetched(self._scores(hidden[scored])))
         return [next(logits) if stretch.scored else None for stretch in stretches]
 
     def _hidden(self, stretches: Sequence["Stretch"]) -> Tensor:
         """What the last layer makes of all tokens, [n, width]."""
         embedding = self.weights.embedding
-        tokens = torch.tensor([token for stretch in stretches for token in stretch.tokens], device=embedding.device)
+        tokens = sent(torch.tensor([token for stretch in stretches for token in stretch.tokens]), embedding.device)
         counts = [len(stretch.tokens) for stretch in stretches]
         windows = {self.shape.window(index) for index in range(self.shape.layers)}
         masks = {window: [self._mask(len(stretch.tokens), stretch.end, window, embedding) for stretch in stretches] for window in windows}

@@ -16,11 +16,15 @@ from torch.nn import functional
 
 from streaming.kv import KeyValueCache
 from streaming.models.llama import Llama, LlamaShape, LlamaWeights, Stretch
+from streaming.transfer import fetched, sent
 
-__all__ = ["SlotCache", "SlottedLlama", "decoder_of"]
+__all__ = ["SlotCache", "SlottedLlama", "decoder_of", "slots_within"]
 
 _SLOTS: Final = 32
-"""Calls that are decoded at once: 32 with 4,096 positions of SmolLM2-135M take 3 GB."""
+"""Calls that are decoded at once, where there is memory for them: 32 with 4,096 positions of SmolLM2-135M take 3 GB, of Llama 3.1 8B 17."""
+
+_SHARE: Final = 2
+"""Slots take up to one in so many parts of the memory that is free: recogniser, graphs and calls without a slot need some too."""
 
 _ROOM: Final = 4_096
 """Positions of a slot."""
@@ -31,7 +35,17 @@ _LEAST_REACH: Final = 512
 
 def decoder_of(shape: LlamaShape, weights: LlamaWeights) -> Llama:
     """The decoder that fits where the weights are."""
-    return SlottedLlama(shape, weights) if weights.embedding.device.type == "cuda" else Llama(shape, weights)
+    device = weights.embedding.device
+    if device.type != "cuda":
+        return Llama(shape, weights)
+    slots = slots_within(shape, weights.embedding.element_size(), torch.cuda.mem_get_info(device)[0] // _SHARE)
+    return SlottedLlama(shape, weights, slots) if slots else Llama(shape, weights)
+
+
+def slots_within(shape: LlamaShape, item_bytes: int, memory: int) -> int:
+    """How many slots fit `memory` bytes, numbers of keys and values taking `item_bytes`; no more than are of use."""
+    room = min(_ROOM, shape.context) + 1
+    return min(_SLOTS, memory // (2 * item_bytes * shape.layers * shape.kv_heads * shape.head_width * room))
 
 
 class _Slots:
@@ -123,18 +137,19 @@ class SlottedLlama(Llama):
         """One token of each, by slot: logits float32 [rows, vocabulary] on the CPU. Rows of other slots mean nothing."""
         rows = _fitting(self._rows, 1 + max(steps))
         reach = _fitting(self._reaches, max(stretch.end for stretch in steps.values()))
-        inputs = self._idle(rows)
+        filled = self._idle(rows)
         for slot, stretch in steps.items():
-            inputs[slot] = torch.tensor([stretch.tokens[0], stretch.start, stretch.start])
+            filled[slot] = [stretch.tokens[0], stretch.start, stretch.start]
+        inputs = sent(torch.tensor(filled), self.device)
         graph = self._graphs.get((rows, reach))
-        return (self._decode(inputs.to(self.device), reach) if graph is None else graph.replay(inputs)).cpu()
+        return fetched(self._decode(inputs, reach) if graph is None else graph.replay(inputs))
 
-    def _idle(self, rows: int) -> Tensor:
-        """Token, position, and where keys and values go, int64 [rows, 3], of rows without a sequence: they write where nobody reads."""
-        return torch.tensor([[0, 0, self._slots.room]] * rows)
+    def _idle(self, rows: int) -> list[list[int]]:
+        """Token, position, and where keys and values go, of rows without a sequence: they write where nobody reads."""
+        return [[0, 0, self._slots.room] for _ in range(rows)]
 
     def _decode(self, inputs: Tensor, reach: int) -> Tensor:
-        """The step itself: `inputs` as `_idle` makes them to logits [rows, vocabulary]. No shape and no address in it depends on a
+        """The step itself: `inputs`, int64 [rows, 3], as `_idle` makes them, to logits [rows, vocabulary]. No shape and no address in it depends on a
         number."""
         shape = self.shape
         tokens, positions, places = inputs.unbind(1)
@@ -160,7 +175,7 @@ class SlottedLlama(Llama):
         capture = partial(torch.cuda.graph, pool=torch.cuda.graph_pool_handle())
         for rows in reversed(self._rows):
             for reach in reversed(self._reaches):
-                inputs = self._idle(rows).to(self.device)
+                inputs = torch.tensor(self._idle(rows), device=self.device)
                 self._graphs[rows, reach] = _Graph(partial(self._decode, inputs, reach), inputs, capture)
 
 

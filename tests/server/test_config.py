@@ -70,6 +70,7 @@ def test_settings_cannot_be_changed() -> None:
         ('tls_cert = "cert.pem"', "TLS needs both tls_cert and tls_key"),
         ('allowed_origins = ["https://example.org/page"]', "is not an origin"),
         ("threads = 0", "the setting threads is wrong"),
+        ('device = "gpu"', "the setting device is wrong"),
         ("port = ", "is not valid TOML"),
     ],
 )

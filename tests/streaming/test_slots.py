@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streaming.models.llama import Llama, LlamaShape, Stretch
-from streaming.models.slots import SlotCache, SlottedLlama, decoder_of
+from streaming.models.slots import SlotCache, SlottedLlama, decoder_of, slots_within
 from streaming.models.weights import Matrix, assemble
 
 SHAPE = LlamaShape(vocabulary=64, layers=2, width=32, hidden=48, heads=4, kv_heads=2, head_width=8, context=1_300)
@@ -129,3 +129,28 @@ def test_nothing_is_written_where_one_stretch_does_not_fit(weights: Llama) -> No
 
 def test_only_a_gpu_gets_slots(weights: Llama) -> None:
     assert type(decoder_of(SHAPE, weights.weights)) is Llama
+
+
+def test_as_many_slots_as_half_of_the_memory_holds() -> None:
+    # Llama 3.1 8B: 0.54 GB a slot.
+    eight = LlamaShape(vocabulary=128_256, layers=32, width=4_096, hidden=14_336, heads=32, kv_heads=8, head_width=128, context=131_072)
+    assert [slots_within(eight, 2, memory << 30) for memory in (0, 2, 4, 32)] == [0, 3, 7, 32]
+
+
+def test_sixteen_calls_come_and_go(weights: Llama) -> None:
+    ours = SlottedLlama(SHAPE, weights.weights, 16)
+    caches, alone = ([model.new_cache(128) for _ in range(16)] for model in (ours, weights))
+    lengths = [1 + 3 * row for row in range(16)]
+    ours.forward([Stretch([row] * length, 0, cache) for row, (length, cache) in enumerate(zip(lengths, caches, strict=True))])
+    weights.forward([Stretch([row] * length, 0, cache) for row, (length, cache) in enumerate(zip(lengths, alone, strict=True))])
+    for live in (range(16), (2, 9, 15), (4,), range(16)):
+        for cache in (caches, alone):
+            cache[7].release()  # evicted: it begins again, in a slot that may be another's
+        lengths[7] = 0
+        got = ours.forward([Stretch([row + 20], lengths[row], caches[row]) for row in live])
+        expected = weights.forward([Stretch([row + 20], lengths[row], alone[row]) for row in live])
+        for row, ours_after, alone_after in zip(live, got, expected, strict=True):
+            assert ours_after is not None
+            torch.testing.assert_close(ours_after, alone_after, atol=1e-4, rtol=1e-4)
+            lengths[row] += 1
+        lengths[2] -= 1 if 2 in live else 0  # rewound

@@ -1,0 +1,92 @@
+"""Where models run is chosen once, and what is wrong with the choice is said in one line."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from gguf import GGUFWriter
+from safetensors.torch import save_file
+
+from streaming import device
+from streaming.device import DeviceError, choose_device, needed_bytes
+from streaming.models.ctranslate2 import WeightsError
+from streaming.transfer import fetched, sent
+
+
+@pytest.fixture
+def one_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What PyTorch says on a machine with one GPU of which 10 GB are free."""
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (10_000_000_000, 80_000_000_000))
+
+
+@pytest.mark.usefixtures("one_gpu")
+def test_a_gpu_with_room_is_taken() -> None:
+    assert [str(choose_device(name, 9_000_000_000)) for name in ("auto", "cuda", "cuda:0", "cpu")] == ["cuda:0", "cuda:0", "cuda:0", "cpu"]
+
+
+@pytest.mark.usefixtures("one_gpu")
+def test_one_that_is_too_small_is_refused_with_both_figures() -> None:
+    with pytest.raises(DeviceError, match=r"cuda:0 has 10\.0 GB free and these models need about 18\.0 GB"):
+        choose_device("cuda", 18_000_000_000)
+    assert choose_device("auto", 18_000_000_000).type == "cpu"
+
+
+@pytest.mark.usefixtures("one_gpu")
+def test_one_that_is_not_there_is_refused() -> None:
+    with pytest.raises(DeviceError, match=r"cuda:1: there are 1 GPUs, the last is cuda:0"):
+        choose_device("cuda:1", 0)
+
+
+def test_without_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.version, "cuda", None)
+    with pytest.raises(DeviceError, match="is built without CUDA"):
+        choose_device("cuda", 0)
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(DeviceError, match="finds no NVIDIA GPU"):
+        choose_device("cuda", 0)
+    assert choose_device("auto", 0) == choose_device("cpu", 0) == torch.device("cpu")
+
+
+@pytest.mark.parametrize("name", ["gpu", "mps", "cuda:x", ""])
+def test_a_device_nobody_has(name: str) -> None:
+    with pytest.raises(DeviceError, match="there is no device"):
+        choose_device(name, 0)
+
+
+def test_needed_memory_is_counted_from_the_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(device, "_WORKING_BYTES", 0)
+    # Float32 on disk, bfloat16 on the device; what else lies in the folder is not loaded.
+    (folder := tmp_path / "published").mkdir()
+    save_file({"a": torch.zeros(30, 10), "b": torch.zeros(7)}, folder / "model.safetensors")
+    (folder / "old.pt").write_bytes(b"x" * 500)
+    writer = GGUFWriter(tmp_path / "model.gguf", "llama")
+    writer.add_tensor("a", np.zeros((4, 32), np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    (converted := tmp_path / "converted").mkdir()
+    (converted / "model.bin").write_bytes(b"x" * 90)
+    assert [needed_bytes([path]) for path in (folder, tmp_path / "model.gguf", converted)] == [614, 256, 90]
+    assert needed_bytes([folder, converted]) == 704
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"\xff" * 16, (2).to_bytes(8, "little") + b"[]", (7).to_bytes(8, "little") + json.dumps({"a": 1}).encode()]
+)
+def test_a_damaged_file_is_named(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "model.safetensors").write_bytes(content)
+    with pytest.raises(WeightsError, match=r"model\.safetensors is no safetensors"):
+        needed_bytes([tmp_path])
+
+
+def test_nothing_is_copied_on_a_cpu() -> None:
+    numbers = torch.arange(3)
+    assert sent(numbers, torch.device("cpu")) is numbers
+    assert fetched(numbers) is numbers
