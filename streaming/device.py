@@ -54,9 +54,8 @@ def _gpu(name: str) -> torch.device:
     if device.type != "cuda":
         raise DeviceError(f"there is no device {name!r}: give auto, cpu, cuda or cuda:1")
     if torch.version.cuda is None:
-        raise DeviceError(
-            f"{name}: this PyTorch ({torch.__version__}) is built without CUDA; install its CUDA build or serve with --device cpu"
-        )
+        message = f"{name}: this PyTorch ({torch.__version__}) is built without CUDA"
+        raise DeviceError(f"{message}; install its CUDA build or serve with --device cpu")
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if not count:
         raise DeviceError(f"{name}: PyTorch finds no NVIDIA GPU (does `nvidia-smi` show one?); serve with --device cpu without one")

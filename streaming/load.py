@@ -66,7 +66,10 @@ def load_parts(files: EngineFiles) -> Parts:
 def _device(files: EngineFiles) -> torch.device:
     """Where the large models run. Their sizes are looked at only where it matters."""
     large = [part for part in (files.recogniser, files.language_model) if part is not None]
-    return choose_device(files.device, 0 if files.device == "cpu" else needed_bytes(large))
+    device = choose_device(files.device, 0 if files.device == "cpu" else needed_bytes(large))
+    if device.type == "cuda":
+        torch.cuda.set_device(device)  # streams and graphs are of the thread's present GPU; this thread is the one that steps
+    return device
 
 
 def load_words(folder: Path, language: str = "en", device: torch.device | str = "cpu") -> WordRecogniser:

@@ -7,7 +7,7 @@ __all__ = ["fetched", "sent"]
 
 
 def sent(tensor: Tensor, device: torch.device) -> Tensor:
-    """`tensor` of the CPU on `device`. To a GPU it goes through pinned memory, and nobody waits for it: what is computed next there does."""
+    """`tensor` of the CPU on `device`. To a GPU it goes through pinned memory, and nobody waits but what is computed there next."""
     return tensor if device.type == "cpu" else tensor.pin_memory().to(device, non_blocking=True)
 
 

@@ -149,8 +149,8 @@ class SlottedLlama(Llama):
         return [[0, 0, self._slots.room] for _ in range(rows)]
 
     def _decode(self, inputs: Tensor, reach: int) -> Tensor:
-        """The step itself: `inputs`, int64 [rows, 3], as `_idle` makes them, to logits [rows, vocabulary]. No shape and no address in it depends on a
-        number."""
+        """The step itself: `inputs`, int64 [rows, 3], as `_idle` makes them, to logits [rows, vocabulary]. No shape and no
+        address in it depends on a number."""
         shape = self.shape
         tokens, positions, places = inputs.unbind(1)
         count = len(inputs)

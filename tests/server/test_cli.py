@@ -142,9 +142,8 @@ def test_serve_hands_settings_and_weights_on(own_bundle: Path, monkeypatch: pyte
         return 3
 
     monkeypatch.setattr(server.wiring, "run", run)
-    result = call(
-        "serve", "--port", "0", "--bundle", str(own_bundle), "--threads", "1", "--device", "cuda:1", "--api-key", "vv_0123456789abcdef"
-    )
+    models = ("--bundle", str(own_bundle), "--threads", "1", "--device", "cuda:1")
+    result = call("serve", "--port", "0", *models, "--api-key", "vv_0123456789abcdef")
     assert result.exit_code == 3, result.output
     config, bundle = seen[0]
     assert (config.port, config.threads, config.device, config.plain_keys) == (0, 1, "cuda:1", ("vv_0123456789abcdef",))

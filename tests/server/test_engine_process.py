@@ -363,9 +363,8 @@ async def test_an_engine_that_cannot_load_says_why(tmp_path: Path) -> None:
         await ProcessEngineLink(partial(load_engine, nothing)).start()
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="a machine without a GPU")
 async def test_an_engine_without_its_gpu_says_so(tmp_path: Path) -> None:
     (tmp_path / "model.bin").write_bytes(b"")
-    files = EngineFiles(tmp_path, None, tmp_path, tmp_path / "turn.onnx", device="cuda")
-    with pytest.raises(RuntimeError, match=r"DeviceError: cuda: .*--device cpu"):
+    files = EngineFiles(tmp_path, None, tmp_path, tmp_path / "turn.onnx", device="cuda:99")
+    with pytest.raises(RuntimeError, match="DeviceError: cuda:99: "):
         await ProcessEngineLink(partial(load_engine, files)).start()

@@ -1,6 +1,5 @@
 """Where models run is chosen once, and what is wrong with the choice is said in one line."""
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -77,11 +76,9 @@ def test_needed_memory_is_counted_from_the_files(tmp_path: Path, monkeypatch: py
     assert needed_bytes([folder, converted]) == 704
 
 
-@pytest.mark.parametrize(
-    "content", [b"", b"\xff" * 16, (2).to_bytes(8, "little") + b"[]", (7).to_bytes(8, "little") + json.dumps({"a": 1}).encode()]
-)
-def test_a_damaged_file_is_named(tmp_path: Path, content: bytes) -> None:
-    (tmp_path / "model.safetensors").write_bytes(content)
+@pytest.mark.parametrize("header", [b"", b"[]", b'{"a": 1}', b'{"a": {}}', b"\xff"])
+def test_a_damaged_file_is_named(tmp_path: Path, header: bytes) -> None:
+    (tmp_path / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header)
     with pytest.raises(WeightsError, match=r"model\.safetensors is no safetensors"):
         needed_bytes([tmp_path])
 
