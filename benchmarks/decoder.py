@@ -79,9 +79,9 @@ def load(path: Path) -> dict[str, Llama]:
     """The same weights held in different ways."""
     return {
         "float32": load_gguf(path, torch.float32)[0],
-        "bf16": load_gguf(path, packing=Packing.NONE)[0],
-        "bf16, few rows 8 bits": load_gguf(path, packing=Packing.EIGHT_BITS)[0],
-        "bf16, few rows 4 bits": load_gguf(path)[0],
+        "usual": load_gguf(path, packing=Packing.NONE)[0],
+        "usual, few rows 8 bits": load_gguf(path, packing=Packing.EIGHT_BITS)[0],
+        "usual, few rows 4 bits": load_gguf(path)[0],
     }
 
 

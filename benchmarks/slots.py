@@ -84,7 +84,7 @@ def main() -> None:
         "alone": Llama(loaded.shape, loaded.weights),
         "slots": SlottedLlama(loaded.shape, loaded.weights, max(options.rows) * 2, 1_024),
     }
-    print(f"{options.device}, bf16, agreement:")
+    print(f"{options.device}, {loaded.weights.embedding.dtype}, agreement:")
     for rows in options.rows:
         compare(models["alone"], models["slots"], rows)
     print(f"{options.rounds * _STEPS} steps behind {_HELD} tokens each, milliseconds:")

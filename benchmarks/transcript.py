@@ -258,7 +258,7 @@ def main() -> None:
     """Measure and print."""
     arguments = _arguments()
     torch.set_num_threads(arguments.threads)
-    recogniser = load_recogniser(arguments.whisper, getattr(torch, arguments.dtype))
+    recogniser = load_recogniser(arguments.whisper, arguments.dtype and getattr(torch, arguments.dtype))
     normalise = EnglishTextNormalizer({})
     rows = []
     for name in (*_SETS, *_APART, "long"):
@@ -285,7 +285,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--whisper", type=Path, default=default_places().cache / "parts" / "whisper-base")
     parser.add_argument("--clips", type=int, default=10, help="clips of each set, at most")
     parser.add_argument("--threads", type=int, default=2, help="torch's")
-    parser.add_argument("--dtype", choices=("bfloat16", "float32"), default="bfloat16")
+    parser.add_argument("--dtype", choices=("bfloat16", "float32"), help="exactly these numbers, nothing packed")
     parser.add_argument("--json", type=Path, help="where the figures go too")
     return parser.parse_args()
 

@@ -143,7 +143,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="where the turns go too")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    turns = listen(load_recogniser(options.whisper, torch.bfloat16), options.data, options.clips)
+    turns = listen(load_recogniser(options.whisper), options.data, options.clips)
     if options.json:
         options.json.write_text(json.dumps([asdict(turn) for turn in turns], indent=1))
     print_sweep([turn for turn in turns if turn.half == "tune"])

@@ -178,7 +178,7 @@ class LlamaLanguageModel:
 
     @classmethod
     def load(
-        cls, path: Path, dtype: torch.dtype = torch.bfloat16, context: int = _CONTEXT, device: torch.device | str = "cpu"
+        cls, path: Path, dtype: torch.dtype | None = None, context: int = _CONTEXT, device: torch.device | str = "cpu"
     ) -> "LlamaLanguageModel":
         """From a GGUF file, or from a folder in the Hugging Face layout, on to `device`, with the markup it was trained with. Raises
         OSError where `path` can't be read, WeightsError, naming it, for what is no Llama-shaped model of a known family."""

@@ -258,7 +258,7 @@ class WhisperWindow:
         return audio
 
 
-def load_recogniser(folder: Path, dtype: torch.dtype = torch.bfloat16, device: str = "cpu") -> Recogniser:
+def load_recogniser(folder: Path, dtype: torch.dtype | None = None, device: str = "cpu") -> Recogniser:
     """A Whisper in any layout of `whisper_weights`, with its `tokenizer.json` and, but for OpenAI's, its `config.json` (and
     `generation_config.json`). Raises WeightsError for files that are not that, OSError where one is missing."""
     file = whisper_file(folder)

@@ -38,8 +38,9 @@ class EightBits:
         return scaled if self.bias is None else scaled + self.bias
 
     def _kernel(self, rows: Tensor) -> bool:
-        """Whether PyTorch has the product for these rows here; asked of a matrix of the right shape that takes no memory."""
-        return can_pack(rows.new_empty(1).expand(self.levels.shape))
+        """Whether PyTorch has the product for these rows here; asked of a matrix of the right shape that takes no memory. It has it in
+        bf16 only."""
+        return rows.dtype is torch.bfloat16 and can_pack(rows.new_empty(1).expand(self.levels.shape))
 
 
 def eight_bits_only(weight: Tensor, bias: Tensor | None = None) -> EightBits:

@@ -80,21 +80,20 @@ _FAMILIES: Final[Mapping[str, _Family]] = MappingProxyType(
 
 def load_gguf(
     path: Path,
-    dtype: torch.dtype = torch.bfloat16,
+    dtype: torch.dtype | None = None,
     packing: Packing | None = None,
     device: torch.device | str = "cpu",
     context: int | None = None,
 ) -> tuple[Llama, Tokenizer]:
-    """The model, its weights in `dtype` on `device`, and its tokenizer, for sequences of no more than `context` positions; None for as many
-    as it was trained for. Where `packing` is None, a quantised model too large to be held twice on a CPU is held in its bits alone. Raises
-    WeightsError, naming file and tensor, for what is not a GGUF of such a model, and OSError where it can't
-    be read."""
+    """The model, its weights as `assemble` makes them, and its tokenizer, for sequences of no more than `context` positions; None for as
+    many as it was trained for. Where `packing` is None, a quantised model too large to be held twice on a CPU is held in its bits alone.
+    Raises WeightsError, naming file and tensor, for what is not a GGUF of such a model, and OSError where it can't be read."""
     return read_gguf(GgufFile(path), dtype, packing, device, context)
 
 
 def read_gguf(
     file: GgufFile,
-    dtype: torch.dtype = torch.bfloat16,
+    dtype: torch.dtype | None = None,
     packing: Packing | None = None,
     device: torch.device | str = "cpu",
     context: int | None = None,

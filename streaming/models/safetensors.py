@@ -29,13 +29,14 @@ _IGNORED: Final = ".rotary_emb.inv_freq"
 
 def load_safetensors(
     folder: Path,
-    dtype: torch.dtype = torch.bfloat16,
+    dtype: torch.dtype | None = None,
     device: torch.device | str = "cpu",
     packing: Packing = Packing.SMALLEST,
     context: int | None = None,
 ) -> tuple[Llama, Tokenizer]:
-    """The model, its weights in `dtype` on `device`, and its tokenizer, for sequences of no more than `context` positions; None for as many
-    as it was trained for. Raises WeightsError, naming file and tensor, for what is not such a model, and OSError where it can't be read."""
+    """The model, its weights as `assemble` makes them, and its tokenizer, for sequences of no more than `context` positions; None for as
+    many as it was trained for. Raises WeightsError, naming file and tensor, for what is not such a model, and OSError where it
+    can't be read."""
     config = _config(folder / "config.json", context)
     shape = config.shape
     with ExitStack() as stack:

@@ -11,7 +11,17 @@ import torch
 from torch import Tensor
 
 from streaming.models.eight_bits import eight_bits_only
-from streaming.models.linear import Dense, FourBits, Linear, Packing, can_be_four_bits, four_bits_only, packed_eight, packed_four
+from streaming.models.linear import (
+    Dense,
+    FourBits,
+    Linear,
+    Packing,
+    can_be_four_bits,
+    four_bits_only,
+    packed_eight,
+    packed_four,
+    usual_dtype,
+)
 from streaming.models.llama import LlamaLayer, LlamaShape, LlamaWeights
 
 __all__ = ["FUSED", "Matrix", "assemble", "fused"]
@@ -52,13 +62,17 @@ class Matrix:
 def assemble(
     shape: LlamaShape,
     find: Callable[[str], Matrix | None],
-    dtype: torch.dtype,
+    dtype: torch.dtype | None = None,
     packing: Packing = Packing.SMALLEST,
     device: torch.device | str = "cpu",
 ) -> LlamaWeights:
-    """The weights in `dtype` on `device`; only on a CPU are they packed. `find` gives a tensor by its Hugging Face name, None where the
-    file has none. A product that has a bias in the first layer has one in all. Without `lm_head.weight` the head is tied. Raises
-    ValueError, naming the tensor, for one that is missing or has the wrong shape."""
+    """The weights in `dtype` on `device`, as they are (but for what is held in its bits alone); where it is None in the usual one, and
+    packed on a CPU. `find` gives a tensor by its Hugging Face name, None where the file has none. A product that has a bias in the first
+    layer has one in all. Without `lm_head.weight` the head is tied. Raises ValueError, naming the tensor, for one that is missing or has
+    the wrong shape."""
+    if dtype is not None and packing is not Packing.ALONE:
+        packing = Packing.NONE
+    dtype = dtype or usual_dtype(device)
 
     def vector(name: str) -> Tensor:
         return _need(find, name, (shape.width,)).values.to(device, dtype)

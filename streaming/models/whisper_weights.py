@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from streaming.models.ctranslate2 import WeightsError, read_weights
 from streaming.models.eight_bits import EightBits
+from streaming.models.linear import usual_dtype
 from streaming.models.whisper import Whisper, WhisperShape, replace_linears
 
 __all__ = ["load_whisper", "whisper_file"]
@@ -105,18 +106,19 @@ def whisper_file(folder: Path) -> Path:
     return found[0]
 
 
-def load_whisper(path: Path, dtype: torch.dtype = torch.bfloat16, device: str = "cpu") -> Whisper:
-    """Read the weights `whisper_file` names. bfloat16 is four times as fast as float32 on a CPU with its instructions and half the memory
-    elsewhere. Raises WeightsError, naming file and tensor, for what is no such model; OSError."""
+def load_whisper(path: Path, dtype: torch.dtype | None = None, device: str = "cpu") -> Whisper:
+    """Read the weights `whisper_file` names, in `dtype`, exactly; where it is None in the usual one, the decoder's packed
+    on a CPU. Raises WeightsError, naming file and tensor, for what is no such model; OSError."""
     read: Callable[[Path], _Checkpoint] = _hugging_face if path.is_dir() else _openai if path.suffix == ".pt" else _ctranslate2
     checkpoint = read(path)
+    numbers = usual_dtype(device) if dtype is None else dtype
     with torch.device("meta"):
         model = Whisper(checkpoint.shape)
     used: set[str] = set()
     if _is_quantised(checkpoint):
-        replace_linears(model, lambda name, layer: _eight_bits(checkpoint, name, layer, used, dtype, device))
+        replace_linears(model, lambda name, layer: _eight_bits(checkpoint, name, layer, used, numbers, device))
     state = {
-        name: _assembled(checkpoint, name, wanted.shape, used).to(device=device, dtype=dtype, copy=True)
+        name: _assembled(checkpoint, name, wanted.shape, used).to(device=device, dtype=numbers, copy=True)
         for name, wanted in model.state_dict().items()
     }
     extra = sorted(set(checkpoint.tensors) - used - checkpoint.unused)
@@ -124,7 +126,8 @@ def load_whisper(path: Path, dtype: torch.dtype = torch.bfloat16, device: str = 
         raise WeightsError(f"{path}: it has {extra[0]} ({len(extra)} tensors too many), which no Whisper of its size has")
     model.load_state_dict(state, assign=True)
     model.eval().requires_grad_(False)
-    model.decoder.pack()
+    if dtype is None:
+        model.decoder.pack()
     return model
 
 

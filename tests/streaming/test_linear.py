@@ -31,7 +31,7 @@ def test_packed_weights_give_the_product_of_the_plain_ones(rows: int) -> None:
 def test_what_cannot_be_packed_stays_plain() -> None:
     dense, bits = _four_bits(128, 96)
     assert isinstance(packed_eight(dense), Packed) == can_pack(dense.weight)
-    exact = Dense(dense.weight.float())
+    exact = Dense(dense.weight.double())
     assert packed_eight(exact) is exact
     assert packed_four(exact, bits) is exact
     odd = Dense(dense.weight[:100])
