@@ -22,10 +22,13 @@ from streaming.models.chat_hints import folder_hints, gguf_hints
 from streaming.models.ctranslate2 import WeightsError
 from streaming.models.gguf import read_gguf
 from streaming.models.gguf_file import GgufFile
-from streaming.models.llama import Llama, Stretch
-from streaming.models.safetensors import load_safetensors
+from streaming.models.llama import Stretch
+from streaming.models.llama_config import FAMILIES
+from streaming.models.pretrained import model_type
+from streaming.models.safetensors import load_safetensors, load_tokenizer
+from streaming.models.transformers_decoder import load_transformers
 
-__all__ = ["ContextFullError", "Extend", "LanguageModel", "LlamaLanguageModel", "Prompt", "Segment", "TokenSequence"]
+__all__ = ["ContextFullError", "Decoder", "Extend", "LanguageModel", "LlamaLanguageModel", "Prompt", "Segment", "TokenSequence"]
 
 _PIECE: Final = 64
 """Tokens of a prompt computed at once: 50 ms on one core of a CPU, so that other work is not held up by a long one."""
@@ -114,6 +117,28 @@ class Extend:
         return len(self.tokens)
 
 
+class Decoder(Protocol):
+    """What computes: `streaming.models.llama`, or a stand-in for architectures it does not have."""
+
+    @property
+    def context(self) -> int:
+        """Positions it was trained for."""
+
+    @property
+    def vocabulary(self) -> int:
+        """Tokens it has rows for."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where it is."""
+
+    def new_cache(self, capacity: int) -> KeyValueCache:
+        """An empty cache for `capacity` positions."""
+
+    def forward(self, stretches: Sequence[Stretch]) -> list[Tensor | None]:
+        """See `Llama.forward`."""
+
+
 class LanguageModel(Protocol):
     """Text in, tokens out, one at a time. Not for two threads at once."""
 
@@ -154,22 +179,22 @@ class LanguageModel(Protocol):
 
 
 class LlamaLanguageModel:
-    """A Llama-shaped model and its tokenizer."""
+    """A Llama-shaped model, or what stands in for one, and its tokenizer."""
 
     def __init__(
-        self, model: Llama, tokenizer: Tokenizer, markup: Markup = CHATML, ends: Iterable[int] = (), context: int = _CONTEXT
+        self, model: Decoder, tokenizer: Tokenizer, markup: Markup = CHATML, ends: Iterable[int] = (), context: int = _CONTEXT
     ) -> None:
         """`ends` are tokens after which it stops besides the one that ends a message in `markup`. Raises ValueError where the tokenizer has
         not what the markup needs."""
         self._model = model
         self._tokenizer = tokenizer
-        self._context = min(context, model.shape.context)
+        self._context = min(context, model.context)
         self.markup: Final = markup
-        self.end_tokens: Final = frozenset({self.control(markup.end), *(end for end in ends if end < model.shape.vocabulary)})
+        self.end_tokens: Final = frozenset({self.control(markup.end), *(end for end in ends if end < model.vocabulary)})
         # Reads "<|im_end|>" in a caller's words as what it is: ten characters.
         self._plain = Tokenizer.from_str(tokenizer.to_str())
         self._plain.encode_special_tokens = True
-        self._texts = _token_texts(tokenizer, model.shape.vocabulary)
+        self._texts = _token_texts(tokenizer, model.vocabulary)
         # What no reply may hold: control tokens but the ends, and rows of the vocabulary that no token has.
         never = [token for token, text in enumerate(self._texts) if not text and token not in self.end_tokens]
         self._never = torch.tensor(never)
@@ -181,10 +206,12 @@ class LlamaLanguageModel:
         cls, path: Path, dtype: torch.dtype | None = None, context: int = _CONTEXT, device: torch.device | str = "cpu"
     ) -> "LlamaLanguageModel":
         """From a GGUF file, or from a folder in the Hugging Face layout, on to `device`, with the markup it was trained with. Raises
-        OSError where `path` can't be read, WeightsError, naming it, for what is no Llama-shaped model of a known family."""
+        OSError where `path` can't be read, WeightsError, naming it, for what is no causal language model, or of a family whose markup is
+        not known."""
+        model: Decoder
         if path.is_dir():
             hints = folder_hints(path)
-            model, tokenizer = load_safetensors(path, dtype, device, context=context)
+            model, tokenizer = _folder(path, dtype, device, context)
         else:
             file = GgufFile(path)
             hints = gguf_hints(file)
@@ -272,6 +299,16 @@ class LlamaLanguageModel:
 
     def token_texts(self) -> list[bytes]:
         return self._texts
+
+
+def _folder(path: Path, dtype: torch.dtype, device: torch.device | str, context: int) -> tuple[Decoder, Tokenizer]:
+    """The model in a folder: ours where we have its architecture, else that of `transformers`."""
+    if model_type(path) in FAMILIES or model_type(path) is None:
+        return load_safetensors(path, dtype, device, context=context)
+    model, tokenizer = load_transformers(path, dtype, device), load_tokenizer(path / "tokenizer.json")
+    if tokenizer.get_vocab_size() > model.vocabulary:
+        raise WeightsError(f"{path}: tokenizer.json has {tokenizer.get_vocab_size()} tokens, the model {model.vocabulary}")
+    return model, tokenizer
 
 
 def _token_texts(tokenizer: Tokenizer, vocabulary: int) -> list[bytes]:

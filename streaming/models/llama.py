@@ -106,6 +106,16 @@ class Llama:
         """Where the weights are."""
         return self.weights.embedding.device
 
+    @property
+    def context(self) -> int:
+        """Positions it was trained for, or loaded for."""
+        return self.shape.context
+
+    @property
+    def vocabulary(self) -> int:
+        """Tokens it has rows for."""
+        return self.shape.vocabulary
+
     def new_cache(self, capacity: int) -> KeyValueCache:
         """An empty cache for `capacity` positions, in the dtype and on the device of the weights."""
         shape, embedding = self.shape, self.weights.embedding

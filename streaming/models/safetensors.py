@@ -19,7 +19,7 @@ from streaming.models.llama_config import LlamaConfig, llama_config
 from streaming.models.slots import decoder_of
 from streaming.models.weights import Matrix, assemble, fused
 
-__all__ = ["load_safetensors"]
+__all__ = ["load_safetensors", "load_tokenizer"]
 
 _INDEX: Final = "model.safetensors.index.json"
 
@@ -61,7 +61,7 @@ def load_safetensors(
         spare = sorted(name for name in holders if name not in asked and not name.endswith(_IGNORED))
         if spare:
             raise WeightsError(f"{folder}: it should not have {spare[0]} ({len(spare)} tensors)")
-    tokenizer = _tokenizer(folder / "tokenizer.json")
+    tokenizer = load_tokenizer(folder / "tokenizer.json")
     if tokenizer.get_vocab_size() > shape.vocabulary:
         raise WeightsError(f"{folder}: tokenizer.json has {tokenizer.get_vocab_size()} tokens, the model {shape.vocabulary}")
     return decoder_of(shape, weights), tokenizer
@@ -119,7 +119,8 @@ def _expect(folder: Path, config: LlamaConfig, names: Iterable[str]) -> None:
         raise WeightsError(f"{folder}: it should not have {unexpected[0]} ({len(unexpected)} tensors)")
 
 
-def _tokenizer(path: Path) -> Tokenizer:
+def load_tokenizer(path: Path) -> Tokenizer:
+    """A `tokenizer.json`. Raises WeightsError for what is none, FileNotFoundError where it is not there."""
     if not path.is_file():
         raise FileNotFoundError(f"{path} is not there")
     try:
