@@ -22,6 +22,7 @@ from streaming.models.chat_hints import folder_hints, gguf_hints
 from streaming.models.ctranslate2 import WeightsError
 from streaming.models.gguf import read_gguf
 from streaming.models.gguf_file import GgufFile
+from streaming.models.linear import usual_dtype
 from streaming.models.llama import Stretch
 from streaming.models.llama_config import FAMILIES
 from streaming.models.pretrained import model_type
@@ -301,11 +302,11 @@ class LlamaLanguageModel:
         return self._texts
 
 
-def _folder(path: Path, dtype: torch.dtype, device: torch.device | str, context: int) -> tuple[Decoder, Tokenizer]:
+def _folder(path: Path, dtype: torch.dtype | None, device: torch.device | str, context: int) -> tuple[Decoder, Tokenizer]:
     """The model in a folder: ours where we have its architecture, else that of `transformers`."""
     if model_type(path) in FAMILIES or model_type(path) is None:
         return load_safetensors(path, dtype, device, context=context)
-    model, tokenizer = load_transformers(path, dtype, device), load_tokenizer(path / "tokenizer.json")
+    model, tokenizer = load_transformers(path, dtype or usual_dtype(device), device), load_tokenizer(path / "tokenizer.json")
     if tokenizer.get_vocab_size() > model.vocabulary:
         raise WeightsError(f"{path}: tokenizer.json has {tokenizer.get_vocab_size()} tokens, the model {model.vocabulary}")
     return model, tokenizer
