@@ -10,8 +10,8 @@ from streaming.models.gguf_file import GgufFile
 
 __all__ = ["gguf_tokenizer"]
 
-_CONTROL: Final = (3, 4)
-"""`tokenizer.ggml.token_type` of control and user-defined tokens."""
+_CONTROL: Final = (2, 3, 4, 5)
+"""`tokenizer.ggml.token_type` of what is no text: unknown, control, user-defined, and unused, which fills a vocabulary up."""
 
 _BYTE: Final = 6
 """The same of SentencePiece's bytes, `<0x0A>`."""

@@ -14,7 +14,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.modeling_utils import PreTrainedModel
 
 from streaming.decoder import LlamaLanguageModel
-from streaming.markup import CHATML
+from streaming.markup import CHATML, PHI3
 from streaming.models.ctranslate2 import WeightsError
 from streaming.models.gguf import load_gguf
 from streaming.models.linear import Dense, Packing, can_pack
@@ -357,10 +357,13 @@ def test_a_tokenizer_of_sentence_piece(tmp_path: Path) -> None:
 
     tensors = _tensors(tied=True)
     tensors["model.embed_tokens.weight"] = torch.randn(len(pieces), SHAPE.width)
-    _, tokenizer = load_gguf(_write(tmp_path / "tiny.gguf", tensors, gguf.GGMLQuantizationType.F32, write), torch.float32)
+    model, tokenizer = load_gguf(_write(tmp_path / "tiny.gguf", tensors, gguf.GGMLQuantizationType.F32, write), torch.float32)
     encoded = tokenizer.encode("hello wörld<|end|>", add_special_tokens=False)
     assert encoded.tokens == ["▁hell", "o", "▁w", "<0xC3>", "<0xB6>", "r", "l", "d", "<|end|>"]
     assert tokenizer.decode(encoded.ids) == "hello wörld"
+    texts = LlamaLanguageModel(model, tokenizer, PHI3).token_texts()
+    assert b"".join(texts[token] for token in encoded.ids).decode() == " hello wörld"
+    assert [texts[pieces.index(name)] for name in ("<unk>", "<s>", "<|end|>")] == [b"", b"", b""]
 
 
 def test_llama_3_cuts_numbers_by_three_and_takes_whole_words(tmp_path: Path) -> None:
