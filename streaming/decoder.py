@@ -29,7 +29,7 @@ from streaming.models.pretrained import model_type
 from streaming.models.safetensors import load_safetensors, load_tokenizer
 from streaming.models.transformers_decoder import load_transformers
 
-__all__ = ["ContextFullError", "Decoder", "Extend", "LanguageModel", "LlamaLanguageModel", "Prompt", "Segment", "TokenSequence"]
+__all__ = ["CONTEXT", "ContextFullError", "Decoder", "Extend", "LanguageModel", "LlamaLanguageModel", "Prompt", "Segment", "TokenSequence"]
 
 _PIECE: Final = 64
 """Tokens of a prompt computed at once: 50 ms on one core of a CPU, so that other work is not held up by a long one."""
@@ -37,7 +37,7 @@ _PIECE: Final = 64
 _DEVICE_PIECE: Final = 1_024
 """The same on a GPU, where a batch is cheap as long as it fits."""
 
-_CONTEXT: Final = 4_096
+CONTEXT: Final = 4_096
 """Positions of a session: with SmolLM2-135M 23 kB each, 94 MB where all are used."""
 
 _BYTE: Final = re.compile(r"<0x[0-9A-F]{2}>")
@@ -183,7 +183,7 @@ class LlamaLanguageModel:
     """A Llama-shaped model, or what stands in for one, and its tokenizer."""
 
     def __init__(
-        self, model: Decoder, tokenizer: Tokenizer, markup: Markup = CHATML, ends: Iterable[int] = (), context: int = _CONTEXT
+        self, model: Decoder, tokenizer: Tokenizer, markup: Markup = CHATML, ends: Iterable[int] = (), context: int = CONTEXT
     ) -> None:
         """`ends` are tokens after which it stops besides the one that ends a message in `markup`. Raises ValueError where the tokenizer has
         not what the markup needs."""
@@ -204,7 +204,7 @@ class LlamaLanguageModel:
 
     @classmethod
     def load(
-        cls, path: Path, dtype: torch.dtype | None = None, context: int = _CONTEXT, device: torch.device | str = "cpu"
+        cls, path: Path, dtype: torch.dtype | None = None, context: int = CONTEXT, device: torch.device | str = "cpu"
     ) -> "LlamaLanguageModel":
         """From a GGUF file, or from a folder in the Hugging Face layout, on to `device`, with the markup it was trained with. Raises
         OSError where `path` can't be read, WeightsError, naming it, for what is no causal language model, or of a family whose markup is

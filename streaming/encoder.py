@@ -11,6 +11,7 @@ they were when committed.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import Enum, auto
 from typing import Final
 
 import numpy as np
@@ -30,6 +31,7 @@ __all__ = [
     "Encode",
     "EncoderStation",
     "EncoderStream",
+    "Ending",
     "SoundStream",
     "WhisperSound",
     "hear_silence",
@@ -64,6 +66,19 @@ class BlockPlan:
     def __post_init__(self) -> None:
         if self.first < 1 or self.block < 1 or self.lookahead < 0 or self.silence < 1:
             raise ValueError(f"{self}: blocks and silence have at least one frame, lookahead none or more")
+
+
+class Ending(Enum):
+    """What the provisional frames of a sound end with."""
+
+    PAUSE = auto()
+    """Some silence, `BlockPlan.silence`."""
+
+    SOUND = auto()
+    """The sound: the frame of its last sample is the last."""
+
+    CLIP = auto()
+    """The model's last position: silence up to there, 30 s in all."""
 
 
 _FRAMES_AT_ONCE: Final = 256
@@ -104,7 +119,8 @@ class Encode:
 class EncoderStation:
     """The encoder as a `Station`."""
 
-    def __init__(self, model: WhisperEncoder, silence: Silence) -> None:
+    def __init__(self, model: WhisperEncoder, silence: Silence | None) -> None:
+        """`silence` follows what was heard; None for models that were trained to see nothing behind the sound."""
         self.model: Final = model
         self._silence = silence
 
@@ -158,13 +174,20 @@ class EncoderStream:
         self._committed += block
         return frames
 
-    def provisional(self, tail: Features) -> Work[Tensor]:
-        """The frames after the last block, (n, width), as if what was pushed were followed by `tail` (`LogMel.tail`) and silence.
-        Changes nothing that is committed. Raises ValueError where the sequence is longer than the model's positions."""
+    def provisional(self, tail: Features, end: int | None = None) -> Work[Tensor]:
+        """The frames after the last block, (n, width), as if what was pushed were followed by `tail` (`LogMel.tail`) and silence: those
+        before frame `end`, or with None all and the plan's silence. Changes nothing that is committed. Raises ValueError where the
+        sequence is longer than the model's positions."""
         heard = len(self._mel) - _BEFORE + len(tail)
-        frames = -(-heard // FRAME_MEL) + self._plan.silence
-        quiet = np.full((FRAME_MEL * frames + _AFTER - heard, self._mel.shape[1]), SILENCE, np.float32)
-        return (yield from self._run(np.concatenate((self._mel, tail, quiet))))
+        frames = -(-heard // FRAME_MEL) + self._plan.silence if end is None else end - self._committed
+        if frames < 1:
+            return torch.zeros(0, self._model.shape.width)
+        wanted = _BEFORE + FRAME_MEL * frames + _AFTER
+        quiet = np.full((max(0, wanted - _BEFORE - heard), self._mel.shape[1]), SILENCE, np.float32)
+        mel = np.concatenate((self._mel, tail, quiet))[:wanted]
+        if end == self._model.shape.audio_positions:
+            mel[-_AFTER:] = 0  # there the reference pads with zeros, not with silence
+        return (yield from self._run(mel))
 
     def _run(self, mel: Features) -> Work[Tensor]:
         """Audio frames (n, width) from the first that is not committed on; their keys and values stand in the cache."""
@@ -176,11 +199,15 @@ class EncoderStream:
 
 
 class SoundStream:
-    """An `AudioStream`: features and encoder of one sequence. Its provisional rows end with some silence (`BlockPlan.silence`)."""
+    """An `AudioStream`: features and encoder of one sequence."""
 
-    def __init__(self, station: EncoderStation, plan: BlockPlan | None = None) -> None:
+    def __init__(self, station: EncoderStation, plan: BlockPlan | None = None, ending: Ending = Ending.PAUSE) -> None:
         self._features = LogMel(mels=station.model.shape.mels)
         self._encoder = EncoderStream(station, plan)
+        self._ending = ending
+        self._positions = station.model.shape.audio_positions
+        # Samples pushed so far.
+        self._samples = 0
 
     @property
     def committed(self) -> int:
@@ -189,6 +216,7 @@ class SoundStream:
 
     def push(self, pcm: Samples) -> None:
         """See `AudioStream`. Costs the features only, 1 % of real time."""
+        self._samples += len(pcm)
         self._encoder.push(self._features.push(pcm))
 
     def commit(self) -> Work[Tensor | None]:
@@ -197,7 +225,8 @@ class SoundStream:
 
     def provisional(self) -> Work[Tensor]:
         """See `AudioStream`. Raises ValueError where the sequence is longer than the model's positions."""
-        return (yield from self._encoder.provisional(self._features.tail()))
+        end = {Ending.PAUSE: None, Ending.SOUND: -(-self._samples // FRAME_SAMPLES), Ending.CLIP: self._positions}[self._ending]
+        return (yield from self._encoder.provisional(self._features.tail(), end))
 
 
 class WhisperSound:

@@ -9,15 +9,18 @@ import torch
 
 from streaming.absent import AbsentLanguageModel
 from streaming.audio_encoder import AudioEncoder
+from streaming.audio_path import AudioPath
 from streaming.batching import completed
 from streaming.chat import ChatTemplate
 from streaming.ctc import load_ctc
-from streaming.decoder import LlamaLanguageModel
+from streaming.decoder import LanguageModel, LlamaLanguageModel
 from streaming.device import choose_device, needed_bytes
 from streaming.doors import EngineOutput
 from streaming.encoder import EncoderStation, WhisperSound, hear_silence
 from streaming.engine import Parts, SpeechEngine
 from streaming.events import SAMPLE_RATE
+from streaming.hearing_models import load_hearing_model
+from streaming.models.audio_language import audio_language_kind
 from streaming.models.waveform import load_waveform, waveform_kind
 from streaming.models.whisper import Silence
 from streaming.models.whisper_weights import load_whisper, whisper_file
@@ -37,9 +40,9 @@ __all__ = ["EngineFiles", "load_engine", "load_parts", "load_states", "load_word
 @dataclass(frozen=True, slots=True)
 class EngineFiles:
     """Where the parts of a bundle lie: folders for the recogniser and the voice, a GGUF file or a folder in Hugging Face's layout for the
-    language model, a file for the end of turn; `threads` is torch's. `language` is what a recogniser of one language knows that does not
-    say it itself (CTC). Without a language model replies are written elsewhere. `device` is where the recogniser and the language model
-    run: see `streaming.device.choose_device`."""
+    language model (which hears, where it is an audio language model), a file for the end of turn; `threads` is torch's. `language` is what
+    a recogniser of one language knows that does not say it itself (CTC). Without a language model replies are written elsewhere. `device`
+    is where the recogniser and the language model run: see `streaming.device.choose_device`."""
 
     recogniser: Path
     language_model: Path | None
@@ -53,12 +56,12 @@ class EngineFiles:
 def load_parts(files: EngineFiles) -> Parts:
     """Load the models. Raises OSError or ValueError, naming the file, for what is missing or bad; DeviceError where the device is."""
     device = _device(files)
-    model = AbsentLanguageModel() if files.language_model is None else LlamaLanguageModel.load(files.language_model, device=device)
+    model, path = _language_model(files.language_model, device)
     return Parts(
         vad=SileroVad(silero_model()),
         end_of_turn=SmartTurn(files.end_of_turn),
         recogniser=load_words(files.recogniser, files.language, device),
-        writer=Writer(model, ChatTemplate(model), Sampling()),
+        writer=Writer(model, ChatTemplate(model, path=path), Sampling()),
         voice=PiperVoice.load(files.voice),
     )
 
@@ -70,6 +73,15 @@ def _device(files: EngineFiles) -> torch.device:
     if device.type == "cuda":
         torch.cuda.set_device(device)  # streams and graphs are of the thread's present GPU; this thread is the one that steps
     return device
+
+
+def _language_model(path: Path | None, device: torch.device) -> tuple[LanguageModel, AudioPath | None]:
+    """The language model at `path`, and how it hears, where it does."""
+    if path is None:
+        return AbsentLanguageModel(), None
+    if path.is_dir() and audio_language_kind(path) is not None:
+        return load_hearing_model(path, device=str(device))
+    return LlamaLanguageModel.load(path, device=device), None
 
 
 def load_words(folder: Path, language: str = "en", device: torch.device | str = "cpu") -> WordRecogniser:

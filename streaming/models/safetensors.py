@@ -3,14 +3,16 @@ far, `streaming.models.llama_config` says.
 """
 
 import json
-from collections.abc import Iterable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 import torch
 from safetensors import SafetensorError, safe_open
 from tokenizers import Tokenizer
+from torch import Tensor
 
 from streaming.models.ctranslate2 import WeightsError
 from streaming.models.linear import Packing
@@ -19,7 +21,7 @@ from streaming.models.llama_config import LlamaConfig, llama_config
 from streaming.models.slots import decoder_of
 from streaming.models.weights import Matrix, assemble, fused
 
-__all__ = ["load_safetensors", "load_tokenizer"]
+__all__ = ["decoder_config", "json_object", "load_safetensors", "load_tokenizer", "open_tensors", "read_decoder", "read_tokenizer"]
 
 _INDEX: Final = "model.safetensors.index.json"
 
@@ -37,45 +39,73 @@ def load_safetensors(
     """The model, its weights as `assemble` makes them, and its tokenizer, for sequences of no more than `context` positions; None for as
     many as it was trained for. Raises WeightsError, naming file and tensor, for what is not such a model, and OSError where it
     can't be read."""
-    config = _config(folder / "config.json", context)
-    shape = config.shape
+    path = folder / "config.json"
+    config = decoder_config(path, json_object(path), context)
+    with open_tensors(folder) as tensors:
+        model = read_decoder(folder, config, tensors, dtype, device, packing)
+    return model, read_tokenizer(folder, config.shape.vocabulary)
+
+
+@contextmanager
+def open_tensors(folder: Path) -> Iterator[dict[str, Callable[[], Tensor]]]:
+    """What reads each tensor of a folder, by name, while this is open. Raises WeightsError for a file that is no safetensors, and OSError
+    where it can't be read."""
     with ExitStack() as stack:
         try:
             opened = [stack.enter_context(safe_open(file, framework="pt")) for file in _files(folder)]
         except SafetensorError as error:
             raise WeightsError(f"{folder} holds a file that is no safetensors, or is cut short ({error})") from error
-        holders = {name: file for file in opened for name in file.keys()}  # noqa: SIM118 (no mapping)
-        _expect(folder, config, holders.keys())
-        asked = {"lm_head.weight"} if config.tied else set()
+        yield {name: partial(file.get_tensor, name) for file in opened for name in file.keys()}  # noqa: SIM118 (no mapping)
 
-        def find(name: str) -> Matrix | None:
-            if name not in holders or (config.tied and name == "lm_head.weight"):
-                return None
-            asked.add(name)
-            return Matrix(holders[name].get_tensor(name))
 
-        try:
-            weights = assemble(shape, fused(shape, find) if config.fused else find, dtype, packing, device)
-        except ValueError as error:
-            raise WeightsError(f"{folder}: {error}") from error
-        spare = sorted(name for name in holders if name not in asked and not name.endswith(_IGNORED))
-        if spare:
-            raise WeightsError(f"{folder}: it should not have {spare[0]} ({len(spare)} tensors)")
+def read_decoder(
+    folder: Path,
+    config: LlamaConfig,
+    tensors: Mapping[str, Callable[[], Tensor]],
+    dtype: torch.dtype | None,
+    device: torch.device | str,
+    packing: Packing = Packing.SMALLEST,
+) -> Llama:
+    """The decoder whose weights are all of `tensors`. Raises WeightsError, naming `folder` and tensor, where they are not those of
+    `config`."""
+    shape = config.shape
+    _expect(folder, config, tensors)
+    asked = {"lm_head.weight"} if config.tied else set()
+
+    def find(name: str) -> Matrix | None:
+        if name not in tensors or (config.tied and name == "lm_head.weight"):
+            return None
+        asked.add(name)
+        return Matrix(tensors[name]())
+
+    try:
+        weights = assemble(shape, fused(shape, find) if config.fused else find, dtype, packing, device)
+    except ValueError as error:
+        raise WeightsError(f"{folder}: {error}") from error
+    spare = sorted(name for name in tensors if name not in asked and not name.endswith(_IGNORED))
+    if spare:
+        raise WeightsError(f"{folder}: it should not have {spare[0]} ({len(spare)} tensors)")
+    return decoder_of(shape, weights)
+
+
+def read_tokenizer(folder: Path, vocabulary: int) -> Tokenizer:
+    """The folder's tokenizer. Raises WeightsError where it is damaged or has more tokens than the model, and OSError."""
     tokenizer = load_tokenizer(folder / "tokenizer.json")
-    if tokenizer.get_vocab_size() > shape.vocabulary:
-        raise WeightsError(f"{folder}: tokenizer.json has {tokenizer.get_vocab_size()} tokens, the model {shape.vocabulary}")
-    return decoder_of(shape, weights), tokenizer
+    if tokenizer.get_vocab_size() > vocabulary:
+        raise WeightsError(f"{folder}: tokenizer.json has {tokenizer.get_vocab_size()} tokens, the model {vocabulary}")
+    return tokenizer
 
 
-def _config(path: Path, context: int | None) -> LlamaConfig:
-    config = _object(path)
+def decoder_config(path: Path, config: Mapping[str, object], context: int | None) -> LlamaConfig:
+    """What `config`, found in the file `path`, says of a decoder. Raises WeightsError, naming the file."""
     try:
         return llama_config(config, context)
     except ValueError as error:
         raise WeightsError(f"{path}: {error}") from error
 
 
-def _object(path: Path) -> dict[str, object]:
+def json_object(path: Path) -> dict[str, object]:
+    """The object in a JSON file. Raises WeightsError where there is none, and OSError."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
@@ -95,7 +125,7 @@ def _files(folder: Path) -> list[Path]:
         if not files:
             raise FileNotFoundError(f"there are no .safetensors in {folder}")
         return files
-    places = _object(folder / _INDEX).get("weight_map")
+    places = json_object(folder / _INDEX).get("weight_map")
     if not isinstance(places, dict) or not all(isinstance(name, str) and Path(name).name == name for name in places.values()):
         raise WeightsError(f"{folder / _INDEX} has no weight_map of file names")
     files = [folder / name for name in sorted(set(places.values()))]

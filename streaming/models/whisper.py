@@ -110,7 +110,8 @@ class WhisperEncoder(nn.Module):
         self.conv2 = nn.Conv1d(shape.width, shape.width, 3, stride=2)
         self.positions = nn.Parameter(torch.empty(shape.audio_positions, shape.width))
         self.layers = nn.ModuleList(_EncoderLayer(shape.width, shape.heads) for _ in range(shape.encoder_layers))
-        self.norm = nn.LayerNorm(shape.width)
+        # Nothing where another model pools before it (Qwen2-Audio).
+        self.norm: nn.Module = nn.LayerNorm(shape.width)
 
     def new_cache(self) -> AttentionCache:
         """Room for one sequence of the model's greatest length (30 s)."""

@@ -21,9 +21,9 @@ from torch import Tensor, nn
 from streaming.models.ctranslate2 import WeightsError, read_weights
 from streaming.models.eight_bits import EightBits
 from streaming.models.linear import usual_dtype
-from streaming.models.whisper import Whisper, WhisperShape, replace_linears
+from streaming.models.whisper import Whisper, WhisperEncoder, WhisperShape, replace_linears
 
-__all__ = ["load_whisper", "whisper_file"]
+__all__ = ["load_whisper", "read_encoder", "whisper_file"]
 
 _CTRANSLATE2: Final = (
     # Ours and the file's, as parts of names; several of the file's are one under the other.
@@ -129,6 +129,25 @@ def load_whisper(path: Path, dtype: torch.dtype | None = None, device: str = "cp
     if dtype is None:
         model.decoder.pack()
     return model
+
+
+def read_encoder(
+    folder: Path, shape: WhisperShape, tensors: Mapping[str, Tensor], prefix: str, dtype: torch.dtype, device: str
+) -> WhisperEncoder:
+    """The encoder alone, of which other models are made, from `tensors` of a `folder` in Hugging Face's layout, all of which it must have a
+    place for; the file's names begin with `prefix`. Raises WeightsError, naming folder and tensor."""
+    checkpoint = _Checkpoint(folder, shape, tensors, ((f"{prefix}encoder.", (prefix,)), *_HUGGING_FACE))
+    with torch.device("meta"):
+        model = WhisperEncoder(shape)
+    used: set[str] = set()
+    state = {
+        name: _assembled(checkpoint, f"{prefix}encoder.{name}", wanted.shape, used).to(device=device, dtype=dtype, copy=True)
+        for name, wanted in model.state_dict().items()
+    }
+    if extra := sorted(set(tensors) - used):
+        raise WeightsError(f"{folder}: it should not have {extra[0]} ({len(extra)} tensors)")
+    model.load_state_dict(state, assign=True)
+    return model.eval().requires_grad_(False)
 
 
 def _assembled(checkpoint: _Checkpoint, name: str, wanted: torch.Size, used: set[str]) -> Tensor:
