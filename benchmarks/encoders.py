@@ -42,9 +42,8 @@ from transformers import (
 from streaming.audio import Samples
 from streaming.batching import completed
 from streaming.bundle import default_places
-from streaming.encoder import BlockPlan, EncoderStation, EncoderStream, hear_silence
+from streaming.encoder import BlockPlan, EncoderStation, Ending, SoundStream, hear_silence
 from streaming.events import SAMPLE_RATE
-from streaming.features import LogMel
 from streaming.models.mimi import MimiState, load_mimi
 from streaming.models.waveform import WaveformModel, load_waveform
 from streaming.models.whisper import Silence, Span, WhisperEncoder
@@ -200,21 +199,20 @@ def window_rows(name: str, model: WaveformModel, clips: list[Samples]) -> Iterat
 
 @torch.inference_mode()
 def block_rows(model: WhisperEncoder, clips: list[Samples]) -> Iterator[Row]:
-    """What Whisper's blocks lose."""
-    station = EncoderStation(model, Silence(hear_silence(model)[0]))
-    for plan in (BlockPlan(lookahead=0), BlockPlan(lookahead=16), BlockPlan(lookahead=32), BlockPlan()):
-        rows, whole = [], []
-        for pcm in clips:
-            mel = LogMel(mels=model.shape.mels)
-            features, tail = mel.push(pcm), mel.tail()
-            stream, at_once = (EncoderStream(station, each) for each in (plan, BlockPlan(first=1_500)))
-            stream.push(features)
-            while (block := completed(stream.commit())) is not None:
-                rows.append(block)
-            at_once.push(features)
-            whole.append(completed(at_once.provisional(tail))[: stream.committed])
-        difference = relative(torch.cat(rows), torch.cat(whole))
-        yield Row("blocks", "Whisper, real weights", f"lookahead {plan.lookahead / _SECOND:g} s", f"states {difference:.3f}")
+    """What Whisper's blocks lose: with silence behind the sound, and without, as Qwen2-Audio and Ultravox hear with it."""
+    for behind, silence, ending in (("", Silence(hear_silence(model)[0]), Ending.PAUSE), (", nothing behind", None, Ending.SOUND)):
+        station = EncoderStation(model, silence)
+        for plan in (BlockPlan(lookahead=0), BlockPlan(lookahead=16), BlockPlan(lookahead=32), BlockPlan()):
+            rows, whole = [], []
+            for pcm in clips:
+                stream, at_once = (SoundStream(station, each, ending) for each in (plan, BlockPlan(first=1_500)))
+                stream.push(pcm)
+                while (block := completed(stream.commit())) is not None:
+                    rows.append(block)
+                at_once.push(pcm)
+                whole.append(completed(at_once.provisional())[: stream.committed])
+            difference = relative(torch.cat(rows), torch.cat(whole))
+            yield Row("blocks", f"Whisper, real weights{behind}", f"lookahead {plan.lookahead / _SECOND:g} s", f"states {difference:.3f}")
 
 
 def recordings(data: Path, most: int) -> list[Samples]:

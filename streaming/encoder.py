@@ -181,7 +181,7 @@ class EncoderStream:
         heard = len(self._mel) - _BEFORE + len(tail)
         frames = -(-heard // FRAME_MEL) + self._plan.silence if end is None else end - self._committed
         if frames < 1:
-            return torch.zeros(0, self._model.shape.width)
+            return torch.zeros(0, self._model.shape.width, device=self._model.positions.device)
         wanted = _BEFORE + FRAME_MEL * frames + _AFTER
         quiet = np.full((max(0, wanted - _BEFORE - heard), self._mel.shape[1]), SILENCE, np.float32)
         mel = np.concatenate((self._mel, tail, quiet))[:wanted]

@@ -42,7 +42,7 @@ _MANNERS: Final[Mapping[str, _Manner]] = MappingProxyType(
 
 
 def load_hearing_model(
-    folder: Path, dtype: torch.dtype = torch.bfloat16, context: int = CONTEXT, device: str = "cpu"
+    folder: Path, dtype: torch.dtype | None = None, context: int = CONTEXT, device: str = "cpu"
 ) -> tuple[LlamaLanguageModel, AudioPath]:
     """The model in a folder of `streaming.models.audio_language.KINDS`. Raises WeightsError, naming file and tensor, for what is no such
     model, and OSError where it can't be read."""

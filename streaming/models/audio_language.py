@@ -17,6 +17,7 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 
 from streaming.models.ctranslate2 import WeightsError
+from streaming.models.linear import usual_dtype
 from streaming.models.llama import Llama
 from streaming.models.pretrained import model_type
 from streaming.models.projectors import Projector, gated, pooled, stacked
@@ -77,11 +78,9 @@ def audio_language_kind(folder: Path) -> str | None:
     return kind if kind in KINDS else None
 
 
-def load_audio_language(
-    folder: Path, dtype: torch.dtype = torch.bfloat16, device: str = "cpu", context: int | None = None
-) -> AudioLanguage:
-    """The model in a folder, for prompts of no more than `context` positions. Raises WeightsError, naming file and tensor, for what is no
-    such model, and OSError where it can't be read."""
+def load_audio_language(folder: Path, dtype: torch.dtype | None = None, device: str = "cpu", context: int | None = None) -> AudioLanguage:
+    """The model in a folder, for prompts of no more than `context` positions, in `dtype`, None for the usual one. Raises WeightsError,
+    naming file and tensor, for what is no such model, and OSError where it can't be read."""
     path = folder / "config.json"
     config = json_object(path)
     kind = config.get("model_type")
@@ -89,6 +88,7 @@ def load_audio_language(
         raise WeightsError(f"{path} is the config of {kind!r}, not of {', '.join(KINDS)}")
     if kind == "ultravox" and config.get("audio_latency_block_size") is not None:
         raise WeightsError(f"{path}: audio_latency_block_size is set: an encoder trained so is not supported")
+    sounds = dtype or usual_dtype(device)
     with open_tensors(folder) as opened:
         tower, projector, text = _parts(folder, opened)
         if kind == "ultravox" and not text:
@@ -98,8 +98,8 @@ def load_audio_language(
             decoder = read_decoder(folder, text_config, text, dtype, device)
             tokenizer = read_tokenizer(folder, text_config.shape.vocabulary)
         shape = _tower_shape(path, config, tower)
-        encoder = read_encoder(folder, shape, {name: read() for name, read in tower.items()}, "audio_tower.", dtype, device)
-        made = _projector(path, config, kind, encoder, decoder.shape.width, partial(_take, folder, projector, dtype, device))
+        encoder = read_encoder(folder, shape, {name: read() for name, read in tower.items()}, "audio_tower.", sounds, device)
+        made = _projector(path, config, kind, encoder, decoder.shape.width, partial(_take, folder, projector, sounds, device))
     if projector:
         raise WeightsError(f"{folder}: it should not have {min(projector)} ({len(projector)} tensors)")
     return AudioLanguage(kind, encoder, made, decoder, tokenizer)
@@ -128,7 +128,9 @@ def _parts(folder: Path, opened: Mapping[str, Callable[[], Tensor]]) -> tuple[_T
     return tower, projector, text
 
 
-def _elsewhere(folder: Path, config: Mapping[str, object], dtype: torch.dtype, device: str, context: int | None) -> tuple[Llama, Tokenizer]:
+def _elsewhere(
+    folder: Path, config: Mapping[str, object], dtype: torch.dtype | None, device: str, context: int | None
+) -> tuple[Llama, Tokenizer]:
     """The decoder that a checkpoint was published without."""
     within = folder / "language_model"
     if not within.is_dir():
