@@ -34,7 +34,7 @@ from streaming.turn import SmartTurn
 from streaming.vad import SileroVad, silero_model
 from streaming.windowed import WindowedEncoder
 
-__all__ = ["EngineFiles", "load_engine", "load_parts", "load_states", "load_words"]
+__all__ = ["EngineFiles", "load_engine", "load_parts", "load_states", "load_words", "warm_up"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,11 +105,11 @@ def load_engine(files: EngineFiles, early: Callable[[EngineOutput], None]) -> Sp
     """A warm engine whose outputs go to `early`; sets torch's threads, so call it once, in the engine's process."""
     torch.set_num_threads(files.threads)
     parts = load_parts(files)
-    _warm_up(parts)
+    warm_up(parts)
     return SpeechEngine(parts, early)
 
 
-def _warm_up(parts: Parts) -> None:
+def warm_up(parts: Parts) -> None:
     """Run every model once on what it will see, so that the first caller pays for no lazy initialisation. The voice has been, as it was
     loaded."""
     sound = np.zeros(SAMPLE_RATE * 2, np.float32)
