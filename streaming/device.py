@@ -41,7 +41,8 @@ def choose_device(name: str, needed: int) -> torch.device:
     except DeviceError as error:
         if name != "auto":
             raise
-        log.info("the models run on the CPU: %s", error)
+        # A warning: the engine's process has no log for less.
+        log.warning("the models run on the CPU: %s", error)
         return torch.device("cpu")
     return device
 

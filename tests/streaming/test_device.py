@@ -29,10 +29,11 @@ def test_a_gpu_with_room_is_taken() -> None:
 
 
 @pytest.mark.usefixtures("one_gpu")
-def test_one_that_is_too_small_is_refused_with_both_figures() -> None:
+def test_one_that_is_too_small_is_refused_with_both_figures(caplog: pytest.LogCaptureFixture) -> None:
     with pytest.raises(DeviceError, match=r"cuda:0 has 10\.0 GB free and these models need about 18\.0 GB"):
         choose_device("cuda", 18_000_000_000)
     assert choose_device("auto", 18_000_000_000).type == "cpu"
+    assert "the models run on the CPU: cuda:0 has 10.0 GB free" in caplog.text
 
 
 @pytest.mark.usefixtures("one_gpu")
