@@ -214,7 +214,8 @@ class Conversation:
             case SpeechSuspected(at):
                 return self._apply(self._turns.suspected(at), now)
             case SpeechStarted(at):
-                return self._apply(self._turns.speech_started(at, scene_at(at, self._turns, self._history, self._heard, now)), now)
+                scene = scene_at(at, self._turns, self._history, self._heard, self._settings.playback, now)
+                return self._apply(self._turns.speech_started(at, scene), now)
             case SpeechStopped(at):
                 return self._apply(self._turns.speech_stopped(at), now)
             case EndOfTurnScore(at, probability):

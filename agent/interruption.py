@@ -26,12 +26,20 @@ after some 340 ms on two cores."""
 _SURE: Final = 0.9
 """Probability of SPEECH from which it counts at once: words that claim the floor."""
 
+_CLEAR: Final = 0.85
+"""Probability that counts told once: words that are no backchannel, clearly heard."""
+
 _LIKELY: Final = 0.75
 """Probability that counts when it has been told twice in a row: words that are no backchannel; "I see" is "I said" for a moment."""
 
 _ONE_WORD: Final = 600 * _MILLISECOND
 """A word that is neither a claim nor a backchannel counts once speech has lasted this long; a shorter one alone is somebody thinking aloud,
 or a sneeze."""
+
+_SHORT: Final = 896 * _MILLISECOND
+"""Where playback can be held, words that claim nothing count only once speech has lasted this long: a backchannel of 800 ms is over by
+then, and has been told to be (the VAD waits 96 ms). It may be misheard: "I see" becomes "I see him" as it ends. Waiting costs nothing, for
+the reply is silent meanwhile."""
 
 _LONG: Final = 2_000 * _MILLISECOND
 """A backchannel that goes on for this long is none; more words than one make it speech much sooner."""
@@ -51,13 +59,16 @@ class Verdict(Enum):
 class Overlap:
     """One overlap. Tell it what happens, in order, and ask `verdict` after each `Listened` and each score."""
 
-    def __init__(self, onset: int, *, least_ms: int = 0, yields: bool = False, echoes: bool = False) -> None:
+    def __init__(self, onset: int, *, least_ms: int = 0, yields: bool = False, echoes: bool = False, patient: bool = False) -> None:
         """`onset` is its first sample. `least_ms` is the least speech that may interrupt. `yields`: even a short word is meant for us.
-        `echoes`: our own voice comes back on this call, so that sound alone holds nothing."""
+        `echoes`: our own voice comes back on this call, so that sound alone holds nothing. `patient`: playback can be held, so that there
+        is time to hear what it is."""
         self.onset = onset
         self._least = least_ms * _MILLISECOND
         self._yields = yields
         self._echoes = echoes
+        # Speech that must have lasted so long before words that claim nothing count.
+        self._unclaimed = _SHORT if patient else 0
         # Scores in a row that likely are speech.
         self._likely = 0
         self._score: OverlapScore | None = None
@@ -103,7 +114,7 @@ class Overlap:
             case None:
                 return Verdict.SPEECH if length >= _UNJUDGED else Verdict.OPEN
             case OverlapKind.SPEECH:
-                return Verdict.SPEECH if self._is_sure or self._yields or length >= _ONE_WORD else Verdict.OPEN
+                return Verdict.SPEECH if self._counts(length) else Verdict.OPEN
             case OverlapKind.BACKCHANNEL:
                 return Verdict.SPEECH if self._yields or length >= _LONG else Verdict.OPEN
             case OverlapKind.NOISE | OverlapKind.ECHO | OverlapKind.OTHERS:
@@ -112,7 +123,7 @@ class Overlap:
     def _at_its_end(self, kind: OverlapKind | None, length: int, silence: int) -> Verdict:
         """It has paused, perhaps for good."""
         match kind:
-            case OverlapKind.SPEECH if self._is_sure or self._likely or self._yields or length >= _ONE_WORD:
+            case OverlapKind.SPEECH if self._counts(length) or (self._likely and length >= self._unclaimed):
                 return Verdict.SPEECH
             case OverlapKind.BACKCHANNEL if self._yields:
                 return Verdict.SPEECH
@@ -125,6 +136,8 @@ class Overlap:
             case OverlapKind.SPEECH:
                 return Verdict.NOTHING
 
-    @property
-    def _is_sure(self) -> bool:
-        return self._score is not None and (self._score.probability >= _SURE or self._likely > 1)
+    def _counts(self, length: int) -> bool:
+        """Whether speech that has lasted `length` samples, and is words, is enough of them."""
+        probability = 0.0 if self._score is None else self._score.probability
+        clear = self._likely > 1 or probability >= _CLEAR or length >= _ONE_WORD
+        return probability >= _SURE or self._yields or (clear and length >= self._unclaimed)

@@ -20,7 +20,7 @@ _NEARLY_OVER_MS: Final = 1_000
 """Sound that is left of a question when people begin to answer it."""
 
 
-def scene_at(at: int, turns: TurnTaker, history: History, heard: HeardReplies, now: int) -> Scene:
+def scene_at(at: int, turns: TurnTaker, history: History, heard: HeardReplies, owner: PlaybackOwner, now: int) -> Scene:
     """What is going on as speech begins at input position `at`, of which the Ear tells at session time `now`."""
     asked = asked_for(_last_words(history, heard))
     sounding = heard.sounding(now)
@@ -32,7 +32,8 @@ def scene_at(at: int, turns: TurnTaker, history: History, heard: HeardReplies, n
     begun = spoken.milliseconds(played) < _BEGUN_MS
     answered = spoken.ended and asked is not Asked.NOTHING and spoken.milliseconds(spoken.samples - played) < _NEARLY_OVER_MS
     over = Audible(response_id, sample, spoken.rate, at)
-    return Scene(over, interruptible=spoken.interruptible, yields=begun or answered, asked=asked)
+    holdable = owner is not PlaybackOwner.CLIENT
+    return Scene(over, interruptible=spoken.interruptible, yields=begun or answered, holdable=holdable, asked=asked)
 
 
 def _last_words(history: History, heard: HeardReplies) -> str:

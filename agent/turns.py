@@ -65,12 +65,13 @@ class TurnEnded:
 @dataclass(frozen=True, slots=True)
 class Scene:
     """What is going on as speech begins. `over` is what of ours sounds, None for nothing; `interruptible`, whether speech may end that;
-    `yields`, whether even a short word over it is meant for us (it has just begun, or ends in a question); `asked`, what our last words ask
-    for."""
+    `yields`, whether even a short word over it is meant for us (it has just begun, or ends in a question); `holdable`, whether it can be
+    held while that is found out; `asked`, what our last words ask for."""
 
     over: Audible | None = None
     interruptible: bool = True
     yields: bool = False
+    holdable: bool = False
     asked: Asked = Asked.NOTHING
 
 
@@ -168,7 +169,8 @@ class TurnTaker:
         self._move(Floor.OVERLAP)
         self._over = scene.over
         echoes = self._echoes >= _ECHOES
-        self._overlap = Overlap(at, least_ms=self.least_ms, yields=scene.yields, echoes=echoes) if scene.interruptible else None
+        if scene.interruptible:
+            self._overlap = Overlap(at, least_ms=self.least_ms, yields=scene.yields, echoes=echoes, patient=scene.holdable)
         return [StartTurn(self._item_id, self._start, self._over if scene.interruptible else None)]
 
     def _padded(self, at: int) -> int:

@@ -1,6 +1,6 @@
 """How well turns are taken: when the caller's turn is believed over, and what becomes of speech over the agent's own.
 
-    python -m benchmarks.turn_taking [--data ../shared/data] [--list report] [--only ends|overlaps] [--every 1]
+    python -m benchmarks.turn_taking [--data ../shared/data] [--list report] [--only ends|overlaps [--kind noise]] [--every 1]
     python -m benchmarks.turn_taking --fit          # the figures of agent/endpointing.py, from the `tune` list
 
 Mixed dialogues (`benchmarks.dialogues`) go through the real Ear, engine, conversation and playout in virtual time (`benchmarks.call`), so
@@ -70,6 +70,7 @@ def main() -> None:
     parser.add_argument("--list", choices=get_args(ListName), default="report", help="what is judged")
     parser.add_argument("--only", choices=("ends", "overlaps"), help="one half of it")
     parser.add_argument("--owner", choices=[owner.name.lower() for owner in PlaybackOwner], help="of overlaps, one owner of playback only")
+    parser.add_argument("--kind", choices=_OVERLAP_KINDS, action="append", help="of overlaps, this kind only; may be given again")
     parser.add_argument("--every", type=int, default=1, help="take every n-th dialogue: a quick look")
     parser.add_argument("--fit", action="store_true", help="fit the figures of agent/endpointing.py on `tune` and print them")
     options = parser.parse_args()
@@ -208,7 +209,7 @@ def _report_overlaps(parts: Parts, voice: RecordedVoice, owner: PlaybackOwner, o
     columns = ("cut", 30), ("after, ms: p50  p95", 20), ("stop p50  p95", 16), ("duck p50  p95", 16), ("held", 30), ("for, ms", 8)
     heads = " ".join(f"{name:{width}}" for name, width in columns)
     print(f"  {'kind':13} {heads} {'resumed right':30} heard error, ms")
-    for kind in _OVERLAP_KINDS:
+    for kind in options.kind or _OVERLAP_KINDS:
         outcomes = []
         for dialogue in islice(load(options.list, kind, options.data), 0, None, options.every):
             call = Call(parts, voice, dialogue, owner)

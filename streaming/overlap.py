@@ -91,7 +91,7 @@ def kind_of_words(text: str, confidence: float) -> tuple[OverlapKind, float]:
     if words[0] in _CLAIMS and confidence >= _PLAIN:
         return OverlapKind.SPEECH, 0.95
     if len(words) > 1 and confidence >= _CLEAR:
-        return OverlapKind.SPEECH, 0.92
+        return OverlapKind.SPEECH, 0.88
     return OverlapKind.SPEECH, 0.6 if len(words) == 1 and words[0] not in _CLAIMS else 0.8
 
 

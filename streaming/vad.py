@@ -101,8 +101,8 @@ _HYSTERESIS: Final = 0.15
 """Once there is speech it goes on down to `threshold` minus this (Silero's own default)."""
 
 
-_SUSPECTED_BELOW: Final = 0.25
-"""A window this far below the threshold may be the soft beginning of speech, a window sooner than the VAD is sure of it."""
+_SUSPECTED_BELOW: Final = 0.35
+"""A window this far below the threshold may be the soft beginning of speech, one or two windows before the VAD is sure of it."""
 
 
 class SpeechGate:

@@ -35,6 +35,26 @@ def test_words_that_are_no_backchannel_count_when_they_are_heard_twice() -> None
     assert after(overlap, ms=576) is Verdict.SPEECH
 
 
+def test_where_playback_can_be_held_words_that_claim_nothing_are_given_time() -> None:
+    overlap = Overlap(ONSET, patient=True)
+    overlap.scored(score(OverlapKind.SPEECH, 0.88))
+    overlap.scored(score(OverlapKind.SPEECH, 0.88))
+    assert after(overlap, ms=864) is Verdict.OPEN
+    assert overlap.holds(ONSET + 864 * MS)
+    assert after(overlap, ms=896) is Verdict.SPEECH
+    short = Overlap(ONSET, patient=True)
+    short.scored(score(OverlapKind.SPEECH, 0.88, 576))
+    short.scored(score(OverlapKind.SPEECH, 0.88, 704))
+    short.stopped(ONSET + 700 * MS)
+    assert after(short, ms=1_100) is Verdict.NOTHING
+
+
+def test_words_that_claim_the_floor_wait_for_nothing() -> None:
+    overlap = Overlap(ONSET, patient=True)
+    overlap.scored(score(OverlapKind.SPEECH, 0.95))
+    assert after(overlap, ms=320) is Verdict.SPEECH
+
+
 def test_one_unknown_word_counts_once_it_has_lasted() -> None:
     overlap = Overlap(ONSET)
     overlap.scored(score(OverlapKind.SPEECH, 0.6))
