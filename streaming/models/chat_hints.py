@@ -1,12 +1,12 @@
 """What a checkpoint says of conversations: its chat template, as text, and the tokens that end a message."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from streaming.models.ctranslate2 import WeightsError
 from streaming.models.gguf_file import GgufFile
+from streaming.models.safetensors import json_object
 
 __all__ = ["ChatHints", "folder_hints", "gguf_hints"]
 
@@ -56,12 +56,4 @@ def _template(folder: Path) -> str | None:
 
 def _object(path: Path) -> dict[str, object]:
     """What a JSON file holds; nothing where it is not there."""
-    if not path.is_file():
-        return {}
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise WeightsError(f"{path} is not JSON ({error})") from error
-    if not isinstance(value, dict):
-        raise WeightsError(f"{path} is not a JSON object")
-    return value
+    return json_object(path) if path.is_file() else {}

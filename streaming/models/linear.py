@@ -112,7 +112,7 @@ def usual_dtype(device: torch.device | str = "cpu") -> torch.dtype:
 def can_pack(weight: Tensor) -> bool:
     """Whether `weight` [outputs, inputs] may be packed here."""
     return (
-        weight.dtype in (torch.bfloat16, usual_dtype())
+        (weight.dtype is torch.bfloat16 or weight.dtype is usual_dtype())
         and weight.device.type == "cpu"
         and torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512")
         and hasattr(torch.ops.aten, "_weight_int4pack_mm_for_cpu")

@@ -5,14 +5,13 @@ beyond `streaming.models.llama` is refused by name, never ignored. What it leave
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Final, TypeVar
+from typing import Final
 
+from streaming.models.config_values import number_of
 from streaming.models.llama import LlamaShape
 from streaming.models.rope import rope_of
 
 __all__ = ["FAMILIES", "LlamaConfig", "llama_config"]
-
-_Value = TypeVar("_Value", int, float)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,24 +76,24 @@ def llama_config(config: Mapping[str, object], context: int | None = None) -> Ll
             raise ValueError(f"it asks for {key}, which this decoder does not do")
     if (activation := config.get("hidden_act", "silu")) != "silu":
         raise ValueError(f"its hidden_act is {activation!r}; this decoder does silu")
-    heads, width = _number(config, "num_attention_heads", int), _number(config, "hidden_size", int)
+    heads, width = number_of(config, "num_attention_heads", int), number_of(config, "hidden_size", int)
     if heads < 1:
         raise ValueError(f"it has {heads} heads")
-    layers, trained = _number(config, "num_hidden_layers", int), _number(config, "max_position_embeddings", int)
-    head_width = _number(config, "head_dim", int, family.head_width or width // heads)
+    layers, trained = number_of(config, "num_hidden_layers", int), number_of(config, "max_position_embeddings", int)
+    head_width = number_of(config, "head_dim", int, family.head_width or width // heads)
     positions = min(trained, context or trained)
     base, rope = rope_of(config, head_width, family.rope_base, positions)
     shape = LlamaShape(
-        vocabulary=_number(config, "vocab_size", int),
+        vocabulary=number_of(config, "vocab_size", int),
         layers=layers,
         width=width,
-        hidden=_number(config, "intermediate_size", int),
+        hidden=number_of(config, "intermediate_size", int),
         heads=heads,
-        kv_heads=_number(config, "num_key_value_heads", int, heads),
+        kv_heads=number_of(config, "num_key_value_heads", int, heads),
         head_width=head_width,
         context=positions,
         rope_base=base,
-        norm_epsilon=_number(config, "rms_norm_eps", float, family.epsilon),
+        norm_epsilon=number_of(config, "rms_norm_eps", float, family.epsilon),
         rope=rope,
         windows=_windows(config, family, layers),
         still=_still(config, layers) if kind == "smollm3" else frozenset(),
@@ -116,7 +115,7 @@ def _windows(config: Mapping[str, object], family: _Family, layers: int) -> tupl
         return ()
     if window is None:
         return ()
-    size = _number({"sliding_window": window}, "sliding_window", int)
+    size = number_of({"sliding_window": window}, "sliding_window", int)
     return tuple(size if kind == "sliding_attention" else None for kind in kinds)
 
 
@@ -127,7 +126,7 @@ def _kinds(config: Mapping[str, object], layers: int) -> list[object]:
         if config.get("model_type") == "smollm3":
             still = _still(config, layers)
             return ["sliding_attention" if layer in still else "full_attention" for layer in range(layers)]
-        first = _number(config, "max_window_layers", int, 28)
+        first = number_of(config, "max_window_layers", int, 28)
         return ["full_attention" if layer < first else "sliding_attention" for layer in range(layers)]
     if not isinstance(kinds, list) or len(kinds) != layers or not set(kinds) <= {"full_attention", "sliding_attention"}:
         raise ValueError(f"its layer_types are {kinds!r}; this decoder does full_attention and sliding_attention, one of them a layer")
@@ -138,7 +137,7 @@ def _still(config: Mapping[str, object], layers: int) -> frozenset[int]:
     """SmolLM3: layers that positions do not turn are 0 in a list, or every fourth."""
     turned = config.get("no_rope_layers")
     if turned is None:
-        interval = _number(config, "no_rope_layer_interval", int, 4)
+        interval = number_of(config, "no_rope_layer_interval", int, 4)
         return frozenset(range(interval - 1, layers, interval))
     if not isinstance(turned, list) or len(turned) < layers:
         raise ValueError(f"its no_rope_layers are {turned!r}, not a number for each of {layers} layers")
@@ -155,12 +154,3 @@ def _biased(config: Mapping[str, object], family: _Family) -> frozenset[str]:
     if family.mlp_bias and config.get("mlp_bias"):
         products += [f"mlp.{name}_proj" for name in ("gate", "up", "down")]
     return frozenset(products)
-
-
-def _number(config: Mapping[str, object], key: str, kind: type[_Value], default: _Value | None = None) -> _Value:
-    value = config.get(key)
-    if value is None and default is not None:
-        return default
-    if not isinstance(value, int | float) or isinstance(value, bool):
-        raise ValueError(f"{key} is {value!r}, not a number")
-    return kind(value)

@@ -11,6 +11,8 @@ from typing import Final
 import torch
 from torch import Tensor
 
+from streaming.models.config_values import number_of
+
 __all__ = ["Rope", "rope_of"]
 
 _KINDS: Final = ("default", "linear", "llama3", "longrope")
@@ -60,20 +62,20 @@ def rope_of(config: Mapping[str, object], head_width: int, default_base: float, 
         kind = "longrope"
     if kind not in _KINDS:
         raise ValueError(f"its rotary embedding is stretched by {kind!r}, which this decoder does not do (known: {', '.join(_KINDS)})")
-    width = int(head_width * _number(values, "partial_rotary_factor", 1.0))
-    base = _number(values, "rope_theta", default_base)
-    trained = _number(config, "max_position_embeddings")
-    original = _number(values, "original_max_position_embeddings", trained)
+    width = int(head_width * number_of(values, "partial_rotary_factor", float, 1.0))
+    base = number_of(values, "rope_theta", float, default_base)
+    trained = number_of(config, "max_position_embeddings", float)
+    original = number_of(values, "original_max_position_embeddings", float, trained)
     match kind:
         case "linear":
-            return base, Rope(width, (_number(values, "factor"),) * (width // 2))
+            return base, Rope(width, (number_of(values, "factor", float),) * (width // 2))
         case "llama3":
             return base, Rope(width, _llama3(width, base, original, values))
         case "longrope":
             divisors = _numbers(values, "long_factor" if positions > original else "short_factor")
-            factor = _number(values, "factor", trained / original)
+            factor = number_of(values, "factor", float, trained / original)
             gain = math.sqrt(1 + math.log(factor) / math.log(original)) if factor > 1 else 1.0
-            return base, Rope(width, divisors, _number(values, "attention_factor", gain))
+            return base, Rope(width, divisors, number_of(values, "attention_factor", float, gain))
         case _:
             return base, Rope(width)
 
@@ -81,22 +83,13 @@ def rope_of(config: Mapping[str, object], head_width: int, default_base: float, 
 def _llama3(width: int, base: float, original: float, values: Mapping[str, object]) -> tuple[float, ...]:
     """Llama 3.1: wavelengths that went round often in training keep their frequency, those that did not go round are slowed by `factor`,
     between them it changes smoothly."""
-    factor, low, high = (_number(values, name) for name in ("factor", "low_freq_factor", "high_freq_factor"))
+    factor, low, high = (number_of(values, name, float) for name in ("factor", "low_freq_factor", "high_freq_factor"))
     divisors = []
     for index in range(width // 2):
         rounds = original / (2 * math.pi * base ** (2 * index / width))
         kept = min(1.0, max(0.0, (rounds - low) / (high - low)))
         divisors.append(1 / (kept + (1 - kept) / factor))
     return tuple(divisors)
-
-
-def _number(values: Mapping[str, object], key: str, default: float | None = None) -> float:
-    value = values.get(key)
-    if value is None and default is not None:
-        return default
-    if not isinstance(value, int | float) or isinstance(value, bool):
-        raise ValueError(f"{key} is {value!r}, not a number")
-    return float(value)
 
 
 def _numbers(values: Mapping[str, object], key: str) -> tuple[float, ...]:
