@@ -393,6 +393,7 @@ class Conversation:
     def _hear_out(self, words: TranscriptProvisional) -> list[Command]:
         """What the turn says if it ends in this pause: the reply to that is prepared."""
         self._turns.worded(words.at, words.text)
+        self._transcripts.foresee(words)
         if self._offers.ending is not None:
             return []
         return self._prepared.hear_out(words, self._settings, self._basis())

@@ -196,16 +196,18 @@ class Responses:
         if response is self.current:
             self._request = request
         last = self._history.last
-        if (
-            words is None
-            and not self.deaf
-            and response.plan.options.context is None
-            and last is not None
-            and self._transcripts.is_due(last.id)
-        ):
+        follows = words is None and not self.deaf and response.plan.options.context is None
+        if follows and last is not None and self._awaits_words(last.id, response, settings):
             self._awaited = last.id
             return created
         return [*created, self._order(response, words)]
+
+    def _awaits_words(self, item_id: str, response: Response, settings: SessionSettings) -> bool:
+        """Whether the final text of an item is due and waited for. Where the model hears it is not, unless the agent's code is asked about
+        it, or there may be no words in it to answer."""
+        if not self._transcripts.is_due(item_id):
+            return False
+        return not settings.model_hears or response.plan.asks_agent or self._transcripts.is_doubted(item_id)
 
     def _begin(self, response: Response) -> list[Command]:
         self._running[response.id] = response

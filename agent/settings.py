@@ -176,6 +176,9 @@ class SessionSettings:
     """Offered to the model beside the client's `tools`, in the conversation's own responses."""
     asks_agent: bool = False
     """Whether the agent's code decides how each turn of the caller is answered (`AskAgent`)."""
+    model_hears: bool = False
+    """Whether the language model is told a turn by its sound: then a reply need not wait for the transcript. A property of the bundle, no
+    client's to ask for."""
     fixed_voice: bool = False
     """Whether the voice is the agent's and not the client's to choose."""
 

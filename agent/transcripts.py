@@ -11,7 +11,7 @@ from agent.history import History
 from agent.items import ContentPart, Message, PartKind
 from agent.prompt import is_unclear
 from agent.turns import TurnTaker
-from streaming.events import TranscriptDelta, TranscriptDone, TranscriptFailed
+from streaming.events import TranscriptDelta, TranscriptDone, TranscriptFailed, TranscriptProvisional
 
 __all__ = ["Transcripts"]
 
@@ -28,6 +28,8 @@ class Transcripts:
         self._due: dict[str, float] = {}
         # Audio items whose words the recogniser was not sure of: as many as the conversation has items.
         self._unclear: set[str] = set()
+        # The item whose words, as they were told in its last pause, may have to be asked back.
+        self._doubted: str | None = None
         # Settled words of the open turn, while the client does not know its item: as long as the turn.
         self._withheld = ""
 
@@ -39,6 +41,10 @@ class Transcripts:
     def any_due(self) -> bool:
         """Whether any final text is still to come."""
         return bool(self._due)
+
+    def is_doubted(self, item_id: str) -> bool:
+        """Whether what was heard of this item before its end was nothing, or nothing to be sure of."""
+        return self._doubted == item_id
 
     @property
     def unclear(self) -> Container[str]:
@@ -62,6 +68,10 @@ class Transcripts:
         """The item has been deleted."""
         self._due.pop(item_id, None)
         self._unclear.discard(item_id)
+
+    def foresee(self, words: TranscriptProvisional) -> None:
+        """What the turn says if it ends in this pause."""
+        self._doubted = words.item_id if is_unclear(words.text, words.confidence) else None
 
     def settle(self, event: TranscriptDelta) -> list[Command]:
         """More words of a turn."""

@@ -37,6 +37,7 @@ from rich.console import Console
 from rich.table import Table
 
 from agent.conversation import Conversation
+from agent.settings import SessionSettings
 from benchmarks.gpu_models import PUBLISHED, Published, Reciting, decoder, hearing, language_model, tiny, weight_bytes
 from server.bench.load import Level, bench_load
 from server.bench.recordings import choose_recordings
@@ -226,7 +227,8 @@ async def served(model: Published, files: EngineFiles, most: int) -> AsyncIterat
     ready: asyncio.Future[str] = asyncio.get_running_loop().create_future()
     stop = asyncio.Event()
     # The limit on the engine's business is left out: the level is what is asked for.
-    options = ServeOptions(port=0, limits=Limits(max_sessions=most + 1, max_engine_busy=100.0), drain_seconds=0.0)
+    limits = Limits(max_sessions=most + 1, max_engine_busy=100.0)
+    options = ServeOptions(port=0, limits=limits, defaults=SessionSettings(model_hears=True), drain_seconds=0.0)
     link = ProcessEngineLink(partial(load_random_engine, model, files))
     serving = asyncio.create_task(serve(options, link, Conversation, stop=stop, announce=ready.set_result))
     await asyncio.wait((ready, serving), return_when=asyncio.FIRST_COMPLETED)

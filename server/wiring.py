@@ -15,6 +15,7 @@ from server.upstream.places import upstream_of
 from streaming.bundle import Bundle
 from streaming.load import EngineFiles, load_engine
 from streaming.manifest import BundleError
+from streaming.models.audio_language import audio_language_kind
 
 __all__ = ["engine_files", "run", "serve_options"]
 
@@ -52,12 +53,17 @@ def serve_options(config: ServerConfig, bundle: Bundle, agent: Agent | None = No
         tls_certificate=config.tls_cert,
         tls_key=config.tls_key,
         limits=config.limits,
-        defaults=SessionSettings(model=bundle.manifest.name),
+        defaults=SessionSettings(model=bundle.manifest.name, model_hears=_hears(config, bundle)),
         models=(bundle.manifest.name,),
         record=config.record,
         agent=agent,
         drain_seconds=config.drain_seconds,
     )
+
+
+def _hears(config: ServerConfig, bundle: Bundle) -> bool:
+    """Whether the replies come from a language model of the bundle's that is told the caller's sound."""
+    return upstream_of(config) is None and audio_language_kind(bundle.part("language_model")) is not None
 
 
 def _spare_cores() -> int:

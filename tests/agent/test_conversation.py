@@ -5,6 +5,7 @@ import pytest
 from agent.commands import (
     ArgumentsDelta,
     ArgumentsDone,
+    AskAgent,
     Cut,
     Duck,
     ErrorRaised,
@@ -466,6 +467,30 @@ def test_speech_while_a_response_waits_for_its_transcript_ends_it_unordered(play
     assert talk.done().reason == "turn_detected"
     talk.transcript("What is it?")
     assert not talk.all((Respond, Say))
+
+
+def test_a_model_that_hears_is_not_kept_waiting_for_the_transcript(play) -> None:
+    talk = play(model_hears=True)
+    talk.turn(text=None)
+    assert talk.all(Respond)
+    item_id = talk.last(CommitTurn).item_id
+    told = talk.transcript("What is a tortoise?")
+    assert [command.item_id for command in told if isinstance(command, TranscriptionCompleted)] == [item_id]
+    talk.answer()
+    assert len(talk.all(Respond)) == 1
+    assert talk.done().status is ResponseStatus.COMPLETED
+
+
+@pytest.mark.parametrize("fields", [{"asks_agent": True}, {}])
+def test_it_is_where_the_words_are_needed_first(play, fields) -> None:
+    """By the agent's code, or to ask back what the recogniser made nothing of."""
+    talk = play(model_hears=True, **fields)
+    talk.speech(800)
+    talk.provisional("What is a tortoise?" if fields else "")
+    talk.wait(1_000)
+    assert not talk.all((Respond, AskAgent, Say))
+    talk.transcript("What is a tortoise?" if fields else "")
+    assert talk.last(AskAgent).words == "What is a tortoise?" if fields else talk.last(Say).text == NOT_HEARD
 
 
 def interrupted(talk) -> list:
