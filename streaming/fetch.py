@@ -34,6 +34,10 @@ _ADVICE: Final = (
     "or set VIVAVOCE_MODELS to a folder that has the files (docs/bundles.md)"
 )
 
+_GATED: Final = "accept the licence on the repository's page with your account there, and put that account's token into HF_TOKEN"
+_SHUT: Final = ("gated", "401", "403", "restricted")
+"""What the hub's client says of files that not everybody gets."""
+
 
 class Stage(Enum):
     """What is being done to a part."""
@@ -198,24 +202,50 @@ def _member(name: str, archives: Sequence[zipfile.ZipFile]) -> Iterator[bytes]:
 
 def _fetch_hub(part: str, source: HubSource, work: Path, report: Report) -> Path:
     counter = _Counter(part, Stage.DOWNLOAD, download_bytes(source), report)
-    target, files = work / "hub", work / "files"
-    for folder in (target, files):
-        folder.mkdir()
-    wanted = [(file.members or (file.name,))[0] for file in source.files]
-    command = (*_HUB, source.repository, *wanted, "--revision", source.revision, "--local-dir", str(target))
-    with _running(command, {"HF_HUB_DISABLE_PROGRESS_BARS": "1"}, source.repository, work) as process:
-        while not _ended(process):
-            counter.show(_folder_size(target))
-    counter = _Counter(part, Stage.VERIFY, download_bytes(source), report)
-    for file, name in zip(source.files, wanted, strict=True):
-        path = files / file.name
-        try:
-            (target / name).rename(path)
-        except FileNotFoundError as error:
-            raise BundleError(f"{source.repository} has no {name} at {source.revision}: the manifest does not fit its source") from error
-        if (got := file_sha256(path, counter.advance)) != file.sha256:
+    files = work / "files"
+    files.mkdir()
+    by_repository: dict[str, list[PartFile]] = {}
+    for file in source.files:
+        by_repository.setdefault(file.repository or source.repository, []).append(file)
+    for number, (repository, wanted) in enumerate(by_repository.items()):
+        target = work / f"hub-{number}"
+        target.mkdir()
+        _download_hub(repository, source, wanted, target, counter)
+        counter.advance(_folder_size(target))
+        for file in wanted:
+            _place(file, f"{repository} at {source.revision}", target, files)
+    counter = _Counter(part, Stage.VERIFY, sum(file.size for file in source.files if file.sha256), report)
+    for file in source.files:
+        if file.sha256 and (got := file_sha256(files / file.name, counter.advance)) != file.sha256:
             raise wrong_hash(file.name, file.sha256, got, _ADVICE)
     return files
+
+
+def _download_hub(repository: str, source: HubSource, wanted: Sequence[PartFile], target: Path, counter: _Counter) -> None:
+    """The files of one repository into `target`."""
+    names = [_on_hub(file) for file in wanted]
+    if any("*" in name for name in names):  # then all of them go as patterns: the client takes either names or patterns
+        names = [word for name in names for word in ("--include", name)]
+    command = (*_HUB, repository, *names, "--revision", source.revision, "--local-dir", str(target))
+    with _running(command, {"HF_HUB_DISABLE_PROGRESS_BARS": "1"}, repository, target.parent) as process:
+        while not _ended(process):
+            counter.show(_folder_size(target))
+
+
+def _on_hub(file: PartFile) -> str:
+    """Its path, or pattern, in the repository."""
+    return file.members[0] if file.members else file.name.rpartition("/")[2] if file.repository else file.name
+
+
+def _place(file: PartFile, origin: str, target: Path, files: Path) -> None:
+    """Move what `file` names from the download to where it lies in the part."""
+    found = sorted(target.glob(_on_hub(file)))
+    if not found:
+        raise BundleError(f"{origin} has no {_on_hub(file)}: the manifest does not fit its source")
+    for path in found:
+        name = Path(file.name).with_name(path.name) if "*" in file.name else Path(file.name)
+        (files / name).parent.mkdir(exist_ok=True)
+        path.rename(files / name)
 
 
 # ---------------------------------------------------------------------------------------------------------- processes
@@ -262,7 +292,8 @@ def _failure(what: str, errors: BinaryIO, work: Path) -> BundleError:
     if any(f"[Errno {errno.ENOSPC}]" in line for line in lines):
         return no_space(work.parent)
     last = next((line for line in reversed(lines) if line.lower().startswith("error")), lines[-1] if lines else "no reason given")
-    return BundleError(f"could not fetch {what} ({last[:200]}): {_ADVICE}")
+    advice = _GATED if any(sign in last for sign in _SHUT) else _ADVICE
+    return BundleError(f"could not fetch {what} ({last[:200]}): {advice}")
 
 
 def _folder_size(folder: Path) -> int:

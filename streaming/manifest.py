@@ -14,9 +14,11 @@ from pydantic.dataclasses import dataclass
 
 __all__ = [
     "BundleError",
+    "ChatDefault",
     "FolderSource",
     "HubSource",
     "Manifest",
+    "Needs",
     "Part",
     "PartFile",
     "Role",
@@ -31,6 +33,9 @@ _STRICT: Final = ConfigDict(extra="forbid")
 _SHA256: Final = re.compile(r"[0-9a-f]{64}")
 _PLAIN_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 """A name that is one path component and can't be mistaken for an option of a program."""
+_FILE_NAME: Final = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]*/)?[A-Za-z0-9*][A-Za-z0-9._*-]*")
+"""A plain name, in a folder of the part or not, in which `*` stands for anything."""
+_REPOSITORY: Final = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _PINNED: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*==[A-Za-z0-9][A-Za-z0-9.+!_-]*")
 
 Role = Literal["encoder", "transcript", "language_model", "voice", "end_of_turn"]
@@ -48,18 +53,23 @@ def _need(condition: bool, message: str) -> None:
 
 @dataclass(frozen=True, config=_STRICT)
 class PartFile:
-    """One file of a part as it lies in the cache. `members` are its pieces in the source, joined in this order: paths inside the
-    source's wheels, or one path in the hub repository; empty means `name` itself. `sha256` may be empty only where the file is the
-    user's own (`FolderSource`); `size` in bytes, 0 where unknown."""
+    """One file of a part as it lies in the cache, at the top or in one folder (`voices/heart.bin`). `members` are its pieces in the source,
+    joined in this order: paths inside the source's wheels, or one path in the hub repository; empty means `name` itself. Without `sha256`,
+    which is for the user's own files (`FolderSource`) and for what is published without (`HubSource`), `name` may be a pattern
+    (`*.safetensors`), and `size` is about what all of it is. `size` in bytes, 0 where unknown."""
 
     name: str
     size: int = 0
     sha256: str = ""
     members: tuple[str, ...] = ()
+    repository: str = ""
+    """Where another repository of the hub has it than the source's."""
 
     def __post_init__(self) -> None:
-        _need(_PLAIN_NAME.fullmatch(self.name) is not None, f"{self.name!r} is not a plain file name")
+        _need(_FILE_NAME.fullmatch(self.name) is not None, f"{self.name!r} is not a plain file name")
         _need(not self.sha256 or _SHA256.fullmatch(self.sha256) is not None, f"the sha256 of {self.name} is not 64 hexadecimal digits")
+        _need(not self.sha256 or "*" not in self.name, f"{self.name} is a pattern: it can have no sha256")
+        _need(not self.repository or _REPOSITORY.fullmatch(self.repository) is not None, f"{self.repository!r} is not OWNER/NAME")
         _need(self.size >= 0, f"the size of {self.name} is negative")
 
 
@@ -93,17 +103,19 @@ class WheelSource:
 
 @dataclass(frozen=True, config=_STRICT)
 class HubSource:
-    """Files of a repository on the Hugging Face hub, at a revision. Used only when asked for (`--hub`)."""
+    """Files of a repository on the Hugging Face hub, at a revision. Those without a hash are what the hub says they are. Those that are
+    `gated` it gives only to accounts that have accepted their licence."""
 
     kind: Literal["hub"]
     repository: str
     revision: str
     files: tuple[PartFile, ...]
+    gated: bool = False
 
     def __post_init__(self) -> None:
-        _need(re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", self.repository) is not None, f"{self.repository!r} is not OWNER/NAME")
+        _need(_REPOSITORY.fullmatch(self.repository) is not None, f"{self.repository!r} is not OWNER/NAME")
         _need(re.fullmatch(r"[A-Za-z0-9][\w./-]*", self.revision) is not None, f"{self.revision!r} is not a revision")
-        _check_files(self.files, hashed=True)
+        _check_files(self.files, hashed=False)
         _need(all(len(file.members) <= 1 for file in self.files), "a file on the hub has one member at most")
         _need(all(not member.startswith("-") for file in self.files for member in file.members), "a member begins with '-'")
 
@@ -145,13 +157,38 @@ class Part:
 
 
 @dataclass(frozen=True, config=_STRICT)
+class Needs:
+    """What a bundle takes while it serves, in bytes, about; 0 where nobody has said. `memory` with everything on a CPU that computes in
+    bfloat16, `gpu_memory` on a GPU."""
+
+    memory: int = 0
+    gpu_memory: int = 0
+
+    def __post_init__(self) -> None:
+        _need(self.memory >= 0 and self.gpu_memory >= 0, "what a bundle needs is negative")
+
+
+@dataclass(frozen=True, config=_STRICT)
+class ChatDefault:
+    """The chat endpoint that is the bundle's language model unless the operator names another; `keyed` where it takes no one without a
+    key."""
+
+    url: str
+    model: str
+    keyed: bool = False
+
+
+@dataclass(frozen=True, config=_STRICT)
 class Manifest:
-    """A bundle. `languages` are those it answers in."""
+    """A bundle. `languages` are those it answers in. `device` is where its large models run unless the operator says so."""
 
     name: str
     description: str
     languages: tuple[str, ...]
     parts: tuple[Part, ...]
+    needs: Needs = Needs()
+    device: Literal["auto", "cpu", "cuda"] = "cpu"
+    chat: ChatDefault | None = None
 
     def __post_init__(self) -> None:
         _need(_PLAIN_NAME.fullmatch(self.name) is not None, f"{self.name!r} is not a plain name for a bundle")
@@ -193,10 +230,13 @@ def load_manifest(name_or_path: str | Path) -> Manifest:
 def _parse(text: str, origin: str, folder: Path) -> Manifest:
     try:
         raw = tomllib.loads(text)
-        parts = raw.get("parts")
+        parts = raw.get("parts", {})
         if isinstance(parts, dict):
             raw["parts"] = [dict(fields, name=name) for name, fields in cast("dict[str, dict[str, object]]", parts).items()]
         _anchor_folders(raw, folder)
+        shared = _shared_parts(raw.pop("share", {}), origin)
+        if isinstance(raw["parts"], list):
+            raw["parts"] += shared
         return TypeAdapter(Manifest).validate_python(raw)
     except tomllib.TOMLDecodeError as error:
         raise BundleError(f"the bundle {origin} is not valid TOML: {error}") from error
@@ -204,6 +244,24 @@ def _parse(text: str, origin: str, folder: Path) -> Manifest:
         first = error.errors()[0]
         where = ".".join(str(step) for step in first["loc"]) or "manifest"
         raise BundleError(f"the bundle {origin} is wrong at {where}: {first['msg'].removeprefix('Value error, ')}") from error
+
+
+def _shared_parts(share: object, origin: str) -> list[Part]:
+    """Parts of bundles that are shipped: `share` has their names by the bundle's."""
+    if not isinstance(share, dict) or not all(isinstance(names, list) for names in share.values()):
+        raise BundleError(
+            f'the bundle {origin} is wrong at share: write the names of parts by their bundle, like pocket = ["whisper-base"]'
+        )
+    found = []
+    for bundle, names in share.items():
+        if bundle == origin:
+            raise BundleError(f"the bundle {origin} is wrong at share: it names itself")
+        parts = {part.name: part for part in load_manifest(bundle).parts}
+        for name in names:
+            if name not in parts:
+                raise BundleError(f"the bundle {origin} is wrong at share.{bundle}: there is no part {name!r}, but {', '.join(parts)}")
+            found.append(parts[name])
+    return found
 
 
 def _anchor_folders(raw: dict[str, object], folder: Path) -> None:

