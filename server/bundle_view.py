@@ -1,5 +1,6 @@
 """Bundles on a terminal: progress while parts are fetched, and a table of what they are."""
 
+import shutil
 import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -11,11 +12,12 @@ from rich.progress import BarColumn, DownloadColumn, TaskID, TextColumn, Transfe
 from rich.progress import Progress as Bars
 from rich.table import Table
 
-from streaming.bundle import Places, is_present
+from streaming.bundle import Places, is_present, missing_bytes, needed_space
 from streaming.fetch import Progress, Report, Stage
-from streaming.manifest import Manifest, Part
+from streaming.manifest import HubSource, Manifest, Part
+from streaming.needs import Machine, cpu_memory, size_text
 
-__all__ = ["show_bundles", "show_progress"]
+__all__ = ["show_bundles", "show_needs", "show_overview", "show_progress"]
 
 _LANGUAGES_SHOWN: Final = 6
 
@@ -52,7 +54,7 @@ class _Lines:
         """Take a step; says something only where the stage is a new one."""
         here = (progress.part, progress.stage)
         if here != self._last and progress.stage is not Stage.READY:
-            size = f" {_megabytes(progress.total)}" if progress.total else ""
+            size = f" {size_text(progress.total)}" if progress.total else ""
             note = f" ({progress.note})" if progress.note else ""
             self._console.print(f"{progress.part}: {progress.stage.value}{size}{note}", soft_wrap=True, markup=False)
         self._last = here
@@ -85,6 +87,40 @@ class _LiveBars:
         self._shown[progress.part] = (bar, progress.stage)
 
 
+def show_needs(manifest: Manifest, places: Places, machine: Machine, *, hub: bool = False) -> None:
+    """What a bundle that is to be fetched takes, beside what there is, on stderr."""
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    console.print(f"fetching {size_text(missing_bytes(manifest, places, hub=hub))} for the bundle {manifest.name} into {places.cache}")
+    here = next(folder for folder in (places.cache, *places.cache.parents) if folder.exists())
+    free = size_text(shutil.disk_usage(here).free)
+    console.print(f"  disk: {size_text(needed_space(manifest, places, hub=hub))} while it is fetched; {free} are free")
+    needs = manifest.needs
+    if needs.memory:
+        console.print(f"  memory: about {size_text(cpu_memory(needs, machine))} on the CPU; here are {size_text(machine.memory)}")
+    if needs.gpu_memory:
+        found = f"the largest here has {size_text(machine.gpu_memory)}" if machine.gpu_memory else "here is none"
+        console.print(f"  GPU: about {size_text(needs.gpu_memory)}; {found}. Without one it answers far too slowly for a dialogue")
+    for part in manifest.parts:
+        source = part.sources[0]
+        if isinstance(source, HubSource) and not is_present(part, places):
+            unhashed = "" if all(file.sha256 for file in source.files) else ", as it is there: this manifest has no hashes for it"
+            gated = "; its licence has to be accepted there first, and HF_TOKEN set" if source.gated else ""
+            console.print(f"  {part.name} comes from the hub's {source.repository}{unhashed}{gated}")
+
+
+def show_overview(manifests: Sequence[Manifest], places: Places) -> None:
+    """What each bundle is and takes, one line a bundle, on stdout."""
+    console = Console(highlight=False)
+    table = Table(
+        "bundle", "what it is", "memory", "GPU", "to fetch", caption="vivavoce bundles NAME shows its parts", caption_justify="left"
+    )
+    for manifest in manifests:
+        needs, missing = manifest.needs, missing_bytes(manifest, places)
+        sizes = [size_text(size) if size else "" for size in (needs.memory, needs.gpu_memory)]
+        table.add_row(manifest.name, manifest.description, *sizes, size_text(missing) if missing else "here")
+    console.print(table)
+
+
 def show_bundles(manifests: Sequence[Manifest], places: Places) -> None:
     """A table of each bundle's parts on stdout."""
     console = Console(highlight=False)
@@ -97,9 +133,16 @@ def show_bundles(manifests: Sequence[Manifest], places: Places) -> None:
         for part in manifest.parts:
             table.add_row(part.name, *_cells(part, places))
         console.print(table)
-        console.print(
-            f"answers in: {', '.join(manifest.languages)}; the parts lie in {places.cache / 'parts'}\n", soft_wrap=True, style="dim"
-        )
+        notes = [f"answers in: {', '.join(manifest.languages)}", *_needs(manifest), f"the parts lie in {places.cache / 'parts'}"]
+        console.print(f"{'; '.join(notes)}\n", soft_wrap=True, style="dim")
+
+
+def _needs(manifest: Manifest) -> list[str]:
+    """What it takes while it serves, and what answers where that is no part."""
+    needs, chat = manifest.needs, manifest.chat
+    memory = [f"memory: about {size_text(needs.memory)}"] if needs.memory else []
+    gpu = [f"or a GPU with {size_text(needs.gpu_memory)}"] if needs.gpu_memory else []
+    return [*memory, *gpu, *([f"answered by {chat.model} at {chat.url}"] if chat else [])]
 
 
 def _cells(part: Part, places: Places) -> tuple[str, ...]:
@@ -108,8 +151,4 @@ def _cells(part: Part, places: Places) -> tuple[str, ...]:
         languages += f" and {len(part.languages) - _LANGUAGES_SHOWN} more"
     size = sum(file.size for file in part.sources[0].files)
     does = ", ".join(role.replace("_", " ") for role in part.roles)
-    return does, part.licence, languages, "yes" if is_present(part, places) else "no", _megabytes(size)
-
-
-def _megabytes(size: int) -> str:
-    return f"{size / 1e6:.0f} MB"
+    return does, part.licence, languages, "yes" if is_present(part, places) else "no", size_text(size)

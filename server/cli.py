@@ -48,9 +48,6 @@ def _about() -> None:
     """
 
 
-_Host = Annotated[str | None, typer.Option(help="Address to listen on; any but this machine's own needs a key. [default: 127.0.0.1]")]
-_TalkKey = Annotated[str | None, typer.Option(envvar="VIVAVOCE_TALK_API_KEY", metavar="KEY", help="The server's key, if it has one.")]
-_Bundles = Annotated[list[str] | None, typer.Argument(metavar="[NAME|FILE]...", help="Only these. [default: all that are shipped]")]
 _Bundle = Annotated[str | None, typer.Option(metavar="NAME|FILE", help="A bundle of models (see `vivavoce bundles`). [default: pocket]")]
 
 
@@ -73,7 +70,8 @@ def serve(
     api_keys_file: Annotated[Path | None, typer.Option(metavar="FILE", help="Keys from a file, one a line.")] = None,
     threads: Annotated[int | None, typer.Option(help="Threads of the recogniser and the language model. [default: half the cores]")] = None,
     device: Annotated[
-        str | None, typer.Option(metavar="auto|cpu|cuda|cuda:1", help="Where the recogniser and the language model run. [default: cpu]")
+        str | None,
+        typer.Option(metavar="auto|cpu|cuda|cuda:1", help="Where the recogniser and the language model run. [default: the bundle's]"),
     ] = None,
     record: Annotated[
         Path | None,
@@ -102,6 +100,7 @@ def serve(
 
         vivavoce serve
         vivavoce serve my_agent.py:agent
+        vivavoce serve --bundle qwen2-audio
         vivavoce serve --port 9000 --bundle my.toml
         vivavoce serve --record logs/
         vivavoce serve --chat-url http://localhost:11434/v1 --chat-model llama3.2
@@ -132,15 +131,18 @@ def serve(
 
         settings = load_config({name: value for name, value in given.items() if value is not None}, config)
         answering = _agent(agent)
-        found = _fetch(_manifest(settings.bundle))
-        raise typer.Exit(_run(settings, found, answering))
+        manifest = _manifest(settings.bundle)
+        settings = settings.on(manifest)
+        raise typer.Exit(_run(settings, _fetch(manifest, device=settings.device), answering))
 
 
 @app.command()
 def pull(
     bundle: Annotated[str, typer.Argument(metavar="[NAME|FILE]", help="The bundle's name, or the path of a manifest.")] = "pocket",
     verify: Annotated[bool, typer.Option("--verify", help="Hash every file again; what is damaged is fetched again.")] = False,
-    hub: Annotated[bool, typer.Option("--hub", help="Try the Hugging Face hub first; without this it is not asked.")] = False,
+    hub: Annotated[
+        bool, typer.Option("--hub", help="Try the Hugging Face hub first; else it is asked only for what is nowhere else.")
+    ] = False,
 ) -> None:
     """Fetch a bundle's models into the cache, checked against the hashes in its manifest. What is here already is kept.
 
@@ -159,16 +161,19 @@ def pull(
 @app.command()
 def bundles(
     bundle: Annotated[
-        list[str] | None, typer.Argument(metavar="[NAME|FILE]...", help="Only these. [default: all that are shipped]")
+        list[str] | None, typer.Argument(metavar="[NAME|FILE]...", help="The parts of these. [default: a line for each that is shipped]")
     ] = None,
 ) -> None:
-    """List bundles: their parts, licences, sizes, languages, and what is on this machine."""
+    """List bundles and what they take; of those named their parts, licences, sizes, languages, and what is on this machine."""
     with _one_line():
-        from server.bundle_view import show_bundles
+        from server.bundle_view import show_bundles, show_overview
         from streaming.bundle import default_places
         from streaming.manifest import shipped_bundles
 
-        show_bundles([_manifest(name) for name in bundle or shipped_bundles()], default_places())
+        if bundle:
+            show_bundles([_manifest(name) for name in bundle], default_places())
+        else:
+            show_overview([_manifest(name) for name in shipped_bundles()], default_places())
 
 
 @app.command()
@@ -278,14 +283,20 @@ def _agent(place: str | None) -> "Agent | None":
     return None if place is None else load_agent(place)
 
 
-def _fetch(manifest: "Manifest", *, hub: bool = False, verify: bool = False) -> "Bundle":
-    """The bundle on this machine, with progress on the terminal while something is fetched or hashed."""
-    from server.bundle_view import show_progress
+def _fetch(manifest: "Manifest", *, device: str | None = None, hub: bool = False, verify: bool = False) -> "Bundle":
+    """The bundle on this machine, with progress on the terminal while something is fetched or hashed. What the bundle needs is told before
+    anything is fetched, and nothing is where it could not run on `device`."""
+    from server.bundle_view import show_needs, show_progress
     from streaming.bundle import default_places, ensure_bundle, missing_bytes
 
     places = default_places()
-    if missing := missing_bytes(manifest, places, hub=hub):
-        typer.echo(f"fetching {missing / 1e6:.0f} MB for the bundle {manifest.name} into {places.cache}", err=True)
+    if missing_bytes(manifest, places, hub=hub):
+        from streaming.needs import check_room, this_machine
+
+        machine = this_machine()
+        show_needs(manifest, places, machine, hub=hub)
+        if device is not None:
+            check_room(manifest, machine, device)
     with show_progress() as report:
         return ensure_bundle(manifest, report, hub=hub, verify=verify)
 

@@ -25,6 +25,7 @@ from pydantic_settings import (
 
 from server.auth import is_loopback_host
 from server.limits import Limits
+from streaming.manifest import Manifest
 
 __all__ = ["ConfigError", "ServerConfig", "load_config", "new_api_key"]
 
@@ -67,8 +68,9 @@ class ServerConfig(BaseSettings):
     """Private key of the certificate, in PEM."""
     threads: Annotated[int, Field(ge=1, le=1024)] | None = None
     """Threads the models may use; by default one for every core."""
-    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d{1,3})?)$")] = "cpu"
-    """Where the recogniser and the language model run: cpu, cuda, cuda:1, or auto, a GPU where there is one with room."""
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d{1,3})?)$")] | None = None
+    """Where the recogniser and the language model run: cpu, cuda, cuda:1, or auto, a GPU where there is one with room. By default what the
+    bundle says, which is cpu for those that need no GPU."""
     record: Path | None = None
     """Folder to write a replayable log of every session to. Contains what callers said: off by default."""
     chat_url: str | None = None
@@ -139,12 +141,12 @@ class ServerConfig(BaseSettings):
 
     @model_validator(mode="after")
     def _check_together(self) -> Self:
-        if (self.chat_url is None) != (self.chat_model is None):
+        if self.chat_url is not None and self.chat_model is None:
             raise ValueError("a chat endpoint needs both chat_url and chat_model")
         for name in ("chat", "upstream"):
             if getattr(self, f"{name}_key") is not None and getattr(self, f"{name}_key_file") is not None:
                 raise ValueError(f"give {name}_key or {name}_key_file, not both")
-        if self.upstream is not None and self.chat_url is not None:
+        if self.upstream is not None and self.chat_model is not None:
             raise ValueError("either a chat endpoint answers or an upstream, not both")
         if self.upstream is None and (self.upstream_url is not None or self.upstream_model is not None):
             raise ValueError("upstream_url and upstream_model need upstream: openai-realtime or gemini-live")
@@ -156,6 +158,20 @@ class ServerConfig(BaseSettings):
             message = f"{self.host} can be reached from outside, so an API key is needed: make one with `vivavoce keys new` and pass it"
             raise ValueError(f"{message} with --api-key or VIVAVOCE_API_KEYS, or serve on 127.0.0.1")
         return self
+
+    def on(self, manifest: Manifest) -> Self:
+        """These settings, and the bundle's where nobody has set one. Raises ConfigError where something is missing then."""
+        update: dict[str, object] = {"device": self.device or manifest.device}
+        chat = manifest.chat
+        if chat is None and self.chat_model is not None and self.chat_url is None:
+            raise ConfigError("a chat endpoint needs both chat_url and chat_model")
+        if chat is not None and self.chat_url is None and self.upstream is None:
+            model = self.chat_model or chat.model
+            if chat.keyed and self.chat_key is None and self.chat_key_file is None:
+                asked = f"the bundle {manifest.name} asks {model} at {chat.url}, which needs a key: give it in VIVAVOCE_CHAT_KEY"
+                raise ConfigError(f"{asked} or --chat-key-file, or name another endpoint with --chat-url and --chat-model")
+            update |= {"chat_url": chat.url, "chat_model": model}
+        return self.model_copy(update=update)
 
     @property
     def plain_keys(self) -> tuple[str, ...]:

@@ -24,7 +24,9 @@ def run(config: ServerConfig, bundle: Bundle, agent: Agent | None = None) -> int
     """Serve until told to stop; returns the exit code. `agent` answers, or else whatever a client says. Raises BundleError,
     ConfigError."""
     upstream, threads = upstream_of(config), config.threads or _spare_cores()
-    engine = ProcessEngineLink(functools.partial(load_engine, engine_files(bundle, threads, config.device, elsewhere=upstream is not None)))
+    engine = ProcessEngineLink(
+        functools.partial(load_engine, engine_files(bundle, threads, config.device or "cpu", elsewhere=upstream is not None))
+    )
     link = engine if upstream is None else UpstreamLink(engine, upstream)
     return run_server(serve_options(config, bundle, agent), link, Conversation)
 

@@ -83,7 +83,7 @@ def _weight_files(part: Path) -> Iterator[Path]:
         yield part
         return
     # One layout of those a folder may have: a repository often carries several.
-    for pattern in ("model.bin", "*.safetensors", "*.pt"):
+    for pattern in ("model.bin", "*.safetensors", "pytorch_model.bin", "*.pt"):
         if found := sorted(part.glob(pattern)):
             yield from found
             return

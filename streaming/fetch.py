@@ -8,6 +8,7 @@ import contextlib
 import errno
 import hashlib
 import os
+import re
 import subprocess
 import sys
 import zipfile
@@ -35,6 +36,8 @@ _ADVICE: Final = (
 )
 
 _GATED: Final = "accept the licence on the repository's page with your account there, and put that account's token into HF_TOKEN"
+_COLOURS: Final = re.compile(r"\x1b\[[0-9;]*m")
+"""ECMA-48's "select graphic rendition", which the hub's client writes to files too."""
 _SHUT: Final = ("gated", "401", "403", "restricted")
 """What the hub's client says of files that not everybody gets."""
 
@@ -288,7 +291,8 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
 
 def _failure(what: str, errors: BinaryIO, work: Path) -> BundleError:
     """The downloader's own last word, in one line."""
-    lines = [line.strip() for line in errors.read().decode(errors="replace").splitlines() if line.strip()]
+    text = _COLOURS.sub("", errors.read().decode(errors="replace"))
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
     if any(f"[Errno {errno.ENOSPC}]" in line for line in lines):
         return no_space(work.parent)
     last = next((line for line in reversed(lines) if line.lower().startswith("error")), lines[-1] if lines else "no reason given")

@@ -16,12 +16,15 @@ from typer.testing import CliRunner, Result
 
 import server.cli
 import server.wiring
+import streaming.fetch
+import streaming.needs
 from agent.settings import SessionSettings
 from server.cli import app
 from server.config import ServerConfig, load_config
 from server.limits import Limits
 from streaming.bundle import Bundle
-from streaming.manifest import BundleError, load_manifest
+from streaming.manifest import BundleError, load_manifest, shipped_bundles
+from streaming.needs import Machine
 
 OWN = """
 name = "own"
@@ -88,7 +91,9 @@ def test_keys_new_prints_a_key_and_nothing_else() -> None:
 
 
 def test_bundles_lists_what_there_is() -> None:
-    shown = call("bundles").stdout
+    overview = call("bundles").stdout
+    assert all(name in overview for name in shipped_bundles())
+    shown = call("bundles", "pocket").stdout
     for part in load_manifest("pocket").parts:
         assert part.name in shown
         assert part.licence in shown
@@ -126,6 +131,53 @@ def test_a_full_disk_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_pull_says_how_much_it_will_fetch() -> None:
     assert "fetching 297 MB for the bundle pocket" in call("pull").stderr
+
+
+@pytest.mark.parametrize("name", shipped_bundles())
+def test_every_shipped_bundle_has_the_parts_it_serves_with(name: str) -> None:
+    manifest = load_manifest(name)
+    roles = {role for part in manifest.parts for role in part.roles}
+    assert roles >= {"encoder", "transcript", "voice", "end_of_turn"}
+    assert "language_model" in roles or manifest.chat is not None
+    assert manifest.needs.memory
+    assert manifest.name == name
+
+
+def test_serve_says_what_a_bundle_needs_before_it_fetches_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streaming.needs, "this_machine", lambda: Machine(25_000_000_000, 24_000_000_000))
+    monkeypatch.setattr(streaming.fetch, "_HUB", ("-c", "raise SystemExit('Error: no network')"))
+    result = call("serve", "--bundle", "qwen2-audio")
+    told = result.stderr.splitlines()
+    assert result.exit_code == 1
+    assert told[0].startswith("fetching 17.0 GB for the bundle qwen2-audio into ")
+    assert told[1].startswith("  disk: 17.")
+    assert told[1].endswith(" are free")
+    assert "  GPU: about 19.5 GB; the largest here has 24.0 GB." in result.stderr
+    assert "comes from the hub's Qwen/Qwen2-Audio-7B-Instruct, as it is there: this manifest has no hashes for it" in result.stderr
+    assert "could not fetch" in told[-1]
+
+
+def test_serve_fetches_nothing_that_could_not_run_but_pull_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streaming.needs, "this_machine", lambda: Machine(8_000_000_000, 0))
+    monkeypatch.setattr(streaming.fetch, "_HUB", ("-c", "raise SystemExit('Error: no network')"))
+    refusal = call("serve", "--bundle", "qwen2-audio")
+    assert refusal.exit_code == 1
+    assert "needs about a GPU with 19.5 GB (here: none) or 19.5 GB of memory" in refusal.stderr.splitlines()[-1]
+    assert "could not fetch" not in refusal.stderr
+    assert "could not fetch" in call("pull", "qwen2-audio").stderr  # for another machine
+
+
+def test_the_cascade_says_that_its_endpoint_needs_a_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    told = one_line(call("serve", "--bundle", "cascade"), 2)
+    assert "asks gpt-4o at https://api.openai.com/v1, which needs a key: give it in VIVAVOCE_CHAT_KEY or --chat-key-file" in told
+    monkeypatch.setenv("VIVAVOCE_CHAT_KEY", "sk-0123456789")
+    settled = load_config({"chat_model": "gpt-4o-mini"}).on(load_manifest("cascade"))
+    assert (settled.chat_url, settled.chat_model, settled.device) == ("https://api.openai.com/v1", "gpt-4o-mini", "auto")
+    monkeypatch.delenv("VIVAVOCE_CHAT_KEY")
+    own = load_config({"chat_url": "http://localhost:11434/v1", "chat_model": "llama3.2", "device": "cpu"}).on(load_manifest("cascade"))
+    assert (own.chat_url, own.chat_model, own.device) == ("http://localhost:11434/v1", "llama3.2", "cpu")
+    upstream = load_config({"upstream": "openai-realtime"}).on(load_manifest("cascade"))
+    assert upstream.chat_url is None
 
 
 def test_pull_of_what_is_there_is_quiet(own_bundle: Path) -> None:

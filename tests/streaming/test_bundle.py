@@ -153,7 +153,7 @@ def test_a_bad_manifest_is_refused_in_one_line(index: Path, old: str, new: str, 
 
 
 def test_an_unknown_bundle_names_those_there_are(tmp_path: Path) -> None:
-    with pytest.raises(BundleError, match="there is no bundle 'packet': use one of pocket"):
+    with pytest.raises(BundleError, match=r"there is no bundle 'packet': use one of .*pocket, "):
         load_manifest("packet")
     with pytest.raises(BundleError, match="No such file"):
         load_manifest(tmp_path / "none.toml")
