@@ -111,14 +111,13 @@ def show_needs(manifest: Manifest, places: Places, machine: Machine, *, hub: boo
 def show_overview(manifests: Sequence[Manifest], places: Places) -> None:
     """What each bundle is and takes, one line a bundle, on stdout."""
     console = Console(highlight=False)
-    table = Table(
-        "bundle", "what it is", "memory", "GPU", "to fetch", caption="vivavoce bundles NAME shows its parts", caption_justify="left"
-    )
+    table = Table("bundle", "what it is", "memory", "GPU", "to fetch")
     for manifest in manifests:
         needs, missing = manifest.needs, missing_bytes(manifest, places)
         sizes = [size_text(size) if size else "" for size in (needs.memory, needs.gpu_memory)]
         table.add_row(manifest.name, manifest.description, *sizes, size_text(missing) if missing else "here")
     console.print(table)
+    console.print("memory on a CPU, or a GPU's, about; `vivavoce bundles NAME` shows the parts", style="dim")
 
 
 def show_bundles(manifests: Sequence[Manifest], places: Places) -> None:
