@@ -1,4 +1,4 @@
-"""A bundle whose language model hears, tiny and random, as it is published: the real server answers a spoken turn from its sound."""
+"""A bundle whose language model hears, tiny, as it is published: the real server answers a spoken turn from its sound."""
 
 from pathlib import Path
 
@@ -6,10 +6,7 @@ import numpy as np
 import pytest
 import soundfile
 import soxr
-import torch
-from tokenizers import Tokenizer, decoders, pre_tokenizers
-from tokenizers.models import BPE
-from transformers import Qwen2AudioConfig, Qwen2AudioForConditionalGeneration
+from tiny_models import write_qwen2_audio
 
 from agent.conversation import Conversation
 from server.wiring import engine_files
@@ -22,21 +19,7 @@ from streaming.manifest import load_manifest
 @pytest.fixture
 def hearing(tmp_path: Path) -> Path:
     """A folder in Qwen2-Audio's layout, written by transformers."""
-    torch.manual_seed(5)
-    audio = {
-        "model_type": "qwen2_audio_encoder", "num_mel_bins": 128, "d_model": 16, "encoder_layers": 1, "encoder_attention_heads": 2,
-        "encoder_ffn_dim": 64, "max_source_positions": 1_500,
-    }  # fmt: skip
-    text = {
-        "model_type": "qwen2", "vocab_size": 288, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1,
-        "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 4_096, "bos_token_id": None, "eos_token_id": None,
-    }  # fmt: skip
-    Qwen2AudioForConditionalGeneration(Qwen2AudioConfig(audio_config=audio, text_config=text)).save_pretrained(tmp_path)
-    tokenizer = Tokenizer(BPE({letter: n for n, letter in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}, []))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.add_special_tokens(["<|im_start|>", "<|im_end|>", "<|audio_bos|>", "<|audio_eos|>"])
-    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    write_qwen2_audio(tmp_path)
     return tmp_path
 
 

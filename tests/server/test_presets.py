@@ -1,0 +1,70 @@
+"""Every bundle that is shipped beside the pocket one, started by its flag with tiny models in the layout of the published ones, answers a
+spoken turn. What the tiny models are, `tiny_models` says; where real weights are in the pocket bundle, those are taken."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from preset_server import ask, serve_preset
+from tiny_models import ANSWER, write_ctc, write_phi3, write_qwen2_audio, write_ultravox, write_voxtral
+
+from streaming.manifest import load_manifest, shipped_bundles
+
+Write = Callable[[Path, Path], None]
+"""Puts a bundle's tiny parts into a folder; the second holds the pocket bundle's."""
+
+
+def edge(models: Path, parts: Path) -> None:
+    (models / "whisper-small").symlink_to(parts / "whisper-base")
+    write_phi3(models / "phi-3-mini-4k-instruct" / "Phi-3-mini-4k-instruct-q4.gguf")
+
+
+PRESETS: dict[str, Write] = {
+    "edge": edge,
+    "qwen2-audio": lambda models, _: write_qwen2_audio(models / "qwen2-audio-7b-instruct"),
+    "voxtral": lambda models, _: write_voxtral(models / "voxtral-mini-3b-2507"),
+    "ultravox": lambda models, _: write_ultravox(models / "ultravox-v0_5-llama-3_1-8b"),
+}
+RECOGNISERS: dict[str, Write] = {
+    "wav2vec2": lambda models, _: write_ctc(models / "wav2vec2-base-960h", hubert=False),
+    "hubert": lambda models, _: write_ctc(models / "hubert-large-ls960-ft", hubert=True),
+}
+ELSEWHERE = {"pocket", "cascade"}
+"""Those that other tests start: everywhere, and `tests/server/upstream`."""
+
+
+def test_no_bundle_is_left_out() -> None:
+    assert set(shipped_bundles()) == set(PRESETS) | set(RECOGNISERS) | ELSEWHERE
+
+
+@pytest.mark.models
+@pytest.mark.parametrize("name", PRESETS)
+async def test_a_bundle_of_the_fields_models_answers_a_spoken_turn(tmp_path: Path, parts: Path, name: str) -> None:
+    PRESETS[name](tmp_path, parts)
+    async with serve_preset(name, tmp_path, parts) as url:
+        turn = await ask(url)
+    assert turn.reply == ANSWER
+    assert turn.answered is not None  # it was heard
+    assert "weather" in turn.transcript.lower()
+
+
+@pytest.mark.models
+@pytest.mark.parametrize("name", RECOGNISERS)
+async def test_a_bundle_with_another_recogniser_answers_what_that_understood(tmp_path: Path, parts: Path, name: str) -> None:
+    RECOGNISERS[name](tmp_path, parts)
+    async with serve_preset(name, tmp_path, parts) as url:
+        turn = await ask(url)
+    assert turn.transcript.strip().lower() == "a"
+    assert turn.reply
+    assert turn.answered is not None
+
+
+@pytest.mark.models
+async def test_tiny_models_stand_for_what_the_manifest_names(tmp_path: Path, parts: Path) -> None:
+    """No part of a preset is left to the cache by a wrong name."""
+    for name, write in {**PRESETS, **RECOGNISERS}.items():
+        folder = tmp_path / name
+        folder.mkdir()
+        write(folder, parts)
+        lacking = {part.name for part in load_manifest(name).parts if not (parts / part.name).exists()}
+        assert {path.name for path in folder.iterdir()} == lacking

@@ -1,0 +1,182 @@
+"""Models of the bundles that are shipped, tiny, in the layouts of the published ones and written by the reference code. A language model
+always says "Fine.": a voice can say that, and a test can see who answered."""
+
+import json
+from itertools import pairwise
+from pathlib import Path
+
+import gguf
+import torch
+from safetensors.torch import save_file
+from tokenizers import Tokenizer, decoders, pre_tokenizers
+from tokenizers.models import BPE
+from torch import nn
+from transformers import (
+    HubertConfig,
+    HubertForCTC,
+    LlamaConfig,
+    LlamaForCausalLM,
+    Qwen2AudioConfig,
+    Qwen2AudioForConditionalGeneration,
+    VoxtralConfig,
+    VoxtralForConditionalGeneration,
+    Wav2Vec2Config,
+    Wav2Vec2FeatureExtractor,
+    Wav2Vec2ForCTC,
+    WhisperConfig,
+)
+from transformers.models.whisper.modeling_whisper import WhisperEncoder
+
+__all__ = ["ANSWER", "write_ctc", "write_phi3", "write_qwen2_audio", "write_ultravox", "write_voxtral"]
+
+ANSWER = "Fine."
+
+_WIDTH = 64
+_VOCABULARY = 288
+_LETTERS = sorted(pre_tokenizers.ByteLevel.alphabet())
+_TEXT = {
+    "vocab_size": _VOCABULARY, "hidden_size": _WIDTH, "intermediate_size": 48, "num_hidden_layers": 1, "num_attention_heads": 4,
+    "num_key_value_heads": 2, "max_position_embeddings": 4_096, "tie_word_embeddings": False,
+    "pad_token_id": None, "bos_token_id": None, "eos_token_id": None,
+}  # fmt: skip
+_TOWER = {
+    "num_mel_bins": 128, "d_model": 16, "encoder_layers": 1, "encoder_attention_heads": 2, "encoder_ffn_dim": 64,
+    "max_source_positions": 1_500,
+}  # fmt: skip
+
+
+def _tokenizer(control: list[str]) -> Tokenizer:
+    """A token for every byte, and those."""
+    tokenizer = Tokenizer(BPE({letter: n for n, letter in enumerate(_LETTERS)}, []))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens(control)
+    return tokenizer
+
+
+def _taught(model: nn.Module, tokenizer: Tokenizer, after: str, end: str) -> None:
+    """Have a language model say the answer after the token `after`, and then `end`: what its layers add is taken out, so that each token
+    follows from the one before."""
+    weights = dict(model.named_parameters())
+    for name, weight in weights.items():
+        if name.endswith(("o_proj.weight", "down_proj.weight")):
+            weight.data.zero_()
+    embedded = next(weight for name, weight in weights.items() if name.endswith("embed_tokens.weight"))
+    head = next(weight for name, weight in weights.items() if name.endswith("lm_head.weight"))
+    embedded.data.normal_()
+    head.data.zero_()
+    _chain(embedded.data, head.data, tokenizer, after, end)
+
+
+def _chain(embedded: torch.Tensor, head: torch.Tensor, tokenizer: Tokenizer, after: str, end: str) -> None:
+    """Rows of the head [vocabulary, width] that find the token before each of the answer's."""
+    tokens = [*tokenizer.encode(after).ids, *tokenizer.encode(ANSWER).ids, *tokenizer.encode(end).ids]
+    for before, following in pairwise(tokens):
+        head[following] = embedded[before]
+
+
+def write_qwen2_audio(folder: Path) -> None:
+    """Qwen/Qwen2-Audio-7B-Instruct."""
+    torch.manual_seed(5)
+    config = Qwen2AudioConfig(audio_config={"model_type": "qwen2_audio_encoder", **_TOWER}, text_config={"model_type": "qwen2", **_TEXT})
+    model = Qwen2AudioForConditionalGeneration(config)
+    tokenizer = _tokenizer(["<|im_start|>", "<|im_end|>", "<|audio_bos|>", "<|audio_eos|>"])
+    _taught(model, tokenizer, "\n", "<|im_end|>")
+    model.save_pretrained(folder)
+    tokenizer.save(str(folder / "tokenizer.json"))
+
+
+def write_voxtral(folder: Path) -> None:
+    """mistralai/Voxtral-Mini-3B-2507."""
+    torch.manual_seed(5)
+    tower = {"num_mel_bins": 128, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64}
+    config = VoxtralConfig(
+        audio_config={"model_type": "voxtral_encoder", **tower, "max_source_positions": 1_500},
+        text_config={"model_type": "llama", **_TEXT, "head_dim": 16}, audio_token_id=287,
+    )  # fmt: skip
+    model = VoxtralForConditionalGeneration(config)
+    tokenizer = _tokenizer(["<s>", "</s>", "[INST]", "[/INST]", "[SYSTEM_PROMPT]", "[/SYSTEM_PROMPT]", "[BEGIN_AUDIO]"])
+    _taught(model, tokenizer, "[/INST]", "</s>")
+    model.save_pretrained(folder)
+    tokenizer.save(str(folder / "tokenizer.json"))
+
+
+def write_ultravox(folder: Path) -> None:
+    """fixie-ai/ultravox-v0_5-llama-3_1-8b, and the language model inside it."""
+    torch.manual_seed(5)
+    folder.mkdir(parents=True)
+    tower = {f"audio_tower.{name}": tensor for name, tensor in WhisperEncoder(WhisperConfig(**_TOWER)).state_dict().items()}
+    projector = {
+        "ln_pre.weight": torch.ones(128), "linear_1.weight": torch.randn(40, 128) * 0.1,
+        "linear_2.weight": torch.randn(_WIDTH, 20) * 0.1, "ln_mid.weight": torch.ones(20),
+    }  # fmt: skip
+    save_file({**tower, **{f"multi_modal_projector.{name}": tensor for name, tensor in projector.items()}}, folder / "model.safetensors")
+    config = {"model_type": "ultravox", "stack_factor": 8, "hidden_size": 40, "projector_act": "swiglu", "projector_ln_mid": True}
+    config |= {"audio_config": {"model_type": "whisper", **_TOWER}, "text_model_id": "meta-llama/Llama-3.1-8B-Instruct"}
+    (folder / "config.json").write_text(json.dumps(config))
+    model = LlamaForCausalLM(LlamaConfig(**_TEXT))
+    tokenizer = _tokenizer(["<|begin_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"])
+    _taught(model, tokenizer, "\n", "<|eot_id|>")
+    model.save_pretrained(folder / "language_model")
+    tokenizer.save(str(folder / "language_model" / "tokenizer.json"))
+
+
+def write_phi3(path: Path) -> None:
+    """microsoft/Phi-3-mini-4k-instruct-gguf, as llama.cpp's converter writes it, in floats."""
+    torch.manual_seed(5)
+    path.parent.mkdir(parents=True)
+    control = ["<|endoftext|>", "<|system|>", "<|user|>", "<|assistant|>", "<|end|>"]
+    tokenizer = _tokenizer(control)
+    tensors = {
+        "token_embd.weight": torch.randn(_VOCABULARY, _WIDTH), "output.weight": torch.zeros(_VOCABULARY, _WIDTH),
+        "output_norm.weight": torch.ones(_WIDTH), "blk.0.attn_norm.weight": torch.ones(_WIDTH), "blk.0.ffn_norm.weight": torch.ones(_WIDTH),
+        "blk.0.attn_qkv.weight": torch.randn(_WIDTH + 2 * 32, _WIDTH), "blk.0.attn_output.weight": torch.zeros(_WIDTH, _WIDTH),
+        "blk.0.ffn_up.weight": torch.randn(2 * 96, _WIDTH), "blk.0.ffn_down.weight": torch.zeros(_WIDTH, 96),
+    }  # fmt: skip
+    _chain(tensors["token_embd.weight"], tensors["output.weight"], tokenizer, "<|assistant|>", "<|end|>")
+    writer = gguf.GGUFWriter(path, "phi3")
+    writer.add_block_count(1)
+    writer.add_context_length(4_096)
+    writer.add_embedding_length(_WIDTH)
+    writer.add_feed_forward_length(96)
+    writer.add_head_count(4)
+    writer.add_head_count_kv(2)
+    writer.add_rope_dimension_count(16)
+    writer.add_rope_freq_base(10_000.0)
+    writer.add_layer_norm_rms_eps(1e-5)
+    writer.add_sliding_window(2_047)
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre("smollm")
+    names = [*_LETTERS, *control, "Ġa"]  # one merge, as none at all can't be written
+    spare = [f"<|spare_{n}|>" for n in range(_VOCABULARY - len(names))]
+    writer.add_token_list([*names, *spare])
+    writer.add_token_types([*[1] * len(_LETTERS), *[3] * len(control), 1, *[3] * len(spare)])
+    writer.add_token_merges(["Ġ a"])
+    writer.add_eos_token_id(names.index("<|endoftext|>"))
+    for name, values in tensors.items():
+        writer.add_tensor(name, values.numpy())
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+def write_ctc(folder: Path, *, hubert: bool) -> None:
+    """facebook/wav2vec2-base-960h, or facebook/hubert-large-ls960-ft, whose weights are a `.bin`. Every sound is "A" to it."""
+    torch.manual_seed(5)
+    symbols = ["<pad>", "<s>", "</s>", "<unk>", "|", *"ETAONIHSRDLUMWCFGYPBVK'XJQZ"]
+    sizes = {
+        "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32, "conv_dim": (8,) * 7,
+        "feat_extract_norm": "layer" if hubert else "group", "conv_bias": hubert, "do_stable_layer_norm": hubert,
+        "num_conv_pos_embeddings": 16, "num_conv_pos_embedding_groups": 2, "vocab_size": len(symbols), "pad_token_id": 0,
+    }  # fmt: skip
+    model = HubertForCTC(HubertConfig(**sizes)) if hubert else Wav2Vec2ForCTC(Wav2Vec2Config(**sizes))
+    model.lm_head.weight.data.zero_()
+    model.lm_head.bias.data.zero_()
+    model.lm_head.bias.data[symbols.index("A")] = 20.0
+    model.save_pretrained(folder)
+    if hubert:
+        (folder / "model.safetensors").unlink()
+        torch.save(model.state_dict(), folder / "pytorch_model.bin")
+    Wav2Vec2FeatureExtractor(do_normalize=not hubert).save_pretrained(folder)
+    (folder / "vocab.json").write_text(json.dumps({symbol: n for n, symbol in enumerate(symbols)}))
