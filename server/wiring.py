@@ -13,9 +13,9 @@ from server.serve import ServeOptions, run_server
 from server.upstream.link import UpstreamLink
 from server.upstream.places import upstream_of
 from streaming.bundle import Bundle
+from streaming.hearing_models import hears
 from streaming.load import EngineFiles, load_engine
 from streaming.manifest import BundleError
-from streaming.models.audio_language import audio_language_kind
 
 __all__ = ["engine_files", "run", "serve_options"]
 
@@ -65,7 +65,7 @@ def serve_options(config: ServerConfig, bundle: Bundle, agent: Agent | None = No
 
 def _hears(config: ServerConfig, bundle: Bundle) -> bool:
     """Whether the replies come from a language model of the bundle's that is told the caller's sound."""
-    return upstream_of(config) is None and audio_language_kind(bundle.part("language_model")) is not None
+    return upstream_of(config) is None and hears(bundle.part("language_model"))
 
 
 def _spare_cores() -> int:

@@ -19,8 +19,7 @@ from streaming.doors import EngineOutput
 from streaming.encoder import EncoderStation, WhisperSound, hear_silence
 from streaming.engine import Parts, SpeechEngine
 from streaming.events import SAMPLE_RATE
-from streaming.hearing_models import load_hearing_model
-from streaming.models.audio_language import audio_language_kind
+from streaming.hearing_models import hears, load_hearing_model
 from streaming.models.waveform import load_waveform, waveform_kind
 from streaming.models.whisper import Silence
 from streaming.models.whisper_weights import load_whisper, whisper_file
@@ -79,7 +78,7 @@ def _language_model(path: Path | None, device: torch.device) -> tuple[LanguageMo
     """The language model at `path`, and how it hears, where it does."""
     if path is None:
         return AbsentLanguageModel(), None
-    if path.is_dir() and audio_language_kind(path) is not None:
+    if hears(path):
         return load_hearing_model(path, device=str(device))
     return LlamaLanguageModel.load(path, device=device), None
 

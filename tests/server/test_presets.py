@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from preset_server import ask, serve_preset
-from tiny_models import ANSWER, write_ctc, write_phi3, write_qwen2_audio, write_ultravox, write_voxtral
+from tiny_models import ANSWER, write_audio_tokens, write_ctc, write_phi3, write_qwen2_audio, write_ultravox, write_voxtral
 
 from streaming.manifest import load_manifest, shipped_bundles
 
@@ -56,6 +56,31 @@ async def test_a_bundle_with_another_recogniser_answers_what_that_understood(tmp
         turn = await ask(url)
     assert turn.transcript.strip().lower() == "a"
     assert turn.reply
+    assert turn.answered is not None
+
+
+AUDIO_TOKENS = """
+name = "spoken-tokens"
+description = "A language model whose vocabulary ends with audio"
+languages = ["en"]
+share = { pocket = ["whisper-base", "piper-en-us-joe", "smart-turn-v3.2"] }
+
+[parts.own]
+description = "Sound as tokens"
+version = "1"
+licence = "mine"
+roles = ["language_model"]
+sources = [{ kind = "folder", path = "own", files = [{ name = "*.json" }, { name = "*.safetensors" }, { name = "codec/*" }] }]
+"""
+
+
+@pytest.mark.models
+async def test_a_bundle_of_ones_own_whose_vocabulary_holds_audio_answers_too(tmp_path: Path, parts: Path) -> None:
+    write_audio_tokens(tmp_path / "own")
+    (tmp_path / "spoken.toml").write_text(AUDIO_TOKENS)
+    async with serve_preset(str(tmp_path / "spoken.toml"), tmp_path, parts) as url:
+        turn = await ask(url)
+    assert turn.reply == ANSWER
     assert turn.answered is not None
 
 

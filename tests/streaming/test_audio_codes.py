@@ -1,7 +1,9 @@
 """Mimi, tiny and random: frame by frame what it is at once; its codes as tokens of a language model."""
 
 import json
+import shutil
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -10,14 +12,19 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
+from tiny_models import write_audio_tokens
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from transformers import LlamaConfig, LlamaForCausalLM, MimiConfig, MimiModel
 
 from streaming.audio import Samples, StreamResampler
 from streaming.audio_codes import AudioVocabulary, CodeStation, CodeStream, TokenEncoder
+from streaming.audio_path import Sound
 from streaming.batching import completed
+from streaming.chat import ChatTemplate
 from streaming.decoder import LlamaLanguageModel, Prompt
+from streaming.events import ContextMessage
+from streaming.hearing_models import hears, load_hearing_model
 from streaming.models.ctranslate2 import WeightsError
 from streaming.models.llama import Llama, LlamaShape
 from streaming.models.mimi import Mimi, MimiState, load_mimi
@@ -227,7 +234,62 @@ def test_a_vocabulary_that_does_not_fit_is_refused(
         TokenEncoder(pair[1], vocabulary, torch.zeros(tokens, 8))
 
 
+def test_a_folder_with_audio_in_its_vocabulary_hears_by_the_tokens_of_the_sound(tmp_path: Path) -> None:
+    codec = write_audio_tokens(tmp_path)
+    reference = LlamaForCausalLM.from_pretrained(tmp_path).eval()
+    assert hears(tmp_path)
+    model, path = load_hearing_model(tmp_path, torch.float32)
+    heard = Sound(path.encoder.stream(), count(-1, -1), 1)
+    pcm = sound(1.1)
+    for part in np.array_split(pcm, 7):
+        heard.push(part)
+        completed(heard.commit())
+    completed(heard.conclude())
+    prompt = ChatTemplate(model, "Hear.", path=path).reply_prompt((ContextMessage("user", "i", None),), {}, 1_000, {"i": heard})
+    sequence = model.sequence()
+    completed(model.sync(sequence, prompt))
+    whole = resampled(pcm)
+    codes = expected(codec, np.pad(whole, (0, -len(whole) % 1_920)), 2)
+    tokens = AudioVocabulary(288, 2, 64).tokens(codes).tolist()
+    begin = next(index for index, token in enumerate(prompt.tokens) if token < 0)
+    assert model.decode(prompt.tokens[begin - 1 : begin]) == ""  # "<|audio|>", a control token
+    spelt = [*prompt.tokens[:begin], *tokens, *prompt.tokens[begin + len(tokens) :]]
+    assert min(spelt) >= 0
+    with torch.inference_mode():
+        logits = reference(input_ids=torch.tensor([spelt])).logits[0, -1]
+    assert sequence.logits is not None
+    said = sequence.logits.isfinite()
+    assert not said[288:].any()
+    torch.testing.assert_close(sequence.logits[said], logits[said], atol=1e-4, rtol=1e-4)
+
+
 # ----------------------------------------------------------------------------------------------------------- bad input
+
+
+@pytest.mark.parametrize(
+    ("declared", "what"),
+    [
+        ({"base": 289}, "has 416 tokens: 417 are needed for 2 codebooks of 64 behind 289 of text"),
+        ({"codebooks": 7}, "7 codebooks were asked for|544 are needed|736 are needed"),
+        ({"base": "288"}, "base, the first audio token, is '288'"),
+        ({"before": 3}, "what stands before and after a sound is text"),
+        ({"before": "<|sound|>"}, r"<\|sound\|>"),
+        ({"codebook": 1}, "there is no setting 'codebook'"),
+    ],
+)
+def test_a_declaration_that_does_not_fit_is_refused(tmp_path: Path, declared: dict[str, object], what: str) -> None:
+    write_audio_tokens(tmp_path)
+    path = tmp_path / "audio_tokens.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **declared}))
+    with pytest.raises(WeightsError, match=what):
+        load_hearing_model(tmp_path)
+
+
+def test_a_vocabulary_without_its_codec_is_refused(tmp_path: Path) -> None:
+    write_audio_tokens(tmp_path)
+    shutil.rmtree(tmp_path / "codec")
+    with pytest.raises(WeightsError, match=r"codec.config\.json is the config of None, not of a Mimi"):
+        load_hearing_model(tmp_path)
 
 
 def test_a_damaged_checkpoint_is_refused_and_named(tmp_path: Path) -> None:

@@ -16,6 +16,8 @@ from transformers import (
     HubertForCTC,
     LlamaConfig,
     LlamaForCausalLM,
+    MimiConfig,
+    MimiModel,
     Qwen2AudioConfig,
     Qwen2AudioForConditionalGeneration,
     VoxtralConfig,
@@ -27,7 +29,7 @@ from transformers import (
 )
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
-__all__ = ["ANSWER", "write_ctc", "write_phi3", "write_qwen2_audio", "write_ultravox", "write_voxtral"]
+__all__ = ["ANSWER", "write_audio_tokens", "write_ctc", "write_phi3", "write_qwen2_audio", "write_ultravox", "write_voxtral"]
 
 ANSWER = "Fine."
 
@@ -119,6 +121,29 @@ def write_ultravox(folder: Path) -> None:
     _taught(model, tokenizer, "\n", "<|eot_id|>")
     model.save_pretrained(folder / "language_model")
     tokenizer.save(str(folder / "language_model" / "tokenizer.json"))
+
+
+def write_audio_tokens(folder: Path, codebooks: int = 2) -> MimiModel:
+    """A language model whose vocabulary ends with the codes of the Mimi inside it, which is returned: AudioPaLM's idea; nothing of the kind
+    is published with Mimi. Its text tokens are the first 288."""
+    torch.manual_seed(5)
+    config = MimiConfig(
+        hidden_size=16, num_filters=4, num_hidden_layers=1, num_attention_heads=2, num_key_value_heads=2, head_dim=8, intermediate_size=32,
+        codebook_size=64, codebook_dim=8, vector_quantization_hidden_dimension=8, num_quantizers=6, num_semantic_quantizers=1,
+        sliding_window=10, upsample_groups=16,
+    )  # fmt: skip
+    codec = MimiModel(config).eval()
+    for name, buffer in codec.named_buffers():
+        if name.endswith("embed_sum"):
+            buffer.normal_()
+    codec.save_pretrained(folder / "codec")
+    model = LlamaForCausalLM(LlamaConfig(**{**_TEXT, "vocab_size": _VOCABULARY + codebooks * 64}))
+    tokenizer = _tokenizer(["<|im_start|>", "<|im_end|>", "<|audio|>"])
+    _taught(model, tokenizer, "\n", "<|im_end|>")
+    model.save_pretrained(folder)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    (folder / "audio_tokens.json").write_text(json.dumps({"base": _VOCABULARY, "codebooks": codebooks, "before": "<|audio|>"}))
+    return codec
 
 
 def write_phi3(path: Path) -> None:
