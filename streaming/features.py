@@ -18,7 +18,7 @@ import numpy.typing as npt
 from streaming.audio import Samples
 from streaming.events import SAMPLE_RATE
 
-__all__ = ["CEILING", "HOP", "MELS", "SILENCE", "WINDOW", "Features", "LogMel", "mel_filters"]
+__all__ = ["CEILING", "HOP", "MELS", "SILENCE", "WINDOW", "Features", "LogMel", "mel_filters", "silence_of"]
 
 Features = npt.NDArray[np.float32]
 """Log-mel frames, shape (n, mels), one every HOP samples."""
@@ -41,8 +41,14 @@ _RANGE: Final = 8.0
 _SMALLEST: Final = 1e-10
 """Power below which the logarithm is not taken."""
 
-SILENCE: Final = (CEILING - _RANGE + 4.0) / 4.0
-"""The feature value of digital silence, in every band."""
+
+def silence_of(ceiling: float) -> float:
+    """The feature value of digital silence, in every band, where the loudest decade is taken to be `ceiling`."""
+    return (ceiling - _RANGE + 4.0) / 4.0
+
+
+SILENCE: Final = silence_of(CEILING)
+"""The same for Whisper."""
 
 _REACH: Final = WINDOW // 2
 """Samples a window reaches to each side of its frame's position."""

@@ -11,6 +11,7 @@ from streaming.absent import AbsentLanguageModel
 from streaming.audio_encoder import AudioEncoder
 from streaming.audio_path import AudioPath
 from streaming.batching import completed
+from streaming.causal import CausalSound, CausalStation
 from streaming.chat import ChatTemplate
 from streaming.ctc import load_ctc
 from streaming.decoder import LanguageModel, LlamaLanguageModel
@@ -20,9 +21,11 @@ from streaming.encoder import EncoderStation, WhisperSound, hear_silence
 from streaming.engine import Parts, SpeechEngine
 from streaming.events import SAMPLE_RATE
 from streaming.hearing_models import hears, load_hearing_model
+from streaming.models.voxtral_realtime import is_voxtral_realtime, load_voxtral_realtime
 from streaming.models.waveform import load_waveform, waveform_kind
 from streaming.models.whisper import Silence
 from streaming.models.whisper_weights import load_whisper, whisper_file
+from streaming.realtime_words import load_realtime_words
 from streaming.recogniser import load_recogniser
 from streaming.recognition import WordRecogniser
 from streaming.replying import Writer
@@ -84,16 +87,22 @@ def _language_model(path: Path | None, device: torch.device) -> tuple[LanguageMo
 
 
 def load_words(folder: Path, language: str = "en", device: torch.device | str = "cpu") -> WordRecogniser:
-    """The recogniser in a folder: a CTC model of wav2vec 2.0 or HuBERT that knows `language`, or a Whisper, which knows what it knows.
-    Raises OSError or WeightsError, naming the file, for what is missing or bad."""
+    """The recogniser in a folder: a CTC model of wav2vec 2.0 or HuBERT that knows `language`, a Voxtral Realtime, which hears what is
+    spoken and is said to be in `language`, or a Whisper, which knows what it knows. Raises OSError or WeightsError, naming the file, for
+    what is missing or bad."""
+    if is_voxtral_realtime(folder):
+        return load_realtime_words(folder, language, device=str(device))
     if waveform_kind(folder) is not None:
         return load_ctc(folder, language, device=str(device))
     return load_recogniser(folder, device=str(device))
 
 
 def load_states(folder: Path, dtype: torch.dtype = torch.float32, device: str = "cpu") -> AudioEncoder:
-    """The states of an encoder in a folder, for an audio path: wav2vec 2.0, HuBERT, or the encoder of a Whisper. Raises OSError or
-    WeightsError, naming the file, for what is missing or bad."""
+    """The states of an encoder in a folder, for an audio path: wav2vec 2.0, HuBERT, Voxtral Realtime's rows, or the encoder of a Whisper.
+    Raises OSError or WeightsError, naming the file, for what is missing or bad."""
+    if is_voxtral_realtime(folder):
+        model = load_voxtral_realtime(folder, dtype, device, context=1)  # its decoder is not used
+        return CausalSound(CausalStation(model.encoder, model.projector))
     if waveform_kind(folder) is not None:
         return WindowedEncoder(load_waveform(folder, dtype=dtype, device=device))
     encoder = load_whisper(whisper_file(folder), dtype, device).encoder

@@ -32,7 +32,7 @@ from streaming.models.safetensors import (
 from streaming.models.whisper import WhisperEncoder, WhisperShape
 from streaming.models.whisper_weights import read_encoder
 
-__all__ = ["KINDS", "AudioLanguage", "audio_language_kind", "load_audio_language"]
+__all__ = ["KINDS", "AudioLanguage", "Tensors", "audio_language_kind", "load_audio_language", "section_of", "split_parts", "take_projector"]
 
 KINDS: Final = ("qwen2_audio", "voxtral", "ultravox")
 """What `model_type` may be."""
@@ -58,7 +58,8 @@ _ROPE_BASE: Final = 1e8
 
 _PARTS: Final = ("audio_tower.", "multi_modal_projector.", "language_model.")
 
-_Tensors = dict[str, Callable[[], Tensor]]
+Tensors = dict[str, Callable[[], Tensor]]
+"""What reads each tensor, by name."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -90,27 +91,27 @@ def load_audio_language(folder: Path, dtype: torch.dtype | None = None, device: 
         raise WeightsError(f"{path}: audio_latency_block_size is set: an encoder trained so is not supported")
     sounds = dtype or usual_dtype(device)
     with open_tensors(folder) as opened:
-        tower, projector, text = _parts(folder, opened)
+        tower, projector, text = split_parts(folder, opened)
         if kind == "ultravox" and not text:
             decoder, tokenizer = _elsewhere(folder, config, dtype, device, context)
         else:
-            text_config = decoder_config(path, _text_config(kind, _section(path, config, "text_config")), context)
+            text_config = decoder_config(path, _text_config(kind, section_of(path, config, "text_config")), context)
             decoder = read_decoder(folder, text_config, text, dtype, device)
             tokenizer = read_tokenizer(folder, text_config.shape.vocabulary)
         shape = _tower_shape(path, config, tower)
         encoder = read_encoder(folder, shape, {name: read() for name, read in tower.items()}, "audio_tower.", sounds, device)
-        made = _projector(path, config, kind, encoder, decoder.shape.width, partial(_take, folder, projector, sounds, device))
+        made = _projector(path, config, kind, encoder, decoder.shape.width, partial(take_projector, folder, projector, sounds, device))
     if projector:
         raise WeightsError(f"{folder}: it should not have {min(projector)} ({len(projector)} tensors)")
     return AudioLanguage(kind, encoder, made, decoder, tokenizer)
 
 
-def _parts(folder: Path, opened: Mapping[str, Callable[[], Tensor]]) -> tuple[_Tensors, _Tensors, _Tensors]:
+def split_parts(folder: Path, opened: Mapping[str, Callable[[], Tensor]]) -> tuple[Tensors, Tensors, Tensors]:
     """Of the encoder and the projector, by the names they are published under, and of the decoder by those it has alone. `transformers`
     has put a prefix before them in some of its versions, and the decoder's head beside it."""
-    tower: _Tensors = {}
-    projector: _Tensors = {}
-    text: _Tensors = {}
+    tower: Tensors = {}
+    projector: Tensors = {}
+    text: Tensors = {}
     for name, read in opened.items():
         plain = name.removeprefix("model.")
         place = next((part for part in _PARTS if plain.startswith(part)), None)
@@ -140,7 +141,8 @@ def _elsewhere(
     return load_safetensors(within, dtype, device, context=context)
 
 
-def _section(path: Path, config: Mapping[str, object], key: str) -> dict[str, object]:
+def section_of(path: Path, config: Mapping[str, object], key: str) -> dict[str, object]:
+    """The object at `key` of the config in the file `path`, empty where there is none. Raises WeightsError where it is something else."""
     section = config.get(key)
     if section is None:
         return {}
@@ -156,10 +158,10 @@ def _text_config(kind: str, section: Mapping[str, object]) -> dict[str, object]:
     return filled
 
 
-def _tower_shape(path: Path, config: Mapping[str, object], tower: _Tensors) -> WhisperShape:
+def _tower_shape(path: Path, config: Mapping[str, object], tower: Tensors) -> WhisperShape:
     """Sizes from the tensors: Ultravox is published without its `audio_config`. Only the number of heads is not in them, 64 wide in every
     Whisper."""
-    audio = _section(path, config, "audio_config")
+    audio = section_of(path, config, "audio_config")
     if audio.get("activation_function", "gelu") != "gelu" or audio.get("scale_embedding"):
         raise WeightsError(f"{path}: its audio_config asks for another activation than gelu, or for scaled embeddings")
     sizes = []
@@ -206,7 +208,7 @@ def _size(path: Path, config: Mapping[str, object], key: str, default: int) -> i
     return value
 
 
-def _take(folder: Path, left: _Tensors, dtype: torch.dtype, device: str, name: str, size: tuple[int, ...]) -> Tensor:
+def take_projector(folder: Path, left: Tensors, dtype: torch.dtype, device: str, name: str, size: tuple[int, ...]) -> Tensor:
     """A tensor of the projector, taken from those `left`."""
     read = left.pop(f"multi_modal_projector.{name}", None)
     if read is None:

@@ -20,7 +20,7 @@ from streaming.models.linear import Linear
 from streaming.models.rope import Rope
 from streaming.transfer import fetched, sent
 
-__all__ = ["Llama", "LlamaLayer", "LlamaShape", "LlamaWeights", "Stretch"]
+__all__ = ["Llama", "LlamaLayer", "LlamaShape", "LlamaWeights", "Stretch", "rotate"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,11 +133,21 @@ class Llama:
         and values are written into each cache, whose first `start` positions must hold what came before. Gives the logits float32
         [vocabulary], on the CPU, after the last token of each stretch that is `scored` (they cost a fifth of a step), None for the others.
         Raises ValueError beyond a cache's capacity or the model's context, or for no tokens; nothing has been written then."""
+        self._reserve(stretches)
+        return self._compute(stretches)
+
+    @torch.inference_mode()
+    def all_logits(self, stretches: Sequence["Stretch"]) -> Tensor:
+        """`forward` with the logits after every token, of one stretch behind the other: float32 [tokens, vocabulary], where the weights
+        are."""
+        self._reserve(stretches)
+        return self._scores(self._hidden(stretches))
+
+    def _reserve(self, stretches: Sequence["Stretch"]) -> None:
         for stretch in stretches:
             if not stretch.tokens or stretch.end > self.shape.context:
                 raise ValueError(f"{len(stretch.tokens)} tokens at position {stretch.start} of {self.shape.context}")
             stretch.cache.reserve(stretch.end)
-        return self._compute(stretches)
 
     def _compute(self, stretches: Sequence["Stretch"]) -> list[Tensor | None]:
         """`forward`, for stretches that are known to fit."""
@@ -180,7 +190,7 @@ class Llama:
             if layer.head_norm is not None:
                 heads = self._normalise_heads(heads, layer.head_norm)
             if index not in self.shape.still:
-                heads = _rotate(heads, *rotation, self._rope.width)
+                heads = rotate(heads, *rotation, self._rope.width)
             hidden = hidden + layer.attention_out(mix(index, heads))
             normed = _normalise(hidden, layer.feed_forward_norm, self.shape.norm_epsilon)
             gate, up = layer.gate_up(normed).chunk(2, dim=-1)
@@ -256,7 +266,7 @@ def _normalise(hidden: Tensor, weight: Tensor, epsilon: float) -> Tensor:
     return functional.rms_norm(hidden, weight.shape, weight, epsilon)
 
 
-def _rotate(heads: Tensor, cosines: Tensor, sines: Tensor, width: int) -> Tensor:
+def rotate(heads: Tensor, cosines: Tensor, sines: Tensor, width: int) -> Tensor:
     """Rotary embedding of [n, heads, head_width]: the halves of a head's first `width` numbers are the coordinates that are turned."""
     if width == heads.shape[-1]:
         swapped = heads.roll(width // 2, dims=-1)

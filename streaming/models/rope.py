@@ -38,12 +38,12 @@ class Rope:
         if self.divisors and (len(self.divisors) != self.width // 2 or min(self.divisors) <= 0):
             raise ValueError(f"{len(self.divisors)} rope factors for {self.width // 2} frequencies, or one is not above zero")
 
-    def rotations(self, base: float, positions: int, head_width: int) -> tuple[Tensor, Tensor]:
-        """Cosines and signed sines of positions from 0 on, each float32 [positions, 1, head_width], the first half of the sines negated;
-        1 and 0 where nothing is turned."""
+    def rotations(self, base: float, positions: int, head_width: int, start: int = 0) -> tuple[Tensor, Tensor]:
+        """Cosines and signed sines of positions from `start` on, each float32 [positions, 1, head_width], the first half of the sines
+        negated; 1 and 0 where nothing is turned."""
         exponents = torch.arange(0, self.width, 2, dtype=torch.float32) / self.width
         frequencies = 1 / (torch.tensor(self.divisors or (1.0,), dtype=torch.float32) * base**exponents)
-        angles = torch.outer(torch.arange(positions, dtype=torch.float32), frequencies)[:, None]
+        angles = torch.outer(torch.arange(start, start + positions, dtype=torch.float32), frequencies)[:, None]
         cosines, sines = angles.cos() * self.gain, angles.sin() * self.gain
         rest = torch.zeros(positions, 1, head_width - self.width)
         return torch.cat((cosines, cosines, rest + 1), dim=-1), torch.cat((-sines, sines, rest), dim=-1)

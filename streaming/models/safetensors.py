@@ -16,12 +16,21 @@ from torch import Tensor
 
 from streaming.models.ctranslate2 import WeightsError
 from streaming.models.linear import Packing
-from streaming.models.llama import Llama
+from streaming.models.llama import Llama, LlamaWeights
 from streaming.models.llama_config import LlamaConfig, llama_config
 from streaming.models.slots import decoder_of
 from streaming.models.weights import Matrix, assemble, fused
 
-__all__ = ["decoder_config", "json_object", "load_safetensors", "load_tokenizer", "open_tensors", "read_decoder", "read_tokenizer"]
+__all__ = [
+    "decoder_config",
+    "json_object",
+    "load_safetensors",
+    "load_tokenizer",
+    "open_tensors",
+    "read_decoder",
+    "read_tokenizer",
+    "read_weights",
+]
 
 _INDEX: Final = "model.safetensors.index.json"
 
@@ -66,7 +75,19 @@ def read_decoder(
     device: torch.device | str,
     packing: Packing = Packing.SMALLEST,
 ) -> Llama:
-    """The decoder whose weights are all of `tensors`. Raises WeightsError, naming `folder` and tensor, where they are not those of
+    """The decoder whose weights are all of `tensors`, as fits where they go. Raises WeightsError as `read_weights` does."""
+    return decoder_of(config.shape, read_weights(folder, config, tensors, dtype, device, packing))
+
+
+def read_weights(
+    folder: Path,
+    config: LlamaConfig,
+    tensors: Mapping[str, Callable[[], Tensor]],
+    dtype: torch.dtype | None,
+    device: torch.device | str,
+    packing: Packing = Packing.SMALLEST,
+) -> LlamaWeights:
+    """The weights of a decoder, all of `tensors`. Raises WeightsError, naming `folder` and tensor, where they are not those of
     `config`."""
     shape = config.shape
     _expect(folder, config, tensors)
@@ -85,7 +106,7 @@ def read_decoder(
     spare = sorted(name for name in tensors if name not in asked and not name.endswith(_IGNORED))
     if spare:
         raise WeightsError(f"{folder}: it should not have {spare[0]} ({len(spare)} tensors)")
-    return decoder_of(shape, weights)
+    return weights
 
 
 def read_tokenizer(folder: Path, vocabulary: int) -> Tokenizer:
