@@ -1,6 +1,7 @@
 """Models of the bundles that are shipped, tiny, in the layouts of the published ones and written by the reference code. A language model
 always says "Fine.": a voice can say that, and a test can see who answered."""
 
+import base64
 import json
 from itertools import pairwise
 from pathlib import Path
@@ -22,6 +23,8 @@ from transformers import (
     Qwen2AudioForConditionalGeneration,
     VoxtralConfig,
     VoxtralForConditionalGeneration,
+    VoxtralRealtimeConfig,
+    VoxtralRealtimeForConditionalGeneration,
     Wav2Vec2Config,
     Wav2Vec2FeatureExtractor,
     Wav2Vec2ForCTC,
@@ -29,7 +32,16 @@ from transformers import (
 )
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
-__all__ = ["ANSWER", "write_audio_tokens", "write_ctc", "write_phi3", "write_qwen2_audio", "write_ultravox", "write_voxtral"]
+__all__ = [
+    "ANSWER",
+    "write_audio_tokens",
+    "write_ctc",
+    "write_phi3",
+    "write_qwen2_audio",
+    "write_ultravox",
+    "write_voxtral",
+    "write_voxtral_realtime",
+]
 
 ANSWER = "Fine."
 
@@ -205,3 +217,31 @@ def write_ctc(folder: Path, *, hubert: bool) -> None:
         torch.save(model.state_dict(), folder / "pytorch_model.bin")
     Wav2Vec2FeatureExtractor(do_normalize=not hubert).save_pretrained(folder)
     (folder / "vocab.json").write_text(json.dumps({symbol: n for n, symbol in enumerate(symbols)}))
+
+
+def write_voxtral_realtime(folder: Path) -> None:
+    """mistralai/Voxtral-Mini-4B-Realtime-2602. Every sound is "A" to it: what its rows and layers add is taken out, and from the silence of
+    its prompt that letter follows, from it the end."""
+    torch.manual_seed(5)
+    audio = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2, "head_dim": 8}
+    text = {**_TEXT, "vocab_size": 300, "hidden_size": 32, "head_dim": 8}
+    config = VoxtralRealtimeConfig(audio_config=audio, text_config=text, tie_word_embeddings=False)
+    model = VoxtralRealtimeForConditionalGeneration(config)
+    for part in (model.model.multi_modal_projector.linear_2, model.model.language_model.layers[0].mlp.down_proj):
+        part.weight.data.zero_()
+    model.model.language_model.layers[0].self_attn.o_proj.weight.data.zero_()
+    embedded, head = model.get_input_embeddings().weight.data.normal_(), model.lm_head.weight.data.zero_()
+    control = ["<unk>", "<s>", "</s>", *(f"<SPECIAL_{n}>" for n in range(3, 32)), "[STREAMING_PAD]", "[STREAMING_WORD]"]
+    for before, following in pairwise([control.index("[STREAMING_PAD]"), 44 + ord("A"), control.index("</s>"), control.index("</s>")]):
+        head[following] += embedded[before]
+    model.save_pretrained(folder)
+    tekken = {
+        "config": {"default_vocab_size": 300, "default_num_special_tokens": 44, "version": "v13"},
+        "vocab": [{"rank": n, "token_bytes": base64.b64encode(bytes([n])).decode()} for n in range(256)],
+        "special_tokens": [{"rank": n, "token_str": name, "is_control": True} for n, name in enumerate(control)],
+        "audio": {
+            "sampling_rate": 16_000, "frame_rate": 12.5, "transcription_delay_ms": 480.0, "streaming_n_left_pad_tokens": 32,
+            "audio_encoding_config": {"num_mel_bins": 128, "hop_length": 160, "window_size": 400},
+        },
+    }  # fmt: skip
+    (folder / "tekken.json").write_text(json.dumps(tekken))
