@@ -14,6 +14,7 @@ import torch
 
 from streaming.models.ctranslate2 import WeightsError
 from streaming.models.gguf_file import GgufFile
+from streaming.models.omni import is_heard
 
 __all__ = ["DeviceError", "choose_device", "needed_bytes"]
 
@@ -86,7 +87,9 @@ def _weight_files(part: Path) -> Iterator[Path]:
     for pattern in ("model.bin", "*.safetensors", "pytorch_model.bin", "*.pt"):
         if found := sorted(part.glob(pattern)):
             yield from found
-            return
+            break
+    if (within := part / "language_model").is_dir():  # Ultravox's
+        yield from _weight_files(within)
 
 
 def _weight_bytes(file: Path) -> int:
@@ -102,6 +105,6 @@ def _safetensors_counts(file: Path) -> list[int]:
     try:
         with file.open("rb") as opened:
             header = json.loads(opened.read(int.from_bytes(opened.read(8), "little")))
-        return [math.prod(entry["shape"]) for name, entry in header.items() if name != "__metadata__"]
+        return [math.prod(entry["shape"]) for name, entry in header.items() if name != "__metadata__" and is_heard(name)]
     except (ValueError, OverflowError, MemoryError, AttributeError, KeyError, TypeError) as error:
         raise WeightsError(f"{file} is no safetensors, or is cut short ({error})") from error

@@ -109,6 +109,8 @@ class Encode:
     start: int
     cache: AttentionCache
     frames: Tensor | None = None
+    # Mel frames behind which nothing stands; None where it is not known.
+    ends: int | None = None
 
     @property
     def rows(self) -> int:
@@ -133,7 +135,7 @@ class EncoderStation:
     def run(self, calls: Sequence[Call]) -> None:
         """See `Station`."""
         encodes = [call for call in calls if isinstance(call, Encode)]
-        stems = [self.model.stem(call.mel, call.start) for call in encodes]
+        stems = [self.model.stem(call.mel, call.start, call.ends) for call in encodes]
         spans = [Span(len(stem), call.start, call.cache, self._silence) for stem, call in zip(stems, encodes, strict=True)]
         frames = self.model(torch.cat(stems), spans)
         for call, part in zip(encodes, torch.split(frames, [span.count for span in spans]), strict=True):

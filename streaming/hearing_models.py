@@ -11,6 +11,7 @@ from tokenizers import Tokenizer
 
 from streaming.audio_codes import AudioVocabulary, TokenEncoder
 from streaming.audio_path import AudioPath
+from streaming.blocked import BlockedEncoder
 from streaming.decoder import CONTEXT, LlamaLanguageModel
 from streaming.encoder import EncoderStation, Ending, hear_silence
 from streaming.markup import Markup, markup_of
@@ -19,6 +20,7 @@ from streaming.models.chat_hints import folder_hints
 from streaming.models.ctranslate2 import WeightsError
 from streaming.models.llama import Llama
 from streaming.models.mimi import load_mimi
+from streaming.models.omni import OMNI
 from streaming.models.safetensors import json_object, load_safetensors
 from streaming.models.whisper import Silence
 from streaming.projected import ProjectedEncoder
@@ -44,6 +46,7 @@ _MANNERS: Final[Mapping[str, _Manner]] = MappingProxyType(
         "qwen2_audio": _Manner("Audio {number}: <|audio_bos|>", "<|audio_eos|>\n", Ending.SOUND),
         "voxtral": _Manner("[BEGIN_AUDIO]", "", Ending.CLIP),
         "ultravox": _Manner("", "", Ending.SOUND),
+        **dict.fromkeys(OMNI, _Manner("<|audio_bos|>", "<|audio_eos|>", Ending.SOUND)),
     }
 )
 """As each family's own processor writes it, by `model_type`."""
@@ -64,6 +67,8 @@ def load_hearing_model(
     loaded = load_audio_language(folder, dtype, device, context)
     manner = _MANNERS[loaded.kind]
     model = _language_model(folder, loaded.decoder, loaded.tokenizer, context, (manner.before, manner.after))
+    if loaded.kind in OMNI:
+        return model, AudioPath(BlockedEncoder(EncoderStation(loaded.encoder, None), loaded.projector), manner.before, manner.after)
     silence = Silence(hear_silence(loaded.encoder)[0]) if manner.ending is Ending.CLIP else None
     encoder = ProjectedEncoder(EncoderStation(loaded.encoder, silence), loaded.projector, manner.ending)
     return model, AudioPath(encoder, manner.before, manner.after)

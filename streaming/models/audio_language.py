@@ -1,4 +1,4 @@
-"""Language models that hear, from the folders they are published in: Qwen2-Audio, Voxtral, Ultravox.
+"""Language models that hear, from the folders they are published in: Qwen2-Audio, Voxtral, Ultravox, Qwen2.5-Omni.
 
 Each is a Whisper encoder (`audio_tower`), a projector (`multi_modal_projector`) and a decoder (`language_model`) in Hugging Face's layout:
 one `config.json`, one set of safetensors. Every tensor must be there in its shape, and every tensor of the folder must have a place.
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from streaming.models.ctranslate2 import WeightsError
 from streaming.models.linear import usual_dtype
 from streaming.models.llama import Llama
+from streaming.models.omni import OMNI, omni_config, omni_tensors
 from streaming.models.pretrained import model_type
 from streaming.models.projectors import Projector, gated, pooled, stacked
 from streaming.models.safetensors import (
@@ -34,7 +35,7 @@ from streaming.models.whisper_weights import read_encoder
 
 __all__ = ["KINDS", "AudioLanguage", "Tensors", "audio_language_kind", "load_audio_language", "section_of", "split_parts", "take_projector"]
 
-KINDS: Final = ("qwen2_audio", "voxtral", "ultravox")
+KINDS: Final = ("qwen2_audio", "voxtral", "ultravox", *OMNI)
 """What `model_type` may be."""
 
 _TEXT: Final[Mapping[str, Mapping[str, object]]] = MappingProxyType(
@@ -49,6 +50,7 @@ _TEXT: Final[Mapping[str, Mapping[str, object]]] = MappingProxyType(
             "head_dim": 128,
         },
         "ultravox": {"model_type": "llama"},
+        **dict.fromkeys(OMNI, MappingProxyType({})),
     }
 )  # fmt: skip
 """What a published `text_config` leaves out, as `transformers` fills it in."""
@@ -91,6 +93,9 @@ def load_audio_language(folder: Path, dtype: torch.dtype | None = None, device: 
         raise WeightsError(f"{path}: audio_latency_block_size is set: an encoder trained so is not supported")
     sounds = dtype or usual_dtype(device)
     with open_tensors(folder) as opened:
+        if kind in OMNI:
+            config = omni_config(path, config)
+            opened = omni_tensors(path, config, opened)
         tower, projector, text = split_parts(folder, opened)
         if kind == "ultravox" and not text:
             decoder, tokenizer = _elsewhere(folder, config, dtype, device, context)
@@ -186,7 +191,7 @@ def _projector(
 ) -> Projector:
     """The projector to rows of `width`. Takes the encoder's last norm where that comes after pooling."""
     frame = encoder.shape.width
-    if kind == "qwen2_audio":
+    if kind == "qwen2_audio" or kind in OMNI:
         norm = encoder.norm
         assert isinstance(norm, nn.LayerNorm)
         encoder.norm = nn.Identity()

@@ -118,9 +118,10 @@ class WhisperEncoder(nn.Module):
         shape, at = self.shape, self.positions
         return AttentionCache(shape.encoder_layers, shape.heads, shape.audio_positions, shape.width // shape.heads, at.dtype, at.device)
 
-    def stem(self, mel: Tensor, start: int) -> Tensor:
+    def stem(self, mel: Tensor, start: int, ends: int | None = None) -> Tensor:
         """Convolutions and positions for the audio frames from `start` on: `mel` holds mel frames 2 * start - 2 to 2 * end inclusive,
-        (2 * n + 3, mels), zeros for those that do not exist; returns (n, width). Raises ValueError beyond the model's positions."""
+        (2 * n + 3, mels), zeros for those that do not exist; returns (n, width). Where `ends` is given nothing stands behind so many mel
+        frames. Raises ValueError beyond the model's positions."""
         end = start + (len(mel) - 3) // 2
         if end > len(self.positions):
             raise ValueError(f"audio frames {start} to {end} do not fit a model of {len(self.positions)}")
@@ -128,6 +129,8 @@ class WhisperEncoder(nn.Module):
         if start == 0:
             # The reference pads what goes into the second convolution too: nothing stands before the first frame.
             hidden[:, :, 0] = 0
+        if ends is not None:
+            hidden[:, :, ends + 1 :] = 0
         frames = functional.gelu(self.conv2(hidden))[0].T  # (n, width)
         return frames + self.positions[start:end]
 

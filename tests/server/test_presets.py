@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from preset_server import ask, serve_preset
-from tiny_models import ANSWER, write_audio_tokens, write_ctc, write_phi3, write_qwen2_audio, write_ultravox, write_voxtral
+from tiny_models import ANSWER, write_audio_tokens, write_ctc, write_omni, write_phi3, write_qwen2_audio, write_ultravox, write_voxtral
 
 from streaming.manifest import load_manifest, shipped_bundles
 
@@ -22,6 +22,7 @@ def edge(models: Path, parts: Path) -> None:
 PRESETS: dict[str, Write] = {
     "edge": edge,
     "qwen2-audio": lambda models, _: write_qwen2_audio(models / "qwen2-audio-7b-instruct"),
+    "qwen2.5-omni": lambda models, _: write_omni(models / "qwen2.5-omni-7b"),
     "voxtral": lambda models, _: write_voxtral(models / "voxtral-mini-3b-2507"),
     "ultravox": lambda models, _: write_ultravox(models / "ultravox-v0_5-llama-3_1-8b"),
 }

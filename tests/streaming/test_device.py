@@ -75,6 +75,15 @@ def test_needed_memory_is_counted_from_the_files(tmp_path: Path, monkeypatch: py
     (converted / "model.bin").write_bytes(b"x" * 90)
     assert [needed_bytes([path]) for path in (folder, tmp_path / "model.gguf", converted)] == [614, 256, 90]
     assert needed_bytes([folder, converted]) == 704
+    # Ultravox's language model lies within; of Qwen2.5-Omni only what hears and writes is loaded.
+    (within := folder / "language_model").mkdir()
+    save_file({"c": torch.zeros(50)}, within / "model.safetensors")
+    assert needed_bytes([folder]) == 614 + 100
+    save_file(
+        {"thinker.lm_head.weight": torch.zeros(8), "talker.norm": torch.zeros(90), "thinker.visual.a": torch.zeros(90)},
+        folder / "model.safetensors",
+    )
+    assert needed_bytes([folder]) == 16 + 100
 
 
 @pytest.mark.parametrize("header", [b"", b"[]", b'{"a": 1}', b'{"a": {}}', b"\xff"])

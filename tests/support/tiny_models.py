@@ -19,6 +19,8 @@ from transformers import (
     LlamaForCausalLM,
     MimiConfig,
     MimiModel,
+    Qwen2_5OmniThinkerConfig,
+    Qwen2_5OmniThinkerForConditionalGeneration,
     Qwen2AudioConfig,
     Qwen2AudioForConditionalGeneration,
     VoxtralConfig,
@@ -36,6 +38,7 @@ __all__ = [
     "ANSWER",
     "write_audio_tokens",
     "write_ctc",
+    "write_omni",
     "write_phi3",
     "write_qwen2_audio",
     "write_ultravox",
@@ -98,6 +101,29 @@ def write_qwen2_audio(folder: Path) -> None:
     _taught(model, tokenizer, "\n", "<|im_end|>")
     model.save_pretrained(folder)
     tokenizer.save(str(folder / "tokenizer.json"))
+
+
+def write_omni(folder: Path, *, taught: bool = True) -> Qwen2_5OmniThinkerForConditionalGeneration:
+    """The thinker of Qwen/Qwen2.5-Omni-7B, which is returned; all of it random unless it is `taught`."""
+    torch.manual_seed(5)
+    audio = {
+        "num_mel_bins": 128, "d_model": 16, "encoder_layers": 2, "encoder_attention_heads": 2, "encoder_ffn_dim": 64, "output_dim": _WIDTH,
+    }  # fmt: skip
+    rope = {"rope_type": "default", "rope_theta": 1_000_000.0, "mrope_section": [2, 3, 3]}
+    vision = {"depth": 1, "hidden_size": 16, "num_heads": 2, "intermediate_size": 16, "out_hidden_size": _WIDTH}
+    config = Qwen2_5OmniThinkerConfig(
+        audio_config=audio, text_config={**_TEXT, "rope_parameters": rope}, vision_config=vision, audio_token_index=_VOCABULARY - 1,
+        vision_start_token_id=151_652, vision_end_token_id=151_653,
+    )  # fmt: skip
+    model = Qwen2_5OmniThinkerForConditionalGeneration(config).eval()
+    tokenizer = _tokenizer(["<|im_start|>", "<|im_end|>", "<|audio_bos|>", "<|audio_eos|>"])
+    if taught:
+        _taught(model, tokenizer, "\n", "<|im_end|>")
+    for parameter in () if taught else model.parameters():
+        parameter.data.normal_(0.0, 0.15)
+    model.save_pretrained(folder)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    return model
 
 
 def write_voxtral(folder: Path) -> None:
