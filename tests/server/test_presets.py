@@ -6,12 +6,28 @@ from pathlib import Path
 
 import pytest
 from preset_server import ask, serve_preset
-from tiny_models import ANSWER, write_audio_tokens, write_ctc, write_omni, write_phi3, write_qwen2_audio, write_ultravox, write_voxtral
+from tiny_models import (
+    ANSWER,
+    write_audio_tokens,
+    write_ctc,
+    write_omni,
+    write_phi3,
+    write_qwen2_audio,
+    write_qwen3,
+    write_ultravox,
+    write_voxtral,
+    write_voxtral_realtime,
+)
 
 from streaming.manifest import load_manifest, shipped_bundles
 
 Write = Callable[[Path, Path], None]
 """Puts a bundle's tiny parts into a folder; the second holds the pocket bundle's."""
+
+
+def voxtral_realtime(models: Path, _: Path) -> None:
+    write_voxtral_realtime(models / "voxtral-mini-4b-realtime-2602")
+    write_qwen3(models / "qwen3-4b-instruct-2507")
 
 
 def edge(models: Path, parts: Path) -> None:
@@ -27,6 +43,7 @@ PRESETS: dict[str, Write] = {
     "ultravox": lambda models, _: write_ultravox(models / "ultravox-v0_5-llama-3_1-8b"),
 }
 RECOGNISERS: dict[str, Write] = {
+    "voxtral-realtime": voxtral_realtime,
     "wav2vec2": lambda models, _: write_ctc(models / "wav2vec2-base-960h", hubert=False),
     "hubert": lambda models, _: write_ctc(models / "hubert-large-ls960-ft", hubert=True),
 }

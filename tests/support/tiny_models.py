@@ -23,6 +23,8 @@ from transformers import (
     Qwen2_5OmniThinkerForConditionalGeneration,
     Qwen2AudioConfig,
     Qwen2AudioForConditionalGeneration,
+    Qwen3Config,
+    Qwen3ForCausalLM,
     VoxtralConfig,
     VoxtralForConditionalGeneration,
     VoxtralRealtimeConfig,
@@ -41,6 +43,7 @@ __all__ = [
     "write_omni",
     "write_phi3",
     "write_qwen2_audio",
+    "write_qwen3",
     "write_ultravox",
     "write_voxtral",
     "write_voxtral_realtime",
@@ -182,6 +185,16 @@ def write_audio_tokens(folder: Path, codebooks: int = 2) -> MimiModel:
     tokenizer.save(str(folder / "tokenizer.json"))
     (folder / "audio_tokens.json").write_text(json.dumps({"base": _VOCABULARY, "codebooks": codebooks, "before": "<|audio|>"}))
     return codec
+
+
+def write_qwen3(folder: Path) -> None:
+    """Qwen/Qwen3-4B-Instruct-2507."""
+    torch.manual_seed(5)
+    model = Qwen3ForCausalLM(Qwen3Config(**_TEXT, head_dim=16))
+    tokenizer = _tokenizer(["<|im_start|>", "<|im_end|>"])
+    _taught(model, tokenizer, "\n", "<|im_end|>")
+    model.save_pretrained(folder)
+    tokenizer.save(str(folder / "tokenizer.json"))
 
 
 def write_phi3(path: Path) -> None:
