@@ -18,6 +18,7 @@ from streaming.batching import Call, Station, Work
 from streaming.events import Role
 from streaming.kv import KeyValueCache, SharedPrefixes
 from streaming.markup import CHATML, Markup, markup_of
+from streaming.models.byte_letters import byte_letters
 from streaming.models.chat_hints import folder_hints, gguf_hints
 from streaming.models.ctranslate2 import WeightsError
 from streaming.models.gguf import read_gguf
@@ -319,17 +320,9 @@ def _token_texts(tokenizer: Tokenizer, vocabulary: int) -> list[bytes]:
     names = ("" if token in special else tokenizer.id_to_token(token) or "" for token in range(vocabulary))
     if '"ByteLevel"' not in tokenizer.to_str():
         return [bytes.fromhex(name[3:5]) if _BYTE.fullmatch(name) else name.replace("▁", " ").encode() for name in names]
-    letters = _byte_letters()
+    letters = byte_letters()
     return [bytes(letters[letter] for letter in name) for name in names]
 
 
 def _common_prefix(held: list[int], wanted: list[int]) -> int:
     return next((n for n, (a, b) in enumerate(zip(held, wanted, strict=False)) if a != b), min(len(held), len(wanted)))
-
-
-def _byte_letters() -> dict[str, int]:
-    """The letters that byte-level BPE writes bytes with (GPT-2): printable ones stand for themselves, the others follow from U+0100 on."""
-    printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
-    letters = {chr(byte): byte for byte in printable}
-    others = (byte for byte in range(256) if byte not in set(printable))
-    return letters | {chr(256 + n): byte for n, byte in enumerate(others)}

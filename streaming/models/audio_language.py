@@ -30,6 +30,7 @@ from streaming.models.safetensors import (
     read_decoder,
     read_tokenizer,
 )
+from streaming.models.tekken_tokenizer import tekken_tokenizer
 from streaming.models.whisper import WhisperEncoder, WhisperShape
 from streaming.models.whisper_weights import read_encoder
 
@@ -102,7 +103,7 @@ def load_audio_language(folder: Path, dtype: torch.dtype | None = None, device: 
         else:
             text_config = decoder_config(path, _text_config(kind, section_of(path, config, "text_config")), context)
             decoder = read_decoder(folder, text_config, text, dtype, device)
-            tokenizer = read_tokenizer(folder, text_config.shape.vocabulary)
+            tokenizer = _tokenizer(folder, text_config.shape.vocabulary)
         shape = _tower_shape(path, config, tower)
         encoder = read_encoder(folder, shape, {name: read() for name, read in tower.items()}, "audio_tower.", sounds, device)
         made = _projector(path, config, kind, encoder, decoder.shape.width, partial(take_projector, folder, projector, sounds, device))
@@ -132,6 +133,14 @@ def split_parts(folder: Path, opened: Mapping[str, Callable[[], Tensor]]) -> tup
         else:
             raise WeightsError(f"{folder}: it should not have {name}, which is of none of {', '.join(_PARTS)}")
     return tower, projector, text
+
+
+def _tokenizer(folder: Path, vocabulary: int) -> Tokenizer:
+    """The folder's, by `tokenizer.json`, or by the `tekken.json` that Voxtral is published with."""
+    tekken = folder / "tekken.json"
+    if tekken.is_file() and not (folder / "tokenizer.json").is_file():
+        return tekken_tokenizer(tekken, vocabulary)
+    return read_tokenizer(folder, vocabulary)
 
 
 def _elsewhere(

@@ -1,5 +1,5 @@
-"""Mistral's vocabulary file `tekken.json`, as far as words are read from tokens: the bytes of each, the numbers of control tokens, and what
-it says of sound. Splitting text into tokens is not here.
+"""Mistral's vocabulary file `tekken.json`: the bytes of each token, the numbers of control tokens, how text is cut before it is split into
+tokens (`streaming.models.tekken_tokenizer`), and what it says of sound.
 
 A token's number is its rank behind the control tokens; the file may list more tokens than the model has.
 """
@@ -24,11 +24,13 @@ _LEAD: Final = 32
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Tekken:
-    """A vocabulary. `pieces` are the bytes of every token, none for control tokens, whose numbers are `control`. Sound is preceded by
+    """A vocabulary. `pieces` are the bytes of every token, none for control tokens, whose numbers are `control`; `pattern` finds the words
+    of a text. Sound is preceded by
     `lead` steps of silence and words come `delay` steps behind it, where the file says so."""
 
     pieces: tuple[bytes, ...]
     control: Mapping[str, int]
+    pattern: str
     lead: int
     delay: int | None
 
@@ -37,13 +39,14 @@ class Tekken:
         return b"".join(self.pieces[token] for token in tokens).decode("utf-8", errors="replace")
 
 
-def load_tekken(path: Path, vocabulary: int, mels: int, step_samples: int) -> Tekken:
-    """The file of a model with `vocabulary` tokens that hears `mels` bands, and `step_samples` at a step. Raises WeightsError, naming
-    the file, for what is no such file or of another model, and OSError."""
+def load_tekken(path: Path, vocabulary: int, sound: tuple[int, int] | None = None) -> Tekken:
+    """The file of a model with `vocabulary` tokens. `sound` are the mel bands it hears and the samples of a step, None where what the file
+    says of that does not matter. Raises WeightsError, naming the file, for what is no such file or of another model, and OSError."""
     raw = json_object(path)
     try:
-        lead, delay = _sound(_object(raw, "audio"), mels, step_samples)
-        return Tekken(*_tokens(raw, vocabulary), lead, delay)
+        lead, delay = (_LEAD, None) if sound is None else _sound(_object(raw, "audio"), *sound)
+        pattern = _object(raw, "config").get("pattern", "")
+        return Tekken(*_tokens(raw, vocabulary), str(pattern), lead, delay)
     except (ValueError, TypeError, KeyError) as error:
         raise WeightsError(f"{path} is no tekken.json of this model ({error})") from error
 

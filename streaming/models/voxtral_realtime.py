@@ -90,7 +90,7 @@ def load_voxtral_realtime(
     text = _text_config(path, config)
     text_config = decoder_config(path, text, context)
     shape, stack, delay = _sizes(path, config)
-    vocabulary = load_tekken(folder / "tekken.json", text_config.shape.vocabulary, shape.mels, stack * FRAME_MEL * HOP)
+    vocabulary = load_tekken(folder / "tekken.json", text_config.shape.vocabulary, (shape.mels, stack * FRAME_MEL * HOP))
     delay = delay if vocabulary.delay is None else vocabulary.delay
     with open_tensors(folder) as opened:
         tower, projector, decoder = split_parts(folder, opened)

@@ -36,6 +36,8 @@ from transformers import (
 )
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
+from streaming.models.tekken_tokenizer import tekken_tokenizer
+
 __all__ = [
     "ANSWER",
     "write_audio_tokens",
@@ -44,6 +46,7 @@ __all__ = [
     "write_phi3",
     "write_qwen2_audio",
     "write_qwen3",
+    "write_tekken",
     "write_ultravox",
     "write_voxtral",
     "write_voxtral_realtime",
@@ -130,7 +133,7 @@ def write_omni(folder: Path, *, taught: bool = True) -> Qwen2_5OmniThinkerForCon
 
 
 def write_voxtral(folder: Path) -> None:
-    """mistralai/Voxtral-Mini-3B-2507."""
+    """mistralai/Voxtral-Mini-3B-2507, with its `tekken.json`."""
     torch.manual_seed(5)
     tower = {"num_mel_bins": 128, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64}
     config = VoxtralConfig(
@@ -138,10 +141,23 @@ def write_voxtral(folder: Path) -> None:
         text_config={"model_type": "llama", **_TEXT, "head_dim": 16}, audio_token_id=287,
     )  # fmt: skip
     model = VoxtralForConditionalGeneration(config)
-    tokenizer = _tokenizer(["<s>", "</s>", "[INST]", "[/INST]", "[SYSTEM_PROMPT]", "[/SYSTEM_PROMPT]", "[BEGIN_AUDIO]"])
+    folder.mkdir(parents=True, exist_ok=True)
+    names = ["<unk>", "<s>", "</s>", "[INST]", "[/INST]", "[SYSTEM_PROMPT]", "[/SYSTEM_PROMPT]", "[AUDIO]", "[BEGIN_AUDIO]"]
+    write_tekken(folder / "tekken.json", names, [b"in", b" t", b"ne", b" th", b"ine", b" the"])
+    tokenizer = tekken_tokenizer(folder / "tekken.json", _VOCABULARY)
     _taught(model, tokenizer, "[/INST]", "</s>")
     model.save_pretrained(folder)
-    tokenizer.save(str(folder / "tokenizer.json"))
+
+
+def write_tekken(path: Path, control: list[str], joined: list[bytes], pattern: str = r"\s?\w+|\s?[^\s\w]+|\s+") -> None:
+    """Mistral's vocabulary file: 26 places for control tokens, the bytes, and `joined` ones."""
+    pieces = [*(bytes([byte]) for byte in range(256)), *joined]
+    content = {
+        "config": {"pattern": pattern, "default_vocab_size": 26 + len(pieces), "default_num_special_tokens": 26, "version": "v13"},
+        "vocab": [{"rank": rank, "token_bytes": base64.b64encode(piece).decode()} for rank, piece in enumerate(pieces)],
+        "special_tokens": [{"rank": rank, "token_str": name, "is_control": True} for rank, name in enumerate(control)],
+    }
+    path.write_text(json.dumps(content))
 
 
 def write_ultravox(folder: Path) -> None:
