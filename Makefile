@@ -31,6 +31,8 @@ run: $(VENV)/.run
 
 test: $(VENV)/.dev clients lint
 	$(BIN)/vivavoce pull pocket
+	@if command -v npm >/dev/null; then $(BIN)/vivavoce pull pocket-kokoro; \
+	else echo 'make: npm is missing, so Kokoro, whose voices come from there, is not tested: install Node.js to do so' >&2; fi
 	VIVAVOCE_REQUIRE_MODELS=1 $(BIN)/python -m pytest $(TESTS)
 
 lint: $(VENV)/.dev

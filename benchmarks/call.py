@@ -57,7 +57,7 @@ class RecordedVoice:
         # By a clause's text, at 16 kHz.
         self.clauses: dict[str, Speech] = {}
 
-    def speak(self, text: str, rate: int, speed: float = 1.0, *, prompt: bool = False) -> Iterator[Speech]:  # noqa: ARG002 - as recorded
+    def speak(self, text: str, rate: int, speed: float = 1.0, *, prompt: bool = False, name: str = "") -> Iterator[Speech]:  # noqa: ARG002 - as recorded
         """See `streaming.tts.Voice`."""
         assert rate == SAMPLE_RATE
         if (speech := self.clauses.get(text)) is not None:

@@ -62,7 +62,7 @@ from streaming.manifest import load_manifest
 from streaming.models.llama import Stretch
 from streaming.replying import Writer
 from streaming.sampling import Sampling
-from streaming.tts import PiperVoice
+from streaming.tts import PhonemeVoice
 from streaming.turn import SmartTurn
 from streaming.vad import SileroVad, silero_model
 
@@ -215,7 +215,7 @@ def load_random_engine(model: Published, files: EngineFiles, early: Callable[[En
         end_of_turn=SmartTurn(files.end_of_turn),
         recogniser=load_words(files.recogniser, files.language, device),
         writer=Writer(language, ChatTemplate(language, path=hearing(model, device)), Sampling()),
-        voice=PiperVoice.load(files.voice),
+        voice=PhonemeVoice.load(files.voice),
     )
     warm_up(parts)
     return SpeechEngine(parts, early)

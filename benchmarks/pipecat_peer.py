@@ -69,7 +69,7 @@ from streaming.load import EngineFiles
 from streaming.manifest import load_manifest
 from streaming.sampling import Sampler, Sampling
 from streaming.text import TextDecoder
-from streaming.tts import PiperVoice
+from streaming.tts import PhonemeVoice
 
 _HEARD: Final = 16_000
 _SPOKEN: Final = 24_000
@@ -83,7 +83,7 @@ class Weights:
         self.whisper = WhisperModel(str(files.recogniser), device="cpu", compute_type="int8")
         self.model = LlamaLanguageModel.load(files.language_model)
         self.template = ChatTemplate(self.model)
-        self.voice = PiperVoice.load(files.voice)
+        self.voice = PhonemeVoice.load(files.voice)
         # A model is not for two threads at once.
         self.writing = ThreadPoolExecutor(1)
         self.speaking = ThreadPoolExecutor(1)

@@ -9,7 +9,7 @@ had been played, in any clause. `onset` is the near silence (below -40 dBFS) the
 chunk is made of: pronunciation (gruut's lexicon, tagger and guesses), the network's front, its flow and decoder, and the rest
 (normalisation, mastering).
 
-Cold is the very first clause, which a server never speaks to a caller: `PiperVoice.load` ends with clauses of its own.
+Cold is the very first clause, which a server never speaks to a caller: `PhonemeVoice.load` ends with clauses of its own.
 """
 
 import argparse
@@ -27,7 +27,7 @@ from streaming.audio import Pcm16
 from streaming.bundle import default_places
 from streaming.models.piper import WHOLE, PiperModel, Stretches, Utterance
 from streaming.phonemes import EnglishPhonemes
-from streaming.tts import PiperVoice
+from streaming.tts import PhonemeVoice
 
 _NOUNS: Final = ("garden", "river", "doctor", "winter", "engine", "village", "teacher", "window", "market", "kitchen", "letter", "station")
 _VERBS: Final = ("finds", "remembers", "watches", "carries", "follows", "describes", "paints", "opens", "leaves", "visits")
@@ -127,7 +127,7 @@ def spread(milliseconds: Sequence[float]) -> str:
     return f"{statistics.median(ordered):6.1f} ({low:.1f} to {high:.1f})"
 
 
-def speak(voice: PiperVoice, text: str, rate: int, watch: Stopwatch, row: Row) -> None:
+def speak(voice: PhonemeVoice, text: str, rate: int, watch: Stopwatch, row: Row) -> None:
     """A clause in chunks, timed."""
     watch.words = watch.front = watch.decoder = 0.0
     begun = time.perf_counter()
@@ -148,7 +148,7 @@ def speak(voice: PiperVoice, text: str, rate: int, watch: Stopwatch, row: Row) -
     row.seconds.append(sum(sound) / 1000)
 
 
-def speak_at_once(voice: PiperVoice, text: str, rate: int, row: Row) -> None:
+def speak_at_once(voice: PhonemeVoice, text: str, rate: int, row: Row) -> None:
     """The reference, timed."""
     begun = time.perf_counter()
     for _ in voice.speak(text, rate):
@@ -175,7 +175,7 @@ def main() -> None:
     watch, rows = Stopwatch(), {length: Row() for length in _LENGTHS}
     watch.watch(model, phonemes)
     # Each with its own pronunciations, for words are only guessed once.
-    voice, reference = PiperVoice(model, phonemes), PiperVoice(model, EnglishPhonemes.load(), stretches=WHOLE)
+    voice, reference = PhonemeVoice(model, phonemes), PhonemeVoice(model, EnglishPhonemes.load(), stretches=WHOLE)
     cold = Row()
     speak(voice, clause(4, chance), arguments.rate, watch, cold)
     print(f"first clause of 4 words, cold: first chunk {cold.first[0]:.1f} ms (words {cold.parts[0][0]:.1f})")

@@ -16,6 +16,7 @@ from streaming.bundle import Bundle
 from streaming.hearing_models import hears
 from streaming.load import EngineFiles, load_engine
 from streaming.manifest import BundleError
+from streaming.models.kokoro import voices_in
 
 __all__ = ["engine_files", "run", "serve_options"]
 
@@ -55,12 +56,17 @@ def serve_options(config: ServerConfig, bundle: Bundle, agent: Agent | None = No
         tls_certificate=config.tls_cert,
         tls_key=config.tls_key,
         limits=config.limits,
-        defaults=SessionSettings(model=bundle.manifest.name, model_hears=_hears(config, bundle)),
+        defaults=SessionSettings(model=bundle.manifest.name, model_hears=_hears(config, bundle), voice=_voice(bundle)),
         models=(bundle.manifest.name,),
         record=config.record,
         agent=agent,
         drain_seconds=config.drain_seconds,
     )
+
+
+def _voice(bundle: Bundle) -> str:
+    """The name of the voice that speaks where nobody asks for another."""
+    return next(iter(voices_in(bundle.part("voice"))), SessionSettings().voice)
 
 
 def _hears(config: ServerConfig, bundle: Bundle) -> bool:

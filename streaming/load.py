@@ -31,7 +31,7 @@ from streaming.recognition import WordRecogniser
 from streaming.replying import Writer
 from streaming.sampling import Sampling
 from streaming.transcriber import Transcriber
-from streaming.tts import PiperVoice
+from streaming.tts import PhonemeVoice
 from streaming.turn import SmartTurn
 from streaming.vad import SileroVad, silero_model
 from streaming.windowed import WindowedEncoder
@@ -64,7 +64,7 @@ def load_parts(files: EngineFiles) -> Parts:
         end_of_turn=SmartTurn(files.end_of_turn),
         recogniser=load_words(files.recogniser, files.language, device),
         writer=Writer(model, ChatTemplate(model, path=path), Sampling()),
-        voice=PiperVoice.load(files.voice),
+        voice=PhonemeVoice.load(files.voice),
     )
 
 

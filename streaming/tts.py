@@ -1,9 +1,10 @@
 """The voice: a clause of text in, PCM at the client's rate and the position of every word out, as it is made.
 
-`Voice` is what the engine speaks through; `PiperVoice` is the one that comes with it. Text is normalised (`streaming.normalise`), then
-pronounced (`streaming.phonemes`), synthesised (`streaming.models.piper`) and mastered (`streaming.mastering`) a piece at a time: a
-sentence, or less where a sentence is long; and each piece a stretch at a time, so that the first sound does not wait for the last. Word
-positions are the graph's own durations. A voice keeps no state between clauses.
+`Voice` is what the engine speaks through; `PhonemeVoice` is the one that comes with it, around a Piper voice or Kokoro. Text is normalised
+(`streaming.normalise`), then pronounced (`streaming.phonemes`), synthesised (`streaming.models.piper`, `streaming.models.kokoro`) and
+mastered (`streaming.mastering`) a piece at a time: a sentence, or less where a sentence is long; and each piece a stretch at a time where
+the model can be cut, so that the first sound does not wait for the last. Word positions are the graph's own durations. A voice keeps no
+state between clauses.
 """
 
 from collections import deque
@@ -18,11 +19,12 @@ import numpy as np
 from streaming.audio import Pcm16
 from streaming.events import WordMark
 from streaming.mastering import Mastering, measure_gain
+from streaming.models.kokoro import KokoroModel
 from streaming.models.piper import WHOLE, Noise, PiperModel, Stretches, Utterance
 from streaming.normalise import SpokenToken, normalise
 from streaming.phonemes import EnglishPhonemes
 
-__all__ = ["SPEED_RANGE", "PiperVoice", "Speech", "Voice"]
+__all__ = ["SPEED_RANGE", "PhonemeVoice", "Speech", "Voice", "VoiceModel"]
 
 SPEED_RANGE: Final = (0.25, 1.5)
 """What the protocol allows, inclusive; 1.0 is the voice's own pace."""
@@ -42,16 +44,29 @@ class Speech:
 class Voice(Protocol):
     """Anything that speaks. Called by one thread at a time; several clauses may be under way."""
 
-    def speak(self, text: str, rate: int, speed: float = 1.0, *, prompt: bool = False) -> Iterator[Speech]:
+    def speak(self, text: str, rate: int, speed: float = 1.0, *, prompt: bool = False, name: str = "") -> Iterator[Speech]:
         """Speak a clause at `rate` samples a second: chunks, each made when it is asked for; none where there is nothing to say. `prompt`
-        where the clause begins a reply: whoever waits for it hears less silence first. Raises ValueError for a speed or rate out of range
+        where the clause begins a reply: whoever waits for it hears less silence first. `name` is which of several voices; where there is no
+        such one it is the usual one. Raises ValueError for a speed or rate out of range
         at once, never for a text."""
 
 
-class PiperVoice:
-    """An American English Piper voice."""
+class VoiceModel(Protocol):
+    """What says the phoneme symbols of American English."""
 
-    def __init__(self, model: PiperModel, phonemes: EnglishPhonemes, gain: float = 1.0, stretches: Stretches | None = None) -> None:
+    @property
+    def sample_rate(self) -> int:
+        """Samples a second."""
+
+    def stream(self, symbols: Sequence[str], length_scale: float, stretches: Stretches, name: str = "", /) -> Utterance:
+        """Say `symbols` (one code point each); `length_scale` 2.0 is twice as slow. Samples come by `stretches` where the model can be cut,
+        with the voice `name` where it has several."""
+
+
+class PhonemeVoice:
+    """An American English voice: Piper's, or those of Kokoro."""
+
+    def __init__(self, model: VoiceModel, phonemes: EnglishPhonemes, gain: float = 1.0, stretches: Stretches | None = None) -> None:
         """`gain` is applied to all it says; `stretches` None are those of `Stretches`."""
         self._model = model
         self._phonemes = phonemes
@@ -61,31 +76,30 @@ class PiperVoice:
         self.dropped = 0
 
     @classmethod
-    def load(cls, folder: Path, threads: int = 1, noise: Noise | None = None, stretches: Stretches | None = None) -> "PiperVoice":
-        """From a folder with one .onnx and its .onnx.json; about 2 s. `noise` None: the voice's own, no two readings alike. Raises
-        FileNotFoundError where there is not one voice, ValueError where it is no Piper voice."""
-        models = sorted(folder.glob("*.onnx"))
-        if len(models) != 1:
-            raise FileNotFoundError(f"expected one .onnx in {folder}, found {len(models)}")
-        model, phonemes = PiperModel.load(models[0], threads, noise), EnglishPhonemes.load()
+    def load(cls, folder: Path, threads: int = 1, noise: Noise | None = None, stretches: Stretches | None = None) -> "PhonemeVoice":
+        """From a folder with a Piper voice, one .onnx and its .onnx.json, in about 2 s, or with Kokoro (`streaming.models.kokoro`). `noise`
+        is Piper's; None: its own, no two readings alike. Raises FileNotFoundError where there is not one model, ValueError where it is
+        neither."""
+        model, phonemes = _model(folder, threads, noise), EnglishPhonemes.load()
         # The first runs of a graph cost twice as much as any other, and these serve two purposes.
         utterances = (model.stream(piece.symbols, 1.0, WHOLE) for text in _SAMPLE_TEXTS for piece in _pieces(normalise(text), phonemes))
         gain = measure_gain([sound for utterance in utterances for sound in utterance.stretches], model.sample_rate)
         return cls(model, phonemes, gain, stretches)
 
-    def speak(self, text: str, rate: int, speed: float = 1.0, *, prompt: bool = False) -> Iterator[Speech]:
+    def speak(self, text: str, rate: int, speed: float = 1.0, *, prompt: bool = False, name: str = "") -> Iterator[Speech]:
         """See `Voice`."""
         if not SPEED_RANGE[0] <= speed <= SPEED_RANGE[1]:
             raise ValueError(f"speed is {SPEED_RANGE[0]} to {SPEED_RANGE[1]}, got {speed}")
-        return self._speak(text, Mastering(self._model.sample_rate, rate, self._gain, prompt=prompt), speed, rate * _LEAST_MS // 1000)
+        mastering = Mastering(self._model.sample_rate, rate, self._gain, prompt=prompt)
+        return self._speak(text, mastering, speed, rate * _LEAST_MS // 1000, name)
 
-    def _speak(self, text: str, mastering: Mastering, speed: float, least: int) -> Iterator[Speech]:
+    def _speak(self, text: str, mastering: Mastering, speed: float, least: int, name: str) -> Iterator[Speech]:
         pieces = list(_pieces(normalise(text), self._phonemes))
         words = _Words(len(text), pieces, mastering)
         # What has been mastered and not given.
         sound = np.zeros(0, np.int16)
         for index, piece in enumerate(pieces):
-            utterance = self._model.stream(piece.symbols, 1.0 / speed, self._stretches)
+            utterance = self._model.stream(piece.symbols, 1.0 / speed, self._stretches, name)
             self.dropped += utterance.dropped
             words.begin(index, utterance)
             made = 0
@@ -102,6 +116,15 @@ class PiperVoice:
                 if len(sound) >= least or (made == utterance.samples and index == len(pieces) - 1):
                     yield Speech(sound, words.take(), True)
                     sound = sound[:0]
+
+
+def _model(folder: Path, threads: int, noise: Noise | None) -> VoiceModel:
+    if (folder / "vocab.json").is_file():
+        return KokoroModel.load(folder, threads)
+    models = sorted(folder.glob("*.onnx"))
+    if len(models) != 1:
+        raise FileNotFoundError(f"expected one .onnx in {folder}, found {len(models)}")
+    return PiperModel.load(models[0], threads, noise)
 
 
 _LEAST_MS: Final = 100

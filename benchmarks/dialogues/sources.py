@@ -17,7 +17,7 @@ from streaming.bundle import default_places
 from streaming.events import SAMPLE_RATE
 from streaming.models.piper import Noise
 from streaming.text import ClauseCutter
-from streaming.tts import PiperVoice, Speech
+from streaming.tts import PhonemeVoice, Speech
 
 __all__ = ["Clip", "Reply", "Sources", "list_of", "read_recording"]
 
@@ -57,7 +57,7 @@ class Sources:
     @cached_property
     def replies(self) -> list[Reply]:
         """What the agent says, cut into clauses as the engine cuts it."""
-        voice = PiperVoice.load(default_places().cache / "parts" / "piper-en-us-joe", noise=Noise(0.0, 0.0))
+        voice = PhonemeVoice.load(default_places().cache / "parts" / "piper-en-us-joe", noise=Noise(0.0, 0.0))
         return [Reply(text, tuple((clause, _whole(voice, clause)) for clause in _clauses(text))) for text in self.list["replies"]]
 
     @cached_property
@@ -116,7 +116,7 @@ def _clauses(text: str) -> list[str]:
     return [clause.spoken for clause in (*cutter.push(text), *cutter.flush())]
 
 
-def _whole(voice: PiperVoice, clause: str) -> Speech:
+def _whole(voice: PhonemeVoice, clause: str) -> Speech:
     """A clause in one piece."""
     parts = [*voice.speak(clause, SAMPLE_RATE)]
     words = tuple(word for part in parts for word in part.words)

@@ -24,7 +24,7 @@ from streaming.audio import Samples
 from streaming.models.frames import FrameNetwork, Frames
 from streaming.models.onnx_graph import Graph
 
-__all__ = ["WHOLE", "Networks", "Noise", "PiperModel", "Stretches", "Utterance", "split"]
+__all__ = ["WHOLE", "Networks", "Noise", "PiperModel", "Stretches", "Utterance", "session_of", "split"]
 
 _HOP: Final = 256
 """Samples a frame of the decoder, in every Piper voice."""
@@ -167,7 +167,7 @@ class PiperModel:
         if config.get("num_speakers", 1) != 1:
             raise ValueError(f"{model.name} has {config['num_speakers']} speakers; only voices of one speaker are supported")
         networks = split(model.read_bytes())
-        front, flow, decoder = (_session(network, threads) for network in (networks.front, networks.flow, networks.decoder))
+        front, flow, decoder = (session_of(network, threads) for network in (networks.front, networks.flow, networks.decoder))
         # Names only: what these functions mention lives as long as they do, and the serialised networks need not.
         prior_name, mask_name, latent_name = networks.prior, networks.mask, networks.latent
 
@@ -181,7 +181,7 @@ class PiperModel:
 
         return cls(front, run_flow, run_decoder, ids, rate, noise or own)
 
-    def stream(self, symbols: Sequence[str], length_scale: float, stretches: Stretches) -> Utterance:
+    def stream(self, symbols: Sequence[str], length_scale: float, stretches: Stretches, _: str = "") -> Utterance:
         """Say `symbols` (one code point each). `length_scale` 2.0 is twice as slow. When this returns, the front has run: every duration is
         known, and no sample has been made. Durations and samples agree to the sample."""
         known = [symbol in self._ids and symbol not in (_BLANK, _BEGIN, _END) for symbol in symbols]
@@ -225,7 +225,8 @@ class PiperModel:
             yield self.decoder.run(latent, start, end).reshape(-1)
 
 
-def _session(model: bytes, threads: int) -> onnxruntime.InferenceSession:
+def session_of(model: bytes, threads: int) -> onnxruntime.InferenceSession:
+    """A serialised network on the CPU."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1

@@ -47,8 +47,8 @@ RECOGNISERS: dict[str, Write] = {
     "wav2vec2": lambda models, _: write_ctc(models / "wav2vec2-base-960h", hubert=False),
     "hubert": lambda models, _: write_ctc(models / "hubert-large-ls960-ft", hubert=True),
 }
-ELSEWHERE = {"pocket", "cascade"}
-"""Those that other tests start: everywhere, and `tests/server/upstream`."""
+ELSEWHERE = {"pocket", "pocket-kokoro", "cascade"}
+"""Those whose models are real, and one that is started in `tests/server/upstream`."""
 
 
 def test_no_bundle_is_left_out() -> None:
@@ -99,6 +99,17 @@ async def test_a_bundle_of_ones_own_whose_vocabulary_holds_audio_answers_too(tmp
     async with serve_preset(str(tmp_path / "spoken.toml"), tmp_path, parts) as url:
         turn = await ask(url)
     assert turn.reply == ANSWER
+    assert turn.answered is not None
+
+
+@pytest.mark.models
+async def test_kokoro_speaks_in_the_pocket_bundle(tmp_path: Path, parts: Path, kokoro: Path) -> None:
+    assert kokoro.parent == parts
+    async with serve_preset("pocket-kokoro", tmp_path, parts) as url:
+        turn = await ask(url)
+    (created,) = [arrival.event for arrival in turn.arrivals if arrival.kind == "response.created"]
+    assert created["response"]["audio"]["output"]["voice"] == "af_heart"
+    assert "weather" in turn.transcript.lower()
     assert turn.answered is not None
 
 

@@ -194,8 +194,8 @@ class SureTurns:
 class ToneVoice:
     """A clause is 100 samples a word, each of them the word's length."""
 
-    def speak(self, text: str, _rate: int, _speed: float = 1.0, *, prompt: bool = False) -> Iterator[Speech]:
-        del prompt
+    def speak(self, text: str, _rate: int, _speed: float = 1.0, *, prompt: bool = False, name: str = "") -> Iterator[Speech]:
+        del prompt, name
         words = text.split()
         if words:
             pcm = np.concatenate([np.full(100, len(word), np.int16) for word in words])

@@ -22,8 +22,8 @@ SESSION = "sess_simulated"
 class SlowVoice:
     """250 ms a word, each with its mark. A word is six characters, for a model with random weights seldom writes a space."""
 
-    def speak(self, text: str, rate: int, _speed: float = 1.0, *, prompt: bool = False) -> Iterator[Speech]:
-        del prompt
+    def speak(self, text: str, rate: int, _speed: float = 1.0, *, prompt: bool = False, name: str = "") -> Iterator[Speech]:
+        del prompt, name
         word, ends = rate // 4, [*range(6, len(text), 6), len(text)]
         if text.strip():
             pcm = np.full(word * len(ends), 1_000, np.int16)

@@ -27,8 +27,8 @@ class SlowVoice:
     prompts: list[tuple[str, bool]] = field(default_factory=list)
     meanwhile: Callable[[], None] = lambda: None
 
-    def speak(self, text: str, rate: int, speed: float = 1.0, *, prompt: bool = False) -> Iterator[Speech]:
-        assert (rate, speed) == (8_000, 1.0)
+    def speak(self, text: str, rate: int, speed: float = 1.0, *, prompt: bool = False, name: str = "") -> Iterator[Speech]:
+        assert (rate, speed, name) == (8_000, 1.0, "ada")
         self.prompts.append((text, prompt))
         return self._chunks(text)
 
@@ -54,7 +54,8 @@ class Stage:
     outputs: list[EngineOutput] = field(default_factory=list)
 
     def speaker(self, name: str = "r", *, audio: bool = True) -> Speaker:
-        return Speaker(self.lane, self.voice, self.outputs.append, f"session of {name}", name, RespondOptions(audio=audio, rate=8_000))
+        options = RespondOptions(audio=audio, rate=8_000, voice="ada")
+        return Speaker(self.lane, self.voice, self.outputs.append, f"session of {name}", name, options)
 
     def ready(self, name: str = "r") -> list[AudioReady]:
         events = [output.event for output in self.outputs if isinstance(output, SessionEvent)]

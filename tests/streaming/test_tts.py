@@ -13,16 +13,16 @@ from streaming.models.frames import Frames
 from streaming.models.piper import WHOLE, Noise, Stretches
 from streaming.normalise import normalise
 from streaming.phonemes import EnglishPhonemes
-from streaming.tts import PiperVoice, Speech
+from streaming.tts import PhonemeVoice, Speech
 
 RATE = 24_000
 QUIET = Noise(0.0, 0.0)
 
 
 @pytest.fixture(scope="module")
-def voice(parts: Path) -> PiperVoice:
+def voice(parts: Path) -> PhonemeVoice:
     """Without chance: the same text is the same audio."""
-    return PiperVoice.load(parts / "piper-en-us-joe", noise=QUIET)
+    return PhonemeVoice.load(parts / "piper-en-us-joe", noise=QUIET)
 
 
 def joined(chunks: Iterable[Speech]) -> Speech:
@@ -37,14 +37,14 @@ def joined(chunks: Iterable[Speech]) -> Speech:
 
 def test_a_missing_voice_is_named(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"expected one \.onnx"):
-        PiperVoice.load(tmp_path)
+        PhonemeVoice.load(tmp_path)
 
 
 def test_a_foreign_configuration_is_refused(tmp_path: Path) -> None:
     (tmp_path / "voice.onnx").write_bytes(b"")
     (tmp_path / "voice.onnx.json").write_text("{}")
     with pytest.raises(ValueError, match="not the configuration of a Piper voice"):
-        PiperVoice.load(tmp_path)
+        PhonemeVoice.load(tmp_path)
 
 
 # ------------------------------------------------------------------------------------------------------ the contract
@@ -52,7 +52,7 @@ def test_a_foreign_configuration_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.models
 @pytest.mark.parametrize("text", ["", "   ", "...", "😀", "— (…)", "你好", "\n"])
-def test_nothing_to_say_is_no_sound(voice: PiperVoice, text: str) -> None:
+def test_nothing_to_say_is_no_sound(voice: PhonemeVoice, text: str) -> None:
     assert list(voice.speak(text, RATE)) == []
 
 
@@ -67,7 +67,7 @@ def check_marks(text: str, speech: Speech) -> None:
 
 
 @pytest.mark.models
-def test_every_word_has_its_characters(voice: PiperVoice) -> None:
+def test_every_word_has_its_characters(voice: PhonemeVoice) -> None:
     text = '  "Well, it costs $3.50," said Dr. Smith 😀 (at 10:30). Fine!'
     speech = joined(voice.speak(text, RATE))
     check_marks(text, speech)
@@ -77,7 +77,7 @@ def test_every_word_has_its_characters(voice: PiperVoice) -> None:
 
 
 @pytest.mark.models
-def test_a_word_ends_where_the_next_begins(voice: PiperVoice) -> None:
+def test_a_word_ends_where_the_next_begins(voice: PhonemeVoice) -> None:
     """The sound up to the first mark lasts as long as the first word alone."""
     whole = joined(voice.speak("seven, eleven, seventeen", 22_050))
     alone = joined(voice.speak("seven,", 22_050))
@@ -87,7 +87,7 @@ def test_a_word_ends_where_the_next_begins(voice: PiperVoice) -> None:
 
 @pytest.mark.models
 @pytest.mark.parametrize("rate", [8_000, 16_000, 22_050, 24_000, 48_000])
-def test_rates_change_samples_only(voice: PiperVoice, rate: int) -> None:
+def test_rates_change_samples_only(voice: PhonemeVoice, rate: int) -> None:
     text = "The same clause at every rate."
     speech, reference = joined(voice.speak(text, rate)), joined(voice.speak(text, 22_050))
     check_marks(text, speech)
@@ -98,14 +98,14 @@ def test_rates_change_samples_only(voice: PiperVoice, rate: int) -> None:
 
 
 @pytest.mark.models
-def test_without_chance_the_same_text_is_the_same_audio(voice: PiperVoice) -> None:
+def test_without_chance_the_same_text_is_the_same_audio(voice: PhonemeVoice) -> None:
     first, second = (joined(voice.speak("Once more, please.", RATE)) for _ in range(2))
     assert np.array_equal(first.pcm, second.pcm)
     assert first.words == second.words
 
 
 @pytest.mark.models
-def test_speed(voice: PiperVoice) -> None:
+def test_speed(voice: PhonemeVoice) -> None:
     text = "A sentence to be spoken at several speeds."
     slow, usual, fast = (len(joined(voice.speak(text, RATE, speed)).pcm) for speed in (0.25, 1.0, 1.5))
     assert 3 < slow / usual < 5
@@ -119,7 +119,7 @@ def test_speed(voice: PiperVoice) -> None:
 
 @pytest.mark.models
 @pytest.mark.parametrize("prompt", [False, True])
-def test_edges_are_quiet_and_the_start_is_prompt(voice: PiperVoice, prompt: bool) -> None:
+def test_edges_are_quiet_and_the_start_is_prompt(voice: PhonemeVoice, prompt: bool) -> None:
     for text in ("Yes.", "Please come in.", "Five", "How are you?"):
         pcm = np.abs(joined(voice.speak(text, RATE, prompt=prompt)).pcm.astype(np.int32))
         assert pcm[0] <= 8
@@ -132,7 +132,7 @@ def test_edges_are_quiet_and_the_start_is_prompt(voice: PiperVoice, prompt: bool
 
 
 @pytest.mark.models
-def test_loudness_is_the_voices_and_peaks_are_below_full_scale(voice: PiperVoice) -> None:
+def test_loudness_is_the_voices_and_peaks_are_below_full_scale(voice: PhonemeVoice) -> None:
     texts = ("Yes.", "Who is it?", "Of course, right away.", "The weather in London will be cold and rainy tomorrow morning.")
     levels = []
     for text in texts:
@@ -154,8 +154,8 @@ TEXT = "Hello there. I am fine, thank you; and how are you today, my friend?"
 @pytest.mark.models
 @pytest.mark.parametrize("rate", [8_000, 22_050, 24_000])
 @pytest.mark.parametrize("prompt", [False, True])
-def test_chunks_are_the_whole_to_two_steps(voice: PiperVoice, rate: int, prompt: bool) -> None:
-    at_once = PiperVoice(voice._model, voice._phonemes, voice._gain, WHOLE)
+def test_chunks_are_the_whole_to_two_steps(voice: PhonemeVoice, rate: int, prompt: bool) -> None:
+    at_once = PhonemeVoice(voice._model, voice._phonemes, voice._gain, WHOLE)
     chunks = list(voice.speak(TEXT, rate, prompt=prompt))
     whole, speech = joined(at_once.speak(TEXT, rate, prompt=prompt)), joined(chunks)
     assert len(chunks) > 4
@@ -166,7 +166,7 @@ def test_chunks_are_the_whole_to_two_steps(voice: PiperVoice, rate: int, prompt:
 
 
 @pytest.mark.models
-def test_a_chunk_has_the_words_that_end_in_it(voice: PiperVoice) -> None:
+def test_a_chunk_has_the_words_that_end_in_it(voice: PhonemeVoice) -> None:
     end = 0
     for chunk in voice.speak(TEXT, RATE):
         start, end = end, end + len(chunk.pcm)
@@ -175,7 +175,7 @@ def test_a_chunk_has_the_words_that_end_in_it(voice: PiperVoice) -> None:
 
 
 @pytest.mark.models
-def test_the_first_chunk_is_made_from_one_short_stretch(voice: PiperVoice, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_first_chunk_is_made_from_one_short_stretch(voice: PhonemeVoice, monkeypatch: pytest.MonkeyPatch) -> None:
     decoded: list[int] = []
     decode = voice._model.decoder._compute
 
@@ -193,7 +193,7 @@ def test_the_first_chunk_is_made_from_one_short_stretch(voice: PiperVoice, monke
 
 
 @pytest.mark.models
-def test_clauses_may_be_spoken_in_turns(voice: PiperVoice) -> None:
+def test_clauses_may_be_spoken_in_turns(voice: PhonemeVoice) -> None:
     texts = (TEXT, "Could you please close the door before you leave?")
     alone = [joined(voice.speak(text, RATE)) for text in texts]
     under_way = [voice.speak(text, RATE) for text in texts]
@@ -206,11 +206,11 @@ def test_clauses_may_be_spoken_in_turns(voice: PiperVoice) -> None:
 
 
 @pytest.mark.models
-def test_long_text_is_spoken_in_bounded_pieces(voice: PiperVoice, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_long_text_is_spoken_in_bounded_pieces(voice: PhonemeVoice, monkeypatch: pytest.MonkeyPatch) -> None:
     sizes: list[int] = []
     stream = voice._model.stream
 
-    def measured(symbols: Sequence[str], length_scale: float, stretches: Stretches) -> object:
+    def measured(symbols: Sequence[str], length_scale: float, stretches: Stretches, name: str = "") -> object:
         sizes.append(len(symbols))
         return stream(symbols, length_scale, stretches)
 
@@ -226,7 +226,7 @@ def test_long_text_is_spoken_in_bounded_pieces(voice: PiperVoice, monkeypatch: p
 
 
 @pytest.mark.models
-def test_every_symbol_of_every_pronunciation_is_the_voices(voice: PiperVoice) -> None:
+def test_every_symbol_of_every_pronunciation_is_the_voices(voice: PhonemeVoice) -> None:
     english = EnglishPhonemes.load()
     known = set(voice._model._ids)
     lexicon = english._lexicon
@@ -298,7 +298,7 @@ def word_errors(reference: Sequence[str], heard: Sequence[str]) -> int:
 
 
 @pytest.mark.models
-def test_whisper_hears_what_was_said(voice: PiperVoice, hear: Callable[[Samples], str]) -> None:
+def test_whisper_hears_what_was_said(voice: PhonemeVoice, hear: Callable[[Samples], str]) -> None:
     spoken = np.concatenate([joined(voice.speak(sentence, 16_000)).pcm for sentence in SENTENCES])
     assert len(spoken) < 29 * 16_000
     expected = plain_words(" ".join(SENTENCES))
@@ -309,7 +309,24 @@ def test_whisper_hears_what_was_said(voice: PiperVoice, hear: Callable[[Samples]
 
 
 @pytest.mark.models
-def test_what_is_cut_at_a_mark_is_the_words_before_it(voice: PiperVoice, hear: Callable[[Samples], str]) -> None:
+def test_whisper_hears_what_kokoro_said_in_voices_of_its_own(kokoro: Path, hear: Callable[[Samples], str]) -> None:
+    speaks = PhonemeVoice.load(kokoro)
+    text = "Bananas, oranges, apples, tomatoes, potatoes and carrots."
+    heart, echo = (joined(speaks.speak(text, 16_000, name=name)) for name in ("", "echo"))
+    for said in (heart, echo):
+        assert word_errors(plain_words(text), plain_words(hear(to_samples(said.pcm)))) <= 1
+    assert len(heart.pcm) != len(echo.pcm)
+    assert speaks.dropped == 0
+    marks = [mark.end for mark in heart.words]
+    assert marks == sorted(marks)
+    assert (heart.words[-1].text_end, marks[-1]) == (len(text), len(heart.pcm))
+    third = heart.words[2]
+    assert plain_words(text[: third.text_end]) == ["bananas", "oranges", "apples"]
+    assert word_errors(["bananas", "oranges", "apples"], plain_words(hear(to_samples(heart.pcm[: third.end])))) <= 1
+
+
+@pytest.mark.models
+def test_what_is_cut_at_a_mark_is_the_words_before_it(voice: PhonemeVoice, hear: Callable[[Samples], str]) -> None:
     text = "Bananas, oranges, apples, tomatoes, potatoes and carrots."
     speech = joined(voice.speak(text, 16_000))
     third = speech.words[2]
@@ -319,7 +336,7 @@ def test_what_is_cut_at_a_mark_is_the_words_before_it(voice: PiperVoice, hear: C
 
 
 @pytest.mark.models
-def test_resampling_a_clause_keeps_its_words(voice: PiperVoice, hear: Callable[[Samples], str]) -> None:
+def test_resampling_a_clause_keeps_its_words(voice: PhonemeVoice, hear: Callable[[Samples], str]) -> None:
     """Through 8 kHz, as on a telephone."""
     speech = joined(voice.speak("Could you please close the door before you leave?", 8_000))
     heard = hear(resample_clause(to_samples(speech.pcm), 8_000, 16_000))
