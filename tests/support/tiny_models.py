@@ -42,6 +42,7 @@ __all__ = [
     "ANSWER",
     "write_audio_tokens",
     "write_ctc",
+    "write_mimi",
     "write_omni",
     "write_phi3",
     "write_qwen2_audio",
@@ -180,20 +181,29 @@ def write_ultravox(folder: Path) -> None:
     tokenizer.save(str(folder / "language_model" / "tokenizer.json"))
 
 
-def write_audio_tokens(folder: Path, codebooks: int = 2) -> MimiModel:
-    """A language model whose vocabulary ends with the codes of the Mimi inside it, which is returned: AudioPaLM's idea; nothing of the kind
-    is published with Mimi. Its text tokens are the first 288."""
-    torch.manual_seed(5)
+def write_mimi(folder: Path) -> MimiModel:
+    """A checkpoint as the reference writes it: the published rates, strides and codebook split, everything else tiny."""
+    torch.manual_seed(8)
     config = MimiConfig(
-        hidden_size=16, num_filters=4, num_hidden_layers=1, num_attention_heads=2, num_key_value_heads=2, head_dim=8, intermediate_size=32,
+        hidden_size=16, num_filters=4, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=2, head_dim=8, intermediate_size=32,
         codebook_size=64, codebook_dim=8, vector_quantization_hidden_dimension=8, num_quantizers=6, num_semantic_quantizers=1,
         sliding_window=10, upsample_groups=16,
     )  # fmt: skip
-    codec = MimiModel(config).eval()
-    for name, buffer in codec.named_buffers():
+    model = MimiModel(config).eval()
+    for parameter in model.parameters():
+        parameter.data += torch.randn_like(parameter) * 0.1
+    for name, buffer in model.named_buffers():
         if name.endswith("embed_sum"):
             buffer.normal_()
-    codec.save_pretrained(folder / "codec")
+    model.save_pretrained(folder)
+    return model
+
+
+def write_audio_tokens(folder: Path, codebooks: int = 2) -> MimiModel:
+    """A language model whose vocabulary ends with the codes of the Mimi inside it, which is returned: AudioPaLM's idea; nothing of the kind
+    is published with Mimi. Its text tokens are the first 288."""
+    codec = write_mimi(folder / "codec")
+    torch.manual_seed(5)
     model = LlamaForCausalLM(LlamaConfig(**{**_TEXT, "vocab_size": _VOCABULARY + codebooks * 64}))
     tokenizer = _tokenizer(["<|im_start|>", "<|im_end|>", "<|audio|>"])
     _taught(model, tokenizer, "\n", "<|im_end|>")
