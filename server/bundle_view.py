@@ -14,7 +14,7 @@ from rich.table import Table
 from streaming.bundle import Places, free_space, is_present, missing_bytes, needed_space
 from streaming.fetch import Progress, Report, Stage
 from streaming.manifest import HubSource, Manifest, Part
-from streaming.needs import Machine, cpu_memory, size_text
+from streaming.needs import Machine, cpu_memory, gpu_memory, size_text
 
 __all__ = ["show_bundles", "show_needs", "show_overview", "show_progress"]
 
@@ -86,18 +86,18 @@ class _LiveBars:
         self._shown[progress.part] = (bar, progress.stage)
 
 
-def show_needs(manifest: Manifest, places: Places, machine: Machine, *, hub: bool = False) -> None:
-    """What a bundle that is to be fetched takes, beside what there is, on stderr."""
+def show_needs(manifest: Manifest, places: Places, machine: Machine, dtype: str = "auto", *, hub: bool = False) -> None:
+    """What a bundle that is to be fetched takes in `dtype`, beside what there is, on stderr."""
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     console.print(f"fetching {size_text(missing_bytes(manifest, places, hub=hub))} for the bundle {manifest.name} into {places.cache}")
     needed, free = size_text(needed_space(manifest, places, hub=hub)), size_text(free_space(places))
     console.print(f"  disk: {needed} while it is fetched; {free} are free")
     needs = manifest.needs
     if needs.memory:
-        console.print(f"  memory: about {size_text(cpu_memory(needs, machine))} on the CPU; here are {size_text(machine.memory)}")
+        console.print(f"  memory: about {size_text(cpu_memory(needs, machine, dtype))} on the CPU; here are {size_text(machine.memory)}")
     if needs.gpu_memory:
         found = f"the largest here has {size_text(machine.gpu_memory)}" if machine.gpu_memory else "here is none"
-        console.print(f"  GPU: about {size_text(needs.gpu_memory)}; {found}. Without one it answers far too slowly for a dialogue")
+        console.print(f"  GPU: about {size_text(gpu_memory(needs, dtype))}; {found}. Without one it answers far too slowly for a dialogue")
     for part in manifest.parts:
         source = part.sources[0]
         if isinstance(source, HubSource) and not is_present(part, places):

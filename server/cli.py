@@ -73,6 +73,10 @@ def serve(
         str | None,
         typer.Option(metavar="auto|cpu|cuda|cuda:1", help="Where the recogniser and the language model run. [default: the bundle's]"),
     ] = None,
+    dtype: Annotated[
+        str | None,
+        typer.Option(metavar="auto|bfloat16|float16|float32", help="The numbers they are held in. [default: what the device is best at]"),
+    ] = None,
     record: Annotated[
         Path | None,
         typer.Option(metavar="FOLDER", help="Keep a log of every session here, for `vivavoce replay`. It holds what is said."),
@@ -117,6 +121,7 @@ def serve(
         "api_keys_file": api_keys_file,
         "threads": threads,
         "device": device,
+        "dtype": dtype,
         "record": record,
         "chat_url": chat_url,
         "chat_model": chat_model,
@@ -133,7 +138,7 @@ def serve(
         answering = _agent(agent)
         manifest = _manifest(settings.bundle)
         settings = settings.on(manifest)
-        raise typer.Exit(_run(settings, _fetch(manifest, device=settings.device), answering))
+        raise typer.Exit(_run(settings, _fetch(manifest, device=settings.device, dtype=settings.dtype), answering))
 
 
 @app.command()
@@ -283,9 +288,9 @@ def _agent(place: str | None) -> "Agent | None":
     return None if place is None else load_agent(place)
 
 
-def _fetch(manifest: "Manifest", *, device: str | None = None, hub: bool = False, verify: bool = False) -> "Bundle":
+def _fetch(manifest: "Manifest", *, device: str | None = None, dtype: str = "auto", hub: bool = False, verify: bool = False) -> "Bundle":
     """The bundle on this machine, with progress on the terminal while something is fetched or hashed. What the bundle needs is told before
-    anything is fetched, and nothing is where it could not run on `device`."""
+    anything is fetched, and nothing is where it could not run on `device` in `dtype`."""
     from server.bundle_view import show_needs, show_progress
     from streaming.bundle import default_places, ensure_bundle, missing_bytes
 
@@ -294,9 +299,9 @@ def _fetch(manifest: "Manifest", *, device: str | None = None, hub: bool = False
         from streaming.needs import check_room, this_machine
 
         machine = this_machine()
-        show_needs(manifest, places, machine, hub=hub)
+        show_needs(manifest, places, machine, dtype, hub=hub)
         if device is not None:
-            check_room(manifest, machine, device)
+            check_room(manifest, machine, device, dtype)
     with show_progress() as report:
         return ensure_bundle(manifest, report, hub=hub, verify=verify)
 

@@ -71,6 +71,9 @@ class ServerConfig(BaseSettings):
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d{1,3})?)$")] | None = None
     """Where the recogniser and the language model run: cpu, cuda, cuda:1, or auto, a GPU where there is one with room. By default what the
     bundle says, which is cpu for those that need no GPU."""
+    dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
+    """The numbers they are held in: by default bfloat16, or what the device has arithmetic for, and on a CPU packed where that is
+    faster."""
     record: Path | None = None
     """Folder to write a replayable log of every session to. Contains what callers said: off by default."""
     chat_url: str | None = None

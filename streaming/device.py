@@ -1,27 +1,34 @@
-"""Where the large models run: Whisper or another recogniser, and the language model.
+"""Where the large models run, and in what numbers: Whisper or another recogniser, and the language model.
 
-One device is chosen when the engine starts. The small models (VAD, end of turn) stay on the CPU: a GPU's launches cost more than they do.
+One device and one dtype are chosen when the engine starts. The small models (VAD, end of turn) stay on the CPU: a GPU's launches cost
+more than they do.
 """
 
 import json
 import logging
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final
 
 import torch
 
 from streaming.models.ctranslate2 import WeightsError
 from streaming.models.gguf_file import GgufFile
+from streaming.models.linear import usual_dtype
 from streaming.models.omni import is_heard
 
-__all__ = ["DeviceError", "choose_device", "needed_bytes"]
+__all__ = ["DeviceError", "choose_device", "choose_dtype", "needed_bytes"]
 
 log = logging.getLogger(__name__)
 
+_DTYPES: Final[Mapping[str, torch.dtype]] = MappingProxyType(
+    {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
+)
+
 _WEIGHT_BYTES: Final = 2
-"""On a GPU every weight is a bfloat16, whatever it is in its file."""
+"""On a GPU every weight is a bfloat16 or float16, whatever it is in its file, where nobody asks for float32."""
 
 _WORKING_BYTES: Final = 2 << 30
 """Beside the weights: the CUDA context, libraries' workspaces, graphs, a piece of a prompt, a few sequences."""
@@ -46,6 +53,25 @@ def choose_device(name: str, needed: int) -> torch.device:
         log.warning("the models run on the CPU: %s", error)
         return torch.device("cpu")
     return device
+
+
+def choose_dtype(name: str, device: torch.device) -> torch.dtype | None:
+    """The numbers that the large models are held in on `device`: `bfloat16`, `float16` or `float32`, or `auto`, which is None: each model's
+    usual ones (`streaming.models.linear.usual_dtype`), and on a CPU packed. Raises DeviceError for a name nobody has, and for numbers that
+    the device has no arithmetic for."""
+    if name == "auto":
+        return None
+    if name not in _DTYPES:
+        raise DeviceError(f"there is no dtype {name!r}: give auto, {', '.join(_DTYPES)}")
+    dtype, usual = _DTYPES[name], usual_dtype(device)
+    if device.type == "cpu" and dtype is torch.float16:
+        raise DeviceError("float16 is for a GPU, and the models run on the CPU: serve with --dtype bfloat16, float32 or auto")
+    if dtype is torch.bfloat16 and usual is not torch.bfloat16:
+        if device.type == "cuda":
+            what = f"{device} ({torch.cuda.get_device_name(device)})"
+            raise DeviceError(f"{what} has no arithmetic for bfloat16, which came with Ampere: serve with --dtype float16 or auto")
+        log.warning("this CPU has no arithmetic for bfloat16: float32 is faster here")
+    return dtype
 
 
 def _gpu(name: str) -> torch.device:
@@ -74,9 +100,11 @@ def _check_room(device: torch.device, free: int, needed: int) -> None:
         )
 
 
-def needed_bytes(parts: Iterable[Path]) -> int:
-    """What the models in these files and folders need of a GPU, about. Raises OSError or WeightsError for a file that can't be read."""
-    return _WORKING_BYTES + sum(_weight_bytes(file) for part in parts for file in _weight_files(part))
+def needed_bytes(parts: Iterable[Path], dtype: str = "auto") -> int:
+    """What the models in these files and folders need of a GPU where they are held in `dtype`, about. Raises OSError or WeightsError for a
+    file that can't be read."""
+    each = _DTYPES[dtype].itemsize if dtype in _DTYPES else _WEIGHT_BYTES
+    return _WORKING_BYTES + sum(each * _weights(file) for part in parts for file in _weight_files(part))
 
 
 def _weight_files(part: Path) -> Iterator[Path]:
@@ -92,12 +120,13 @@ def _weight_files(part: Path) -> Iterator[Path]:
         yield from _weight_files(within)
 
 
-def _weight_bytes(file: Path) -> int:
+def _weights(file: Path) -> int:
+    """How many numbers a file holds, about."""
     if file.suffix == ".gguf":
-        return _WEIGHT_BYTES * sum(math.prod(int(size) for size in tensor.shape) for tensor in GgufFile(file).tensors.values())
+        return sum(math.prod(int(size) for size in tensor.shape) for tensor in GgufFile(file).tensors.values())
     if file.suffix == ".safetensors":
-        return _WEIGHT_BYTES * sum(_safetensors_counts(file))
-    return file.stat().st_size  # fp16 as a rule
+        return sum(_safetensors_counts(file))
+    return file.stat().st_size // 2  # fp16 as a rule
 
 
 def _safetensors_counts(file: Path) -> list[int]:

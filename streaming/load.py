@@ -15,7 +15,7 @@ from streaming.causal import CausalSound, CausalStation
 from streaming.chat import ChatTemplate
 from streaming.ctc import load_ctc
 from streaming.decoder import LanguageModel, LlamaLanguageModel
-from streaming.device import choose_device, needed_bytes
+from streaming.device import choose_device, choose_dtype, needed_bytes
 from streaming.doors import EngineOutput
 from streaming.encoder import EncoderStation, WhisperSound, hear_silence
 from streaming.engine import Parts, SpeechEngine
@@ -44,7 +44,7 @@ class EngineFiles:
     """Where the parts of a bundle lie: folders for the recogniser and the voice, a GGUF file or a folder in Hugging Face's layout for the
     language model (which hears, where it is an audio language model), a file for the end of turn; `threads` is torch's. `language` is what
     a recogniser of one language knows that does not say it itself (CTC). Without a language model replies are written elsewhere. `device`
-    is where the recogniser and the language model run: see `streaming.device.choose_device`."""
+    is where the recogniser and the language model run, `dtype` the numbers they are held in: see `streaming.device`."""
 
     recogniser: Path
     language_model: Path | None
@@ -53,16 +53,20 @@ class EngineFiles:
     threads: int = 2
     language: str = "en"
     device: str = "cpu"
+    dtype: str = "auto"
 
 
 def load_parts(files: EngineFiles) -> Parts:
     """Load the models. Raises OSError or ValueError, naming the file, for what is missing or bad; DeviceError where the device is."""
     device = _device(files)
-    model, path = _language_model(files.language_model, device)
+    dtype = choose_dtype(files.dtype, device)
+    # First the recogniser: a decoder on a GPU divides what memory is free into slots for calls.
+    recogniser = load_words(files.recogniser, files.language, device, dtype)
+    model, path = _language_model(files.language_model, device, dtype)
     return Parts(
         vad=SileroVad(silero_model()),
         end_of_turn=SmartTurn(files.end_of_turn),
-        recogniser=load_words(files.recogniser, files.language, device),
+        recogniser=recogniser,
         writer=Writer(model, ChatTemplate(model, path=path), Sampling()),
         voice=PhonemeVoice.load(files.voice),
     )
@@ -71,30 +75,30 @@ def load_parts(files: EngineFiles) -> Parts:
 def _device(files: EngineFiles) -> torch.device:
     """Where the large models run. Their sizes are looked at only where it matters."""
     large = [part for part in (files.recogniser, files.language_model) if part is not None]
-    device = choose_device(files.device, 0 if files.device == "cpu" else needed_bytes(large))
+    device = choose_device(files.device, 0 if files.device == "cpu" else needed_bytes(large, files.dtype))
     if device.type == "cuda":
         torch.cuda.set_device(device)  # streams and graphs are of the thread's present GPU; this thread is the one that steps
     return device
 
 
-def _language_model(path: Path | None, device: torch.device) -> tuple[LanguageModel, AudioPath | None]:
+def _language_model(path: Path | None, device: torch.device, dtype: torch.dtype | None) -> tuple[LanguageModel, AudioPath | None]:
     """The language model at `path`, and how it hears, where it does."""
     if path is None:
         return AbsentLanguageModel(), None
     if hears(path):
-        return load_hearing_model(path, device=str(device))
-    return LlamaLanguageModel.load(path, device=device), None
+        return load_hearing_model(path, dtype, device=str(device))
+    return LlamaLanguageModel.load(path, dtype, device=device), None
 
 
-def load_words(folder: Path, language: str = "en", device: torch.device | str = "cpu") -> WordRecogniser:
+def load_words(folder: Path, language: str = "en", device: torch.device | str = "cpu", dtype: torch.dtype | None = None) -> WordRecogniser:
     """The recogniser in a folder: a CTC model of wav2vec 2.0 or HuBERT that knows `language`, a Voxtral Realtime, which hears what is
-    spoken and is said to be in `language`, or a Whisper, which knows what it knows. Raises OSError or WeightsError, naming the file, for
-    what is missing or bad."""
+    spoken and is said to be in `language`, or a Whisper, which knows what it knows. In `dtype`, where it is None in the
+    usual one, which is float32 for CTC. Raises OSError or WeightsError, naming the file, for what is missing or bad."""
     if is_voxtral_realtime(folder):
-        return load_realtime_words(folder, language, device=str(device))
+        return load_realtime_words(folder, language, dtype, str(device))
     if waveform_kind(folder) is not None:
-        return load_ctc(folder, language, device=str(device))
-    return load_recogniser(folder, device=str(device))
+        return load_ctc(folder, language, dtype=dtype or torch.float32, device=str(device))
+    return load_recogniser(folder, dtype, str(device))
 
 
 def load_states(folder: Path, dtype: torch.dtype = torch.float32, device: str = "cpu") -> AudioEncoder:

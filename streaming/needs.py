@@ -11,7 +11,7 @@ from typing import Final
 
 from streaming.manifest import BundleError, Manifest, Needs
 
-__all__ = ["Machine", "check_room", "cpu_memory", "size_text", "this_machine"]
+__all__ = ["Machine", "check_room", "cpu_memory", "gpu_memory", "size_text", "this_machine"]
 
 _CGROUP_LIMIT: Final = Path("/sys/fs/cgroup/memory.max")
 """What a container may use (cgroup v2); "max" where it may use everything."""
@@ -36,25 +36,32 @@ def this_machine() -> Machine:
     return Machine(_memory(), _gpu_memory(), usual_dtype() is torch.bfloat16)
 
 
-def cpu_memory(needs: Needs, machine: Machine) -> int:
+def cpu_memory(needs: Needs, machine: Machine, dtype: str = "auto") -> int:
     """What a bundle takes with everything on this machine's CPU. Only what is also meant for a GPU has large weights that aren't packed."""
-    return needs.memory * (2 if needs.gpu_memory and not machine.bfloat16 else 1)
+    wide = dtype == "float32" or (dtype == "auto" and not machine.bfloat16)
+    return needs.memory * (2 if needs.gpu_memory and wide else 1)
 
 
-def check_room(manifest: Manifest, machine: Machine, device: str) -> None:
-    """Refuse a bundle that can't run on `device` (`streaming.device.choose_device`) of this machine. Raises BundleError."""
+def gpu_memory(needs: Needs, dtype: str = "auto") -> int:
+    """What a bundle takes of a GPU, 0 where it has not said."""
+    return needs.gpu_memory * (2 if dtype == "float32" else 1)
+
+
+def check_room(manifest: Manifest, machine: Machine, device: str, dtype: str = "auto") -> None:
+    """Refuse a bundle that can't run on `device` of this machine in `dtype` (`streaming.device`). Raises BundleError."""
     needs = manifest.needs
+    of_cpu, of_gpu = cpu_memory(needs, machine, dtype), gpu_memory(needs, dtype)
     on_cpu = not device.startswith("cuda")
-    fits_cpu = on_cpu and cpu_memory(needs, machine) <= machine.memory
-    fits_gpu = device != "cpu" and machine.gpu_memory > 0 and needs.gpu_memory <= machine.gpu_memory
+    fits_cpu = on_cpu and of_cpu <= machine.memory
+    fits_gpu = device != "cpu" and machine.gpu_memory > 0 and of_gpu <= machine.gpu_memory
     if fits_cpu or fits_gpu:
         return
     wanted = []
     if device != "cpu":
         here = size_text(machine.gpu_memory) if machine.gpu_memory else "none"
-        wanted.append(f"a GPU with {size_text(needs.gpu_memory)} (here: {here})" if needs.gpu_memory else "a GPU (here: none)")
+        wanted.append(f"a GPU with {size_text(of_gpu)} (here: {here})" if of_gpu else "a GPU (here: none)")
     if on_cpu:
-        wanted.append(f"{size_text(cpu_memory(needs, machine))} of memory on the CPU (here: {size_text(machine.memory)})")
+        wanted.append(f"{size_text(of_cpu)} of memory on the CPU (here: {size_text(machine.memory)})")
     advice = "choose a smaller one (`vivavoce bundles`), or a larger machine"
     raise BundleError(f"the bundle {manifest.name} needs about {' or '.join(wanted)}: {advice}")
 

@@ -46,6 +46,8 @@ OUTPUTS: Final = 64
 _FEW_ROWS: Final = 3
 """Up to here the packed weights are faster, measured on an AVX-512 machine with bf16 instructions; beyond it the bf16 product is."""
 
+_AMPERE: Final = (8, 0)
+"""The compute capability of the first GPUs with arithmetic for bf16."""
 
 _MANY_ROWS: Final = 64
 """What the order of weights is chosen for: a piece of a prefill."""
@@ -104,9 +106,13 @@ class Packed:
 
 
 def usual_dtype(device: torch.device | str = "cpu") -> torch.dtype:
-    """In what numbers a model runs where nobody asks for others: bf16, or float32 on a CPU that has no arithmetic for it."""
-    on_cpu = torch.device(device).type == "cpu"
-    return torch.float32 if on_cpu and not torch.ops.mkldnn._is_mkldnn_bf16_supported() else torch.bfloat16
+    """In what numbers a model runs where nobody asks for others: bf16, or float32 on a CPU and float16 on a GPU that have no arithmetic for
+    it."""
+    place = torch.device(device)
+    if place.type == "cuda":
+        # PyTorch calls bf16 supported where it converts every number, which is slower than float32.
+        return torch.bfloat16 if torch.cuda.get_device_capability(place) >= _AMPERE else torch.float16
+    return torch.bfloat16 if torch.ops.mkldnn._is_mkldnn_bf16_supported() else torch.float32
 
 
 def can_pack(weight: Tensor) -> bool:

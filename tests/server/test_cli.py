@@ -194,11 +194,12 @@ def test_serve_hands_settings_and_weights_on(own_bundle: Path, monkeypatch: pyte
         return 3
 
     monkeypatch.setattr(server.wiring, "run", run)
-    models = ("--bundle", str(own_bundle), "--threads", "1", "--device", "cuda:1")
+    models = ("--bundle", str(own_bundle), "--threads", "1", "--device", "cuda:1", "--dtype", "float16")
     result = call("serve", "--port", "0", *models, "--api-key", "vv_0123456789abcdef")
     assert result.exit_code == 3, result.output
     config, bundle = seen[0]
     assert (config.port, config.threads, config.device, config.plain_keys) == (0, 1, "cuda:1", ("vv_0123456789abcdef",))
+    assert config.dtype == "float16"
     assert bundle.part("voice") == own_bundle.parent / "weights"
 
 
@@ -217,8 +218,9 @@ def test_an_agent_that_is_not_there_is_one_line() -> None:
 def test_the_wiring_speaks_the_servers_terms(own_bundle: Path) -> None:
     manifest = load_manifest(own_bundle)
     bundle = Bundle(manifest, (own_bundle.parent / "weights",))
-    files = server.wiring.engine_files(bundle, 2, "cuda")
+    files = server.wiring.engine_files(bundle, 2, "cuda", "float32")
     assert (files.language_model.name, files.end_of_turn.name, files.threads, files.device) == ("model.gguf", "turn.onnx", 2, "cuda")
+    assert files.dtype == "float32"
     german = replace(manifest, parts=tuple(replace(part, languages=("de", "en")) for part in manifest.parts))
     assert server.wiring.engine_files(Bundle(german, bundle.folders), 2).language == "de"
     config = load_config({"host": "0.0.0.0", "api_keys": ["vv_0123456789abcdef"], "limits": {"max_sessions": 2}})

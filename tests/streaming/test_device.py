@@ -9,8 +9,9 @@ from gguf import GGUFWriter
 from safetensors.torch import save_file
 
 from streaming import device
-from streaming.device import DeviceError, choose_device, needed_bytes
+from streaming.device import DeviceError, choose_device, choose_dtype, needed_bytes
 from streaming.models.ctranslate2 import WeightsError
+from streaming.models.linear import usual_dtype
 from streaming.transfer import fetched, sent
 
 
@@ -59,6 +60,45 @@ def test_a_device_nobody_has(name: str) -> None:
         choose_device(name, 0)
 
 
+CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)
+
+
+@pytest.fixture(params=[(7, 5), (8, 0), (9, 0)])
+def ampere(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """A GPU of this compute capability; whether it computes in bfloat16."""
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: request.param)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "Tesla T4")
+    return request.param >= (8, 0)
+
+
+def test_a_gpu_computes_in_what_it_has_arithmetic_for(ampere: bool) -> None:
+    assert choose_dtype("auto", GPU) is None
+    assert usual_dtype(GPU) is usual_dtype("cuda:0") is (torch.bfloat16 if ampere else torch.float16)
+    assert [choose_dtype(name, GPU) for name in ("float16", "float32")] == [torch.float16, torch.float32]
+    if ampere:
+        assert choose_dtype("bfloat16", GPU) is torch.bfloat16
+    else:
+        with pytest.raises(DeviceError, match=r"cuda:0 \(Tesla T4\) has no arithmetic for bfloat16.* --dtype float16 or auto"):
+            choose_dtype("bfloat16", GPU)
+
+
+def test_a_cpu_computes_in_anything_but_float16(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    assert [choose_dtype(name, CPU) for name in ("auto", "float32")] == [None, torch.float32]
+    with pytest.raises(DeviceError, match=r"float16 is for a GPU.* --dtype bfloat16, float32 or auto"):
+        choose_dtype("float16", CPU)
+    for has, said in ((True, ""), (False, "this CPU has no arithmetic for bfloat16")):
+        monkeypatch.setattr(device, "usual_dtype", lambda _, has=has: torch.bfloat16 if has else torch.float32)
+        caplog.clear()
+        assert choose_dtype("bfloat16", CPU) is torch.bfloat16
+        assert said in caplog.text
+        assert bool(said) == bool(caplog.text)
+
+
+def test_a_dtype_nobody_has() -> None:
+    with pytest.raises(DeviceError, match="there is no dtype 'int8': give auto, bfloat16, float16, float32"):
+        choose_dtype("int8", CPU)
+
+
 def test_needed_memory_is_counted_from_the_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(device, "_WORKING_BYTES", 0)
     # Float32 on disk, bfloat16 on the device; what else lies in the folder is not loaded.
@@ -75,6 +115,7 @@ def test_needed_memory_is_counted_from_the_files(tmp_path: Path, monkeypatch: py
     (converted / "model.bin").write_bytes(b"x" * 90)
     assert [needed_bytes([path]) for path in (folder, tmp_path / "model.gguf", converted)] == [614, 256, 90]
     assert needed_bytes([folder, converted]) == 704
+    assert [needed_bytes([folder, converted], dtype) for dtype in ("auto", "bfloat16", "float16", "float32")] == [704, 704, 704, 1_408]
     # Ultravox's language model lies within; of Qwen2.5-Omni only what hears and writes is loaded.
     (within := folder / "language_model").mkdir()
     save_file({"c": torch.zeros(50)}, within / "model.safetensors")

@@ -63,6 +63,14 @@ def test_packed_weights_are_no_larger_where_the_cpu_computes_in_float32() -> Non
     check_room(edge, Machine(edge.needs.memory, 0, bfloat16=False), "cpu")
 
 
+def test_float32_takes_twice_as_much(large: Manifest) -> None:
+    check_room(large, Machine(36 * GB, 0), "cpu", "float32")
+    check_room(large, Machine(8 * GB, 40 * GB), "cuda", "float32")
+    check_room(large, Machine(18 * GB, 0, bfloat16=False), "cpu", "bfloat16")
+    with pytest.raises(BundleError, match=r"a GPU with 40\.0 GB \(here: 24\.0 GB\) or 36\.0 GB of memory on the CPU \(here: 32\.0 GB\)"):
+        check_room(large, Machine(32 * GB, 24 * GB), "auto", "float32")
+
+
 def test_this_machine_has_memory() -> None:
     machine = this_machine()
     assert 2**28 < machine.memory < 2**50

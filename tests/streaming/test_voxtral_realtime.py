@@ -361,6 +361,14 @@ def test_the_end_of_the_text_ends_it(recogniser: RealtimeRecogniser) -> None:
     assert found == Decoding((60, 61), -1.5, 0.0, 3)
 
 
+@pytest.mark.usefixtures("reference")
+def test_it_is_held_in_the_numbers_that_are_asked_for(folder: Path) -> None:
+    for dtype in (torch.float32, torch.bfloat16):
+        loaded = load_words(folder, dtype=dtype)
+        assert isinstance(loaded, RealtimeRecogniser)
+        assert loaded.decoder.weights.embedding.dtype is loaded.encoder.model.weights.norm.dtype is dtype
+
+
 def test_an_engine_hears_with_it(folder: Path, reference: VoxtralRealtimeForConditionalGeneration, tiny_parts: Parts, talk: type) -> None:
     dialogue = talk(replace(tiny_parts, recogniser=load_words(folder)))
     dialogue.open("s")
