@@ -1,0 +1,1 @@
+"""Trains the projector of the pocket audio model: `python -m training.pocket`."""
