@@ -98,14 +98,15 @@ def load_audio_language(folder: Path, dtype: torch.dtype | None = None, device: 
             config = omni_config(path, config)
             opened = omni_tensors(path, config, opened)
         tower, projector, text = split_parts(folder, opened)
+        # Before the decoder, which on a GPU divides what memory is free into slots for calls.
+        shape = _tower_shape(path, config, tower)
+        encoder = read_encoder(folder, shape, {name: read() for name, read in tower.items()}, "audio_tower.", sounds, device)
         if kind == "ultravox" and not text:
             decoder, tokenizer = _elsewhere(folder, config, dtype, device, context)
         else:
             text_config = decoder_config(path, _text_config(kind, section_of(path, config, "text_config")), context)
             decoder = read_decoder(folder, text_config, text, dtype, device)
             tokenizer = _tokenizer(folder, text_config.shape.vocabulary)
-        shape = _tower_shape(path, config, tower)
-        encoder = read_encoder(folder, shape, {name: read() for name, read in tower.items()}, "audio_tower.", sounds, device)
         made = _projector(path, config, kind, encoder, decoder.shape.width, partial(take_projector, folder, projector, sounds, device))
     if projector:
         raise WeightsError(f"{folder}: it should not have {min(projector)} ({len(projector)} tensors)")

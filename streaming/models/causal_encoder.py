@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from streaming.models.llama import LlamaLayer, rotate
 from streaming.models.rope import Rope
+from streaming.transfer import sent
 
 __all__ = ["BEFORE", "FRAME_MEL", "CausalEncoder", "CausalShape", "CausalWeights", "FrameCache", "FrameStretch"]
 
@@ -131,7 +132,7 @@ class CausalEncoder:
         for stretch in stretches:
             stretch.cache.make_room(stretch.start, stretch.count)
         turns = [shape.rope.rotations(shape.rope_base, stretch.count, shape.head_width, stretch.start) for stretch in stretches]
-        cosines, sines = (torch.cat(parts).to(norm) for parts in zip(*turns, strict=True))
+        cosines, sines = (sent(torch.cat(parts), self.device).to(norm.dtype) for parts in zip(*turns, strict=True))
         masks = [self._mask(stretch) for stretch in stretches]
         hidden = torch.cat([self._stem(stretch) for stretch in stretches])
         for index, layer in enumerate(self.weights.layers):
@@ -155,7 +156,7 @@ class CausalEncoder:
         """Which of the positions that one of the frames sees each of them sees, [n, seen]."""
         end = stretch.start + stretch.count
         ages = torch.arange(stretch.start, end)[:, None] - torch.arange(stretch.cache.seen_from(stretch.start), end)
-        return ((ages >= 0) & (ages < self.shape.window)).to(self.device)
+        return sent((ages >= 0) & (ages < self.shape.window), self.device)
 
     def _normalise(self, hidden: Tensor, weight: Tensor) -> Tensor:
         return functional.rms_norm(hidden, weight.shape, weight, self.shape.norm_epsilon)

@@ -151,18 +151,21 @@ class Llama:
 
     def _compute(self, stretches: Sequence["Stretch"]) -> list[Tensor | None]:
         """`forward`, for stretches that are known to fit."""
+        logits = iter(fetched(self._scored(stretches)))
+        return [next(logits) if stretch.scored else None for stretch in stretches]
+
+    def _scored(self, stretches: Sequence["Stretch"]) -> Tensor:
+        """The logits of the stretches that are scored, float32 [scored, vocabulary], where the weights are. Waits for nothing."""
         hidden = self._hidden(stretches)
         ends = list(accumulate(len(stretch.tokens) for stretch in stretches))
         scored = [end - 1 for stretch, end in zip(stretches, ends, strict=True) if stretch.scored]
         if not scored:
-            return [None] * len(stretches)
-        logits = iter(fetched(self._scores(hidden[scored])))
-        return [next(logits) if stretch.scored else None for stretch in stretches]
+            return hidden.new_empty(0, self.shape.vocabulary, dtype=torch.float32)
+        return self._scores(hidden.index_select(0, sent(torch.tensor(scored), self.device)))
 
     def _hidden(self, stretches: Sequence["Stretch"]) -> Tensor:
         """What the last layer makes of all tokens, [n, width]."""
         embedding = self.weights.embedding
-        tokens = sent(torch.tensor([token for stretch in stretches for token in stretch.tokens]), embedding.device)
         counts = [len(stretch.tokens) for stretch in stretches]
         windows = {self.shape.window(index) for index in range(self.shape.layers)}
         masks = {window: [self._mask(len(stretch.tokens), stretch.end, window, embedding) for stretch in stretches] for window in windows}
@@ -174,11 +177,18 @@ class Llama:
 
         places = [slice(stretch.start, stretch.end) for stretch in stretches]
         cosines, sines = (torch.cat([turns[place] for place in places]) for turns in (self._cosines, self._sines))
-        embedded = [stretch.embedded for stretch in stretches if stretch.embedded is not None]
-        hidden = embedding[tokens.clamp(min=0)]
+        return self._layers(self._embed(stretches), cosines, sines, mix)
+
+    def _embed(self, stretches: Sequence["Stretch"]) -> Tensor:
+        """What all tokens are to the first layer, [n, width]."""
+        tokens = [token for stretch in stretches for token in stretch.tokens]
+        hidden = self.weights.embedding[sent(torch.tensor(tokens).clamp(min=0), self.device)]
+        embedded = [stretch.embedded.to(hidden) for stretch in stretches if stretch.embedded is not None]
         if embedded:
-            hidden[tokens < 0] = torch.cat([rows.to(hidden) for rows in embedded])
-        return self._layers(hidden, cosines, sines, mix)
+            # By their numbers: a mask would have to be read before the rows behind it could be placed.
+            places = [place for place, token in enumerate(tokens) if token < 0]
+            hidden.index_copy_(0, sent(torch.tensor(places), self.device), torch.cat(embedded))
+        return hidden
 
     def _layers(self, hidden: Tensor, cosines: Tensor, sines: Tensor, mix: Callable[[int, Tensor], Tensor]) -> Tensor:
         """All layers: [n, width] to [n, width]. `cosines` and `sines` [n, 1, head_width] are of the rows' positions; `mix` is the attention

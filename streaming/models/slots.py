@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from streaming.kv import KeyValueCache
 from streaming.models.llama import Llama, LlamaShape, LlamaWeights, Stretch
-from streaming.transfer import fetched, sent
+from streaming.transfer import fetched_together, sent
 
 __all__ = ["SlotCache", "SlottedLlama", "decoder_of", "slots_within"]
 
@@ -128,13 +128,16 @@ class SlottedLlama(Llama):
         slots = [_slot_of(stretch) for stretch in stretches]
         steps = {slot: stretch for slot, stretch in zip(slots, stretches, strict=True) if slot is not None}
         others = [stretch for slot, stretch in zip(slots, stretches, strict=True) if slot is None]
-        logits = self._step(steps) if steps else torch.empty(0)
-        computed = iter(super()._compute(others) if others else ())
+        # Both are launched before either is waited for.
+        none = self.weights.embedding.new_empty(0)
+        found = fetched_together([self._step(steps) if steps else none, self._scored(others) if others else none])
+        stepped, computed = found[0], iter(found[1])
         scored = zip(slots, stretches, strict=True)
-        return [next(computed) if slot is None else logits[slot] if stretch.scored else None for slot, stretch in scored]
+        return [None if not stretch.scored else next(computed) if slot is None else stepped[slot] for slot, stretch in scored]
 
     def _step(self, steps: Mapping[int, Stretch]) -> Tensor:
-        """One token of each, by slot: logits float32 [rows, vocabulary] on the CPU. Rows of other slots mean nothing."""
+        """One token of each, by slot: logits float32 [rows, vocabulary] where the weights are, until the next step. Rows of other slots
+        mean nothing."""
         rows = _fitting(self._rows, 1 + max(steps))
         reach = _fitting(self._reaches, max(stretch.end for stretch in steps.values()))
         filled = self._idle(rows)
@@ -142,7 +145,7 @@ class SlottedLlama(Llama):
             filled[slot] = [stretch.tokens[0], stretch.start, stretch.start]
         inputs = sent(torch.tensor(filled), self.device)
         graph = self._graphs.get((rows, reach))
-        return fetched(self._decode(inputs, reach) if graph is None else graph.replay(inputs))
+        return self._decode(inputs, reach) if graph is None else graph.replay(inputs)
 
     def _idle(self, rows: int) -> list[list[int]]:
         """Token, position, and where keys and values go, of rows without a sequence: they write where nobody reads."""
@@ -156,8 +159,10 @@ class SlottedLlama(Llama):
         count = len(inputs)
         row = torch.arange(count, device=inputs.device)
         ages = positions[:, None] - torch.arange(reach, device=inputs.device)  # [rows, reach]
+        # What is added to the scores, made once: a mask of truth values would be made into that in every layer.
+        closed = self.weights.embedding.new_full((), -torch.inf)
         windows = {shape.window(index) for index in range(shape.layers)}
-        seen = {window: ((ages >= 0) & (ages < (window or reach))).view(count, 1, 1, reach) for window in windows}
+        seen = {window: torch.where((ages >= 0) & (ages < (window or reach)), 0, closed).view(count, 1, 1, reach) for window in windows}
 
         def mix(index: int, heads: Tensor) -> Tensor:
             layer = self._slots.layers[index]
