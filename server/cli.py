@@ -77,6 +77,9 @@ def serve(
         str | None,
         typer.Option(metavar="auto|bfloat16|float16|float32", help="The numbers they are held in. [default: what the device is best at]"),
     ] = None,
+    voice_device: Annotated[
+        str | None, typer.Option(metavar="auto|cpu|cuda", help="Where the voice runs. [default: where it is faster]")
+    ] = None,
     record: Annotated[
         Path | None,
         typer.Option(metavar="FOLDER", help="Keep a log of every session here, for `vivavoce replay`. It holds what is said."),
@@ -122,6 +125,7 @@ def serve(
         "threads": threads,
         "device": device,
         "dtype": dtype,
+        "voice_device": voice_device,
         "record": record,
         "chat_url": chat_url,
         "chat_model": chat_model,

@@ -74,6 +74,8 @@ class ServerConfig(BaseSettings):
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
     """The numbers they are held in: by default bfloat16, or what the device has arithmetic for, and on a CPU packed where that is
     faster."""
+    voice_device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where the voice runs: by default on the GPU of the large models where onnxruntime can use it and speaks faster there."""
     record: Path | None = None
     """Folder to write a replayable log of every session to. Contains what callers said: off by default."""
     chat_url: str | None = None

@@ -2,6 +2,7 @@
 
 import functools
 import os
+from dataclasses import replace
 from pathlib import Path
 
 from agent.conversation import Conversation
@@ -25,18 +26,18 @@ def run(config: ServerConfig, bundle: Bundle, agent: Agent | None = None) -> int
     """Serve until told to stop; returns the exit code. `agent` answers, or else whatever a client says. Raises BundleError,
     ConfigError."""
     upstream, threads = upstream_of(config), config.threads or _spare_cores()
-    files = engine_files(bundle, threads, config.device or "cpu", config.dtype, elsewhere=upstream is not None)
+    files = engine_files(bundle, threads, config.device or "cpu", elsewhere=upstream is not None)
+    files = replace(files, dtype=config.dtype, voice_device=config.voice_device)
     engine = ProcessEngineLink(functools.partial(load_engine, files))
     link = engine if upstream is None else UpstreamLink(engine, upstream)
     return run_server(serve_options(config, bundle, agent), link, Conversation)
 
 
-def engine_files(bundle: Bundle, threads: int, device: str = "cpu", dtype: str = "auto", *, elsewhere: bool = False) -> EngineFiles:
+def engine_files(bundle: Bundle, threads: int, device: str = "cpu", *, elsewhere: bool = False) -> EngineFiles:
     """Where the engine finds its models; without a language model where replies are made `elsewhere`. Raises BundleError."""
     recogniser = bundle.part("transcript")
     return EngineFiles(
         device=device,
-        dtype=dtype,
         recogniser=recogniser,
         language_model=None if elsewhere else _language_model(bundle.part("language_model")),
         voice=bundle.part("voice"),

@@ -31,9 +31,9 @@ from streaming.recognition import WordRecogniser
 from streaming.replying import Writer
 from streaming.sampling import Sampling
 from streaming.transcriber import Transcriber
-from streaming.tts import PhonemeVoice
 from streaming.turn import SmartTurn
 from streaming.vad import SileroVad, silero_model
+from streaming.voice_device import load_voice
 from streaming.windowed import WindowedEncoder
 
 __all__ = ["EngineFiles", "load_engine", "load_parts", "load_states", "load_words", "warm_up"]
@@ -44,7 +44,8 @@ class EngineFiles:
     """Where the parts of a bundle lie: folders for the recogniser and the voice, a GGUF file or a folder in Hugging Face's layout for the
     language model (which hears, where it is an audio language model), a file for the end of turn; `threads` is torch's. `language` is what
     a recogniser of one language knows that does not say it itself (CTC). Without a language model replies are written elsewhere. `device`
-    is where the recogniser and the language model run, `dtype` the numbers they are held in: see `streaming.device`."""
+    is where the recogniser and the language model run, `dtype` the numbers they are held in: see `streaming.device`;
+    `voice_device` is where the voice does: see `streaming.voice_device`."""
 
     recogniser: Path
     language_model: Path | None
@@ -54,6 +55,7 @@ class EngineFiles:
     language: str = "en"
     device: str = "cpu"
     dtype: str = "auto"
+    voice_device: str = "auto"
 
 
 def load_parts(files: EngineFiles) -> Parts:
@@ -68,7 +70,7 @@ def load_parts(files: EngineFiles) -> Parts:
         end_of_turn=SmartTurn(files.end_of_turn),
         recogniser=recogniser,
         writer=Writer(model, ChatTemplate(model, path=path), Sampling()),
-        voice=PhonemeVoice.load(files.voice),
+        voice=load_voice(files.voice, device, files.voice_device),
     )
 
 

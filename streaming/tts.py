@@ -76,11 +76,13 @@ class PhonemeVoice:
         self.dropped = 0
 
     @classmethod
-    def load(cls, folder: Path, threads: int = 1, noise: Noise | None = None, stretches: Stretches | None = None) -> "PhonemeVoice":
+    def load(
+        cls, folder: Path, threads: int = 1, noise: Noise | None = None, stretches: Stretches | None = None, gpu: int | None = None
+    ) -> "PhonemeVoice":
         """From a folder with a Piper voice, one .onnx and its .onnx.json, in about 2 s, or with Kokoro (`streaming.models.kokoro`). `noise`
-        is Piper's; None: its own, no two readings alike. Raises FileNotFoundError where there is not one model, ValueError where it is
-        neither."""
-        model, phonemes = _model(folder, threads, noise), EnglishPhonemes.load()
+        is Piper's; None: its own, no two readings alike. `gpu` is the number of the one that computes, None: the CPU. Raises
+        FileNotFoundError where there is not one model, ValueError where it is neither, OSError where that GPU can't be used."""
+        model, phonemes = _model(folder, threads, noise, gpu), EnglishPhonemes.load()
         # The first runs of a graph cost twice as much as any other, and these serve two purposes.
         utterances = (model.stream(piece.symbols, 1.0, WHOLE) for text in _SAMPLE_TEXTS for piece in _pieces(normalise(text), phonemes))
         gain = measure_gain([sound for utterance in utterances for sound in utterance.stretches], model.sample_rate)
@@ -118,13 +120,13 @@ class PhonemeVoice:
                     sound = sound[:0]
 
 
-def _model(folder: Path, threads: int, noise: Noise | None) -> VoiceModel:
+def _model(folder: Path, threads: int, noise: Noise | None, gpu: int | None) -> VoiceModel:
     if (folder / "vocab.json").is_file():
-        return KokoroModel.load(folder, threads)
+        return KokoroModel.load(folder, threads, gpu)
     models = sorted(folder.glob("*.onnx"))
     if len(models) != 1:
         raise FileNotFoundError(f"expected one .onnx in {folder}, found {len(models)}")
-    return PiperModel.load(models[0], threads, noise)
+    return PiperModel.load(models[0], threads, noise, gpu)
 
 
 _LEAST_MS: Final = 100

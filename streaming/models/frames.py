@@ -1,5 +1,6 @@
 """A network that is convolutional in time, run over stretches of its input: what of the input its output depends on, measured."""
 
+import copy
 from collections.abc import Callable
 from typing import Final
 
@@ -28,6 +29,12 @@ class FrameNetwork:
         self._compute = compute
         self._ratio = ratio
         self.reach = self._measure_reach(example)
+
+    def computed_by(self, compute: Callable[[Frames], Frames]) -> "FrameNetwork":
+        """The same network, computed elsewhere."""
+        moved = copy.copy(self)
+        moved._compute = compute
+        return moved
 
     def run(self, frames: Frames, start: int, end: int) -> Frames:
         """The result for frames `start` to `end`, shape (1, others, (end - start) * ratio): what it is when all of `frames` is computed,

@@ -15,7 +15,8 @@ import onnxruntime
 
 from streaming.audio import Samples
 from streaming.models.onnx_graph import Graph
-from streaming.models.piper import Utterance, session_of
+from streaming.models.onnx_session import session_of
+from streaming.models.piper import Utterance
 
 __all__ = ["KokoroModel", "voices_in"]
 
@@ -54,9 +55,9 @@ class KokoroModel:
         self._tokens_input = next(given.name for given in session.get_inputs() if given.name in ("tokens", "input_ids"))
 
     @classmethod
-    def load(cls, folder: Path, threads: int) -> "KokoroModel":
-        """From a folder with one .onnx, `vocab.json` and a `.bin` for each voice. Raises OSError for a missing file and ValueError, naming
-        it, for one that is not Kokoro's."""
+    def load(cls, folder: Path, threads: int, gpu: int | None = None) -> "KokoroModel":
+        """From a folder with one .onnx, `vocab.json` and a `.bin` for each voice, on the GPU of that number or the CPU. Raises OSError for
+        a missing file, or where that GPU can't be used, and ValueError, naming it, for a file that is not Kokoro's."""
         models = sorted(folder.glob("*.onnx"))
         if len(models) != 1:
             raise FileNotFoundError(f"expected one .onnx in {folder}, found {len(models)}")
@@ -73,7 +74,7 @@ class KokoroModel:
             rounded = {output for node in graph.nodes if node.kind == "Round" for output in node.outputs}
             (durations,) = [node.outputs[0] for node in graph.nodes if node.kind == "Clip" and node.inputs[0] in rounded]
             (audio,) = graph.outputs
-            session = session_of(graph.part((), (audio, durations)), threads)
+            session = session_of(graph.part((), (audio, durations)), threads, gpu)
             return cls(session, ids, {name: _style(folder / f"{name}.bin") for name in names})
         except (ValueError, StopIteration) as error:
             raise ValueError(f"{models[0]} is no Kokoro, or its voices are another's: {error}") from error

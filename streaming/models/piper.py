@@ -23,8 +23,9 @@ import onnxruntime
 from streaming.audio import Samples
 from streaming.models.frames import FrameNetwork, Frames
 from streaming.models.onnx_graph import Graph
+from streaming.models.onnx_session import session_of
 
-__all__ = ["WHOLE", "Networks", "Noise", "PiperModel", "Stretches", "Utterance", "session_of", "split"]
+__all__ = ["WHOLE", "Networks", "Noise", "PiperModel", "Stretches", "Utterance", "split"]
 
 _HOP: Final = 256
 """Samples a frame of the decoder, in every Piper voice."""
@@ -111,6 +112,23 @@ def split(model: bytes) -> Networks:
     )
 
 
+def _flow_and_decoder(networks: Networks, threads: int, gpu: int | None) -> tuple[Callable[[Frames], Frames], Callable[[Frames], Frames]]:
+    """The flow and the decoder, to be called, on the CPU or a GPU."""
+    flow, decoder = session_of(networks.flow, threads, gpu), session_of(networks.decoder, threads, gpu)
+    # Names only: what these functions mention lives as long as they do, and the serialised networks need not.
+    prior_name, mask_name, latent_name = networks.prior, networks.mask, networks.latent
+
+    def run_flow(prior: Frames) -> Frames:
+        (latent,) = flow.run(None, {prior_name: prior, mask_name: np.ones((1, 1, prior.shape[2]), np.float32)})
+        return np.asarray(latent, np.float32)
+
+    def run_decoder(latent: Frames) -> Frames:
+        (audio,) = decoder.run(None, {latent_name: latent})
+        return np.asarray(audio, np.float32).reshape(1, 1, -1)
+
+    return run_flow, run_decoder
+
+
 def _entering(graph: Graph, module: str) -> set[str]:
     """The tensors that nodes of `module` take and that do not depend on any of them. Nodes are in the order they are computed in."""
     taken: set[str] = set()
@@ -153,9 +171,10 @@ class PiperModel:
         self.decoder = FrameNetwork(decoder, _HOP, flow(prior))
 
     @classmethod
-    def load(cls, model: Path, threads: int, noise: Noise | None = None) -> "PiperModel":
-        """`model` is the .onnx; its .onnx.json lies beside it. `noise` None takes the voice's own. Raises OSError for a missing file and
-        ValueError for one that is no Piper voice of one speaker."""
+    def load(cls, model: Path, threads: int, noise: Noise | None = None, gpu: int | None = None) -> "PiperModel":
+        """`model` is the .onnx; its .onnx.json lies beside it. `noise` None takes the voice's own. On the GPU of that number, where one is
+        given, run the flow and the decoder: the front is small steps whose sizes depend on numbers, and stays. Raises OSError for a missing
+        file, or where that GPU can't be used, and ValueError for a file that is no Piper voice of one speaker."""
         config = json.loads(model.with_name(model.name + ".json").read_text("utf-8"))
         try:
             ids = {symbol: int(numbers[0]) for symbol, numbers in config["phoneme_id_map"].items()}
@@ -167,19 +186,12 @@ class PiperModel:
         if config.get("num_speakers", 1) != 1:
             raise ValueError(f"{model.name} has {config['num_speakers']} speakers; only voices of one speaker are supported")
         networks = split(model.read_bytes())
-        front, flow, decoder = (session_of(network, threads) for network in (networks.front, networks.flow, networks.decoder))
-        # Names only: what these functions mention lives as long as they do, and the serialised networks need not.
-        prior_name, mask_name, latent_name = networks.prior, networks.mask, networks.latent
-
-        def run_flow(prior: Frames) -> Frames:
-            (latent,) = flow.run(None, {prior_name: prior, mask_name: np.ones((1, 1, prior.shape[2]), np.float32)})
-            return np.asarray(latent, np.float32)
-
-        def run_decoder(latent: Frames) -> Frames:
-            (audio,) = decoder.run(None, {latent_name: latent})
-            return np.asarray(audio, np.float32).reshape(1, 1, -1)
-
-        return cls(front, run_flow, run_decoder, ids, rate, noise or own)
+        made = cls(session_of(networks.front, threads), *_flow_and_decoder(networks, threads, None), ids, rate, noise or own)
+        if gpu is not None:
+            # How far they reach was measured on the CPU: a GPU's sums may differ in their last bits where nothing has changed.
+            flow, decoder = _flow_and_decoder(networks, threads, gpu)
+            made.flow, made.decoder = made.flow.computed_by(flow), made.decoder.computed_by(decoder)
+        return made
 
     def stream(self, symbols: Sequence[str], length_scale: float, stretches: Stretches, _: str = "") -> Utterance:
         """Say `symbols` (one code point each). `length_scale` 2.0 is twice as slow. When this returns, the front has run: every duration is
@@ -223,14 +235,3 @@ class PiperModel:
                 ahead = self.flow.run(prior, done, until)
                 latent = np.concatenate((latent, ahead), axis=2) if done else ahead
             yield self.decoder.run(latent, start, end).reshape(-1)
-
-
-def session_of(model: bytes, threads: int) -> onnxruntime.InferenceSession:
-    """A serialised network on the CPU."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    # Its threads must not burn a core that the language model needs.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.log_severity_level = 3
-    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])

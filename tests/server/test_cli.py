@@ -10,6 +10,7 @@ import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from typer.testing import CliRunner, Result
@@ -25,6 +26,9 @@ from server.limits import Limits
 from streaming.bundle import Bundle
 from streaming.manifest import BundleError, load_manifest, shipped_bundles
 from streaming.needs import Machine
+
+if TYPE_CHECKING:
+    from streaming.load import EngineFiles
 
 OWN = """
 name = "own"
@@ -194,12 +198,12 @@ def test_serve_hands_settings_and_weights_on(own_bundle: Path, monkeypatch: pyte
         return 3
 
     monkeypatch.setattr(server.wiring, "run", run)
-    models = ("--bundle", str(own_bundle), "--threads", "1", "--device", "cuda:1", "--dtype", "float16")
+    models = ("--bundle", str(own_bundle), "--threads", "1", "--device", "cuda:1", "--dtype", "float16", "--voice-device", "cpu")
     result = call("serve", "--port", "0", *models, "--api-key", "vv_0123456789abcdef")
     assert result.exit_code == 3, result.output
     config, bundle = seen[0]
     assert (config.port, config.threads, config.device, config.plain_keys) == (0, 1, "cuda:1", ("vv_0123456789abcdef",))
-    assert config.dtype == "float16"
+    assert (config.dtype, config.voice_device) == ("float16", "cpu")
     assert bundle.part("voice") == own_bundle.parent / "weights"
 
 
@@ -218,9 +222,8 @@ def test_an_agent_that_is_not_there_is_one_line() -> None:
 def test_the_wiring_speaks_the_servers_terms(own_bundle: Path) -> None:
     manifest = load_manifest(own_bundle)
     bundle = Bundle(manifest, (own_bundle.parent / "weights",))
-    files = server.wiring.engine_files(bundle, 2, "cuda", "float32")
+    files = server.wiring.engine_files(bundle, 2, "cuda")
     assert (files.language_model.name, files.end_of_turn.name, files.threads, files.device) == ("model.gguf", "turn.onnx", 2, "cuda")
-    assert files.dtype == "float32"
     german = replace(manifest, parts=tuple(replace(part, languages=("de", "en")) for part in manifest.parts))
     assert server.wiring.engine_files(Bundle(german, bundle.folders), 2).language == "de"
     config = load_config({"host": "0.0.0.0", "api_keys": ["vv_0123456789abcdef"], "limits": {"max_sessions": 2}})
@@ -237,6 +240,14 @@ def test_the_wiring_speaks_the_servers_terms(own_bundle: Path) -> None:
         (weights / name).write_bytes(b"which?")
     with pytest.raises(BundleError, match=r"should hold one \.gguf file but holds 2"):
         server.wiring.engine_files(bundle, 2)
+
+
+def test_the_engine_is_told_where_and_in_what_numbers(own_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[EngineFiles] = []
+    monkeypatch.setattr(server.wiring, "run_server", lambda _options, link, _conversation: told.extend(link._factory.args) or 0)
+    config = load_config({"device": "cuda", "dtype": "float16", "voice_device": "cuda"})
+    server.wiring.run(config, Bundle(load_manifest(own_bundle), (own_bundle.parent / "weights",)))
+    assert [(files.device, files.dtype, files.voice_device) for files in told] == [("cuda", "float16", "cuda")]
 
 
 def test_talk_to_nobody_is_one_line() -> None:

@@ -71,6 +71,7 @@ def test_settings_cannot_be_changed() -> None:
         ('allowed_origins = ["https://example.org/page"]', "is not an origin"),
         ("threads = 0", "the setting threads is wrong"),
         ('device = "gpu"', "the setting device is wrong"),
+        ('voice_device = "cuda:1"', "the setting voice_device is wrong: Input should be 'auto', 'cpu' or 'cuda'"),
         ('dtype = "int8"', "the setting dtype is wrong: Input should be 'auto', 'bfloat16', 'float16' or 'float32'"),
         ("port = ", "is not valid TOML"),
     ],

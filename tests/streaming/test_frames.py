@@ -48,3 +48,10 @@ def test_a_part_is_that_part_of_the_whole(ratio: int, start: int, end: int) -> N
     assert np.array_equal(network.run(frames, start, end), whole[:, :, start * ratio : end * ratio])
     # Nothing beyond its reach is looked at.
     assert np.array_equal(network.run(frames[:, :, : end + 5], start, end), whole[:, :, start * ratio : end * ratio])
+
+
+def test_computed_elsewhere_it_reaches_as_far_and_is_not_measured_again() -> None:
+    network = FrameNetwork(convolution(3, 2), 1, EXAMPLE)
+    moved = network.computed_by(lambda frames: frames + 7.0)
+    assert (moved.reach, network.reach) == (3, 3)
+    np.testing.assert_array_equal(moved.run(EXAMPLE, 1, 2), EXAMPLE[:, :, 1:2] + 7.0)

@@ -8,9 +8,11 @@ import numpy as np
 import onnxruntime
 import pytest
 
+import streaming.models.piper
 from streaming.audio import Samples
 from streaming.models.frames import Frames
 from streaming.models.onnx_graph import Graph
+from streaming.models.onnx_session import session_of
 from streaming.models.piper import WHOLE, Noise, PiperModel, Stretches, split
 
 QUIET = Noise(0.0, 0.0)
@@ -187,3 +189,23 @@ def test_unknown_symbols_are_left_out_and_counted(piper: PiperModel) -> None:
     assert np.array_equal(np.concatenate(list(odd.stretches)), spoken(piper, "həlˈoʊ"))
     assert odd.ends[3] == odd.ends[2]
     assert piper.stream("☃", 1.0, WHOLE).dropped == 1
+
+
+@pytest.mark.models
+def test_on_a_gpu_run_the_flow_and_the_decoder_and_durations_and_sound_are_what_they_were(
+    path: Path, piper: PiperModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int | None] = []
+
+    def on_cpu_all_the_same(model: bytes, threads: int, gpu: int | None = None) -> onnxruntime.InferenceSession:
+        asked.append(gpu)
+        return session_of(model, threads)
+
+    monkeypatch.setattr(streaming.models.piper, "session_of", on_cpu_all_the_same)
+    moved = PiperModel.load(path, 1, QUIET, gpu=2)
+    # The front once, and the others first where their reach can be measured.
+    assert asked == [None, None, None, 2, 2]
+    assert (moved.flow.reach, moved.decoder.reach) == (piper.flow.reach, piper.decoder.reach)
+    ours, theirs = moved.stream(HELLO, 1.0, Stretches()), piper.stream(HELLO, 1.0, Stretches())
+    np.testing.assert_array_equal(ours.ends, theirs.ends)
+    np.testing.assert_array_equal(np.concatenate(list(ours.stretches)), np.concatenate(list(theirs.stretches)))
