@@ -10,7 +10,13 @@ from typing import Final
 from server.auth import Refusal
 from streaming.doors import EngineLoad
 
-__all__ = ["Admission"]
+__all__ = ["ENGINE_RESTARTING", "SHUTTING_DOWN", "Admission"]
+
+ENGINE_RESTARTING: Final = Refusal(
+    503, "engine_restarting", "The engine has stopped and is being started again; try again in some seconds.", 5
+)
+
+SHUTTING_DOWN: Final = Refusal(503, "server_shutting_down", "The server is shutting down.", 30)
 
 _LAG: Final = 5.0
 """Seconds until a call is in the measure: the engine's window is four, and reports come every half second."""

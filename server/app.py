@@ -19,6 +19,8 @@ from starlette.websockets import WebSocket
 
 import web_demo
 from server.auth import AccessPolicy, EphemeralKeys, Refusal, is_local
+from server.body import bounded_body
+from server.chat.endpoint import ChatEndpoint
 from server.limits import Limits
 from server.metrics import CONTENT_TYPE, Metrics
 from server.realtime.client_secrets import make_secret
@@ -70,6 +72,7 @@ def make_app(parts: AppParts) -> Starlette:
         *(WebSocketRoute(path, realtime) for path in _REALTIME_PATHS),
         Route("/v1/realtime/client_secrets", api.client_secrets, methods=["POST"]),
         Route("/v1/realtime/sessions", api.beta_sessions, methods=["POST"]),
+        Route("/v1/chat/completions", ChatEndpoint(parts.sessions, parts.policy, parts.metrics, parts.limits), methods=["POST"]),
         Route("/v1/models", api.models),
         Route("/v1/models/{model:path}", api.model),
         Route("/healthz", api.health),
@@ -133,7 +136,7 @@ class _Api:
         refusal = self._refuses(request, ephemeral=False)
         if refusal is not None:
             return refusal_response(refusal)
-        body = await _bounded_body(request)
+        body = await bounded_body(request, _HTTP_BODY_BYTES)
         if body is None:
             return refusal_response(Refusal(413, "request_too_large", f"At most {_HTTP_BODY_BYTES} bytes."))
         status, content = make_secret(body, beta, self._parts.sessions.defaults, self._parts.limits, self._parts.ephemeral)
@@ -148,16 +151,6 @@ class _Api:
 
 def _model_json(name: str) -> dict[str, object]:
     return {"id": name, "object": "model", "created": 0, "owned_by": "vivavoce"}
-
-
-async def _bounded_body(request: Request) -> bytes | None:
-    """The whole body; None if it is too large, read no further."""
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > _HTTP_BODY_BYTES:
-            return None
-    return bytes(body)
 
 
 class _Page(StaticFiles):

@@ -34,6 +34,11 @@ class Refusal:
     message: str
     retry_after: int | None = None
 
+    def to_json(self, param: str | None = None) -> dict[str, object]:
+        """The JSON error body the hosted service uses; `param` is the field of the request it is about."""
+        kind = "invalid_request_error" if self.status < 500 else "server_error"
+        return {"error": {"message": self.message, "type": kind, "param": param, "code": self.code}}
+
 
 class EphemeralKeys:
     """Short-lived keys for browsers, in memory: made with a lasting key, used until they expire."""

@@ -34,6 +34,10 @@ class Limits:
     """Events waiting for a client that does not read. The 10 s of audio a client may be ahead are 0.7 MiB."""
     send_timeout: float = 20.0
     """A client that has not taken a byte for this long is not there."""
+    max_chat_bytes: int = 16 << 20
+    """The body of one request for a chat completion: six minutes of 16 kHz WAV in base64."""
+    max_chat_seconds: float = 300.0
+    """Sound of one such request, and of its spoken answer: more words than the context of a small model holds."""
     session_seconds: float = 3600.0
     """A session's life (the hosted service's is an hour too)."""
 

@@ -1,17 +1,21 @@
 """All sessions of one server: who is admitted, what each is made of, and how they end when the server does."""
 
 import asyncio
+import contextlib
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable, Hashable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from agent.settings import SessionSettings
-from server.admission import Admission
+from server.admission import ENGINE_RESTARTING, SHUTTING_DOWN, Admission
 from server.agents.runner import AgentRunner
 from server.agents.team import Team
 from server.auth import Refusal
+from server.chat.completion import Completion, Piece
+from server.chat.request import ChatRequest
 from server.doors import Channel, Dialogue
 from server.engine_link import EngineLink
 from server.limits import Limits, SessionSlots
@@ -28,6 +32,13 @@ ConversationFactory = Callable[[str, int], Dialogue]
 
 _ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 _ID_LENGTH = 21
+
+
+class _Held(Hashable, Protocol):
+    """What holds a place of the engine's."""
+
+    def drain(self, seconds: float) -> None:
+        """The server is shutting down: end within `seconds`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +71,7 @@ class Sessions:
         self._slots = SessionSlots(options.limits.max_sessions)
         self._admission = Admission(options.limits.max_engine_busy)
         metrics.engine_busy.set_function(lambda: link.load.busy if link.load is not None else 0.0)
-        self._running: set[Session] = set()
+        self._running: set[_Held] = set()
         # Set while no session runs.
         self._idle = asyncio.Event()
         self._idle.set()
@@ -83,11 +94,11 @@ class Sessions:
     def refuses(self) -> Refusal | None:
         """Why no session can begin now, None if one can."""
         if self.draining:
-            return Refusal(503, "server_shutting_down", "The server is shutting down.", 30)
+            return SHUTTING_DOWN
         if not self.ready:
             return Refusal(503, "server_loading", "The models are still loading.", 5)
         if not self._link.running:
-            return Refusal(503, "engine_restarting", "The engine has stopped and is being started again; try again in some seconds.", 5)
+            return ENGINE_RESTARTING
         if self._slots.taken >= self._options.limits.max_sessions:
             message = f"All {self._options.limits.max_sessions} sessions are taken; try again later."
             return Refusal(503, "too_many_sessions", message, 5)
@@ -96,25 +107,26 @@ class Sessions:
     async def run(self, channel: Channel, settings: SessionSettings, dialect: Dialect | None) -> SessionEnd:
         """A whole session. Call only after `refuses` returned None, without waiting in between: that takes the slot."""
         session = self._make(settings, dialect)
-        taken = self._slots.take()
-        assert taken
-        self._admission.admitted(session, self._clock())
-        self._running.add(session)
-        self._idle.clear()
-        self._metrics.sessions.inc()
         code = "cancelled"
-        try:
-            end = await session.run(channel)
-            code = str(end.code or "client")
-            return end
-        finally:
-            self._metrics.sessions.dec()
-            self._metrics.sessions_ended.labels(code).inc()
-            self._admission.left(session)
-            self._running.discard(session)
-            self._slots.give_back()
-            if not self._running:
-                self._idle.set()
+        with self._hold(session):
+            try:
+                end = await session.run(channel)
+                code = str(end.code or "client")
+                return end
+            finally:
+                self._metrics.sessions_ended.labels(code).inc()
+
+    async def complete(self, request: ChatRequest) -> AsyncGenerator[Piece, None]:
+        """A session for one answer, piece by piece. Begin only after `refuses` returned None, without waiting in between. Raises
+        CompletionError."""
+        completion = Completion(_new_id(), request, self._link, self._options.limits)
+        with self._hold(completion):
+            try:
+                async with contextlib.aclosing(completion.pieces()) as pieces:
+                    async for piece in pieces:
+                        yield piece
+            finally:
+                self._metrics.sessions_ended.labels("completion").inc()
 
     async def drain(self, seconds: float) -> None:
         """Let running replies end, at most `seconds`; returns when every session has ended. No new ones are admitted."""
@@ -123,8 +135,27 @@ class Sessions:
             session.drain(seconds)
         await self._idle.wait()
 
+    @contextlib.contextmanager
+    def _hold(self, session: _Held) -> Iterator[None]:
+        """A place for a session, as long as it lasts."""
+        taken = self._slots.take()
+        assert taken
+        self._admission.admitted(session, self._clock())
+        self._running.add(session)
+        self._idle.clear()
+        self._metrics.sessions.inc()
+        try:
+            yield
+        finally:
+            self._metrics.sessions.dec()
+            self._admission.left(session)
+            self._running.discard(session)
+            self._slots.give_back()
+            if not self._running:
+                self._idle.set()
+
     def _make(self, settings: SessionSettings, dialect: Dialect | None) -> Session:
-        session_id = "sess_" + "".join(secrets.choice(_ALPHABET) for _ in range(_ID_LENGTH))
+        session_id = _new_id()
         seed = secrets.randbits(63)
         limits, record, team = self._options.limits, self._options.record, self._options.team
         codec = Codec(session_id, dialect, limits, int(time.time() + limits.session_seconds))
@@ -144,3 +175,7 @@ class Sessions:
                 agent=AgentRunner(session_id, team) if team is not None else None,
             )
         )
+
+
+def _new_id() -> str:
+    return "sess_" + "".join(secrets.choice(_ALPHABET) for _ in range(_ID_LENGTH))

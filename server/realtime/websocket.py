@@ -24,14 +24,12 @@ _LINGER_SECONDS: Final = 12.0
 """After this a connection is cut, answered close frame or not; uvicorn waits 10 s for the answer and then for ever for its buffer."""
 
 
-def refusal_response(refusal: Refusal) -> JSONResponse:
-    """The JSON error body the hosted service uses."""
-    kind = "invalid_request_error" if refusal.status < 500 else "server_error"
+def refusal_response(refusal: Refusal, param: str | None = None) -> JSONResponse:
+    """The refusal as an HTTP answer; `param` is the field of the request it is about."""
     headers = {} if refusal.retry_after is None else {"Retry-After": str(refusal.retry_after)}
     if refusal.status == 401:
         headers["WWW-Authenticate"] = "Bearer"
-    error = {"message": refusal.message, "type": kind, "param": None, "code": refusal.code}
-    return JSONResponse({"error": error}, refusal.status, headers)
+    return JSONResponse(refusal.to_json(param), refusal.status, headers)
 
 
 class RealtimeEndpoint:

@@ -171,6 +171,25 @@ def test_openai(server: Server, recording: Path, dialect: str) -> None:
     assert assert_told(server.contexts(), TURNS) == LONG.split()[:6]
 
 
+def test_openai_chat_completions(tmp_path: Path) -> None:
+    """Whole, streamed, spoken, refused. Completions have no conversation, so there is no log to replay."""
+    pcm, rate = soundfile.read(WEATHER, dtype="int16")
+    soundfile.write(tmp_path / "weather.wav", pcm, rate)
+    script = json.dumps({"transcripts": TURNS, "replies": REPLIES})
+    server = Server([sys.executable, str(HERE / "scripted_server.py"), script, str(tmp_path / "logs")])
+    try:
+        got = run("openai", "openai_chat.py", server.url, tmp_path / "weather.wav")
+        contexts = server.contexts()
+    finally:
+        server.stop()
+    assert (got["models"], got["text"], got["finish_reason"]) == (["pocket"], FIRST, "stop")
+    assert got["total_tokens"] > 7
+    assert (got["streamed"], got["completion_tokens"]) == ("Hello there, this is the", 7)
+    assert (got["spoken"], got["audio_bytes"]) == (FIRST, 44 + 7 * BYTES_A_WORD)
+    assert got["refused"] == {"status": 400, "code": "invalid_value", "param": "messages[1].content[0].input_audio.format"}
+    assert contexts == [[["system", "Answer briefly."], ["user", TURNS[0]]]] * 3
+
+
 def test_openai_agents(server: Server, recording: Path) -> None:
     got = run("openai", "openai_agents.py", server.url, recording)
     assert got["errors"] == []
