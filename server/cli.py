@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from server.bench.commands import bench
+from server.eval.commands import evaluate
 
 if TYPE_CHECKING:
     from server.agents.agent import Agent
@@ -37,6 +38,7 @@ app = typer.Typer(
 keys = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown", help="API keys of this server.")
 app.add_typer(keys, name="keys")
 app.add_typer(bench, name="bench")
+app.add_typer(evaluate, name="eval")
 
 
 @app.callback()

@@ -47,12 +47,12 @@ def short_name(recording: Recording) -> str:
 
 
 @contextlib.asynccontextmanager
-async def server_at(url: str | None) -> AsyncIterator[str]:
-    """The server's address; one of our own, stopped at the end, where none is given."""
+async def server_at(url: str | None, arguments: Sequence[str] = ()) -> AsyncIterator[str]:
+    """The server's address; one of our own, started with `arguments` and stopped at the end, where none is given."""
     if url is not None:
         yield url
         return
-    command = (sys.executable, "-m", "server", "serve", "--port", "0")
+    command = (sys.executable, "-m", "server", "serve", "--port", "0", *arguments)
     process = await asyncio.create_subprocess_exec(*command, stdout=subprocess.PIPE)
     assert process.stdout is not None
     try:
