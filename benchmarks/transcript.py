@@ -36,12 +36,10 @@ from transformers.models.whisper.english_normalizer import EnglishTextNormalizer
 from streaming.audio import Samples, resample_clause
 from streaming.batching import Work, completed
 from streaming.bundle import default_places
-from streaming.encoder import FRAME_MEL
 from streaming.events import SAMPLE_RATE
-from streaming.features import LogMel
-from streaming.models.whisper import Span
-from streaming.recogniser import Decoding, Recogniser, load_recogniser
+from streaming.recogniser import Recogniser, load_recogniser
 from streaming.transcriber import Transcriber
+from streaming.whole_clip import full_context
 
 _FRAME: Final = SAMPLE_RATE // 50
 """Samples pushed at once: 20 ms."""
@@ -55,9 +53,8 @@ _SETS: Final = (
     "azure_customspeech",
     "mfa",
     "spoken_qa_synth",
-    "dctts_reader",
 )
-"""What the target of 5 % is about. dctts_reader has no clips in the dev part; nothing is trained on its train part yet."""
+"""What the target of 5 % is about."""
 
 _APART: Final = ("asterisk_en", "speechocean762")
 """Short prompts, and hard accented speech: human text, printed below the total."""
@@ -139,29 +136,10 @@ def load(path: Path, line: dict[str, object]) -> Clip:
 
 def clips_of(data: Path, name: str, most: int) -> list[Clip]:
     """English speech of a set that full context can hear at once, chosen by a fixed seed."""
-    part = "train" if name == "dctts_reader" else "dev"
     lines = [json.loads(line) for line in (data / "manifest.jsonl").read_text(encoding="utf-8").splitlines()]
-    mine = [line for line in lines if line["set"] == name and line["part"] == part and 1 < line["seconds"] < _LONGEST and line.get("text")]
+    mine = [line for line in lines if line["set"] == name and line["part"] == "dev" and 1 < line["seconds"] < _LONGEST and line.get("text")]
     english = [line for line in mine if str(line.get("language") or "en").startswith("en")]
     return [load(data / line["path"], line) for line in random.Random(0).sample(english, min(most, len(english)))]
-
-
-@torch.inference_mode()
-def full_context(recogniser: Recogniser, pcm: Samples) -> str:
-    """Whisper as published: the whole clip in 30 s, under its own maximum."""
-    mel = LogMel(ceiling=-2.0)  # nothing of a float's power lies below that floor
-    features = np.concatenate((mel.push(pcm), mel.flush()))
-    features = np.maximum(features, features.max() - 2.0)
-    encoder, decoder = recogniser.model.encoder, recogniser.model.decoder
-    positions = recogniser.model.shape.audio_positions
-    whole = np.full((2 + FRAME_MEL * positions + 1, features.shape[1]), features.min(), np.float32)
-    whole[:2] = whole[-1:] = 0
-    whole[2 : 2 + len(features)] = features
-    frames = encoder(encoder.stem(torch.from_numpy(whole), 0), [Span(positions, 0, encoder.new_cache())])
-    audio = decoder.new_audio_cache()
-    decoder.listen(frames, 0, audio)
-    decoding: Decoding = completed(recogniser.decode(audio, positions, "en", ()))
-    return recogniser.text(decoding.tokens) if decoding.speech else ""
 
 
 def distance(words: list[str], reference: list[str]) -> int:
@@ -174,8 +152,8 @@ def distance(words: list[str], reference: list[str]) -> int:
     return row[-1]
 
 
-def measure(recogniser: Recogniser, clip: Clip, parts: list[Samples], normalise: EnglishTextNormalizer) -> Row:
-    """One turn, streaming, beside full context of its `parts` (the clip itself, or what a long turn was joined from)."""
+def measure(recogniser: Recogniser, published: Recogniser, clip: Clip, parts: list[Samples], normalise: EnglishTextNormalizer) -> Row:
+    """One turn, streaming, beside full context, as `published`, of its `parts` (the clip itself, or what a long turn was joined from)."""
     row = Row("", clips=1, seconds=len(clip.pcm) / SAMPLE_RATE)
     transcriber = Transcriber(recogniser)
     for start in range(0, len(clip.pcm), _FRAME):
@@ -192,7 +170,7 @@ def measure(recogniser: Recogniser, clip: Clip, parts: list[Samples], normalise:
     row.longest_piece_ms = max(row.longest_piece_ms, watch.longest)
 
     begun = time.perf_counter()
-    full = " ".join(full_context(recogniser, part) for part in parts)
+    full = " ".join(full_context(published, part)[0] for part in parts)
     row.full_ms.append((time.perf_counter() - begun) * 1000)
     words, reference = normalise(transcript.text).split(), normalise(full).split()
     row.full_words, row.differ = len(reference), distance(words, reference)
@@ -258,14 +236,16 @@ def main() -> None:
     """Measure and print."""
     arguments = _arguments()
     torch.set_num_threads(arguments.threads)
-    recogniser = load_recogniser(arguments.whisper, arguments.dtype and getattr(torch, arguments.dtype))
+    dtype = arguments.dtype and getattr(torch, arguments.dtype)
+    published = load_recogniser(arguments.whisper, dtype, adaptation=None)
+    recogniser = published if arguments.published else load_recogniser(arguments.whisper, dtype)
     normalise = EnglishTextNormalizer({})
     rows = []
     for name in (*_SETS, *_APART, "long"):
         row = Row(name)
         turns = long_turns(arguments.data) if name == "long" else ((c, [c.pcm]) for c in clips_of(arguments.data, name, arguments.clips))
         for clip, parts in track(list(turns), name, transient=True):
-            row.add(measure(recogniser, clip, parts, normalise))
+            row.add(measure(recogniser, published, clip, parts, normalise))
         rows.append(row)
         if name == _SETS[-1]:
             rows.append(Row("all"))
@@ -286,6 +266,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--clips", type=int, default=10, help="clips of each set, at most")
     parser.add_argument("--threads", type=int, default=2, help="torch's")
     parser.add_argument("--dtype", choices=("bfloat16", "float32"), help="exactly these numbers, nothing packed")
+    parser.add_argument("--published", action="store_true", help="Whisper's own weights and blocks, for streaming too")
     parser.add_argument("--json", type=Path, help="where the figures go too")
     return parser.parse_args()
 

@@ -25,6 +25,8 @@ from streaming.models.whisper import AttentionCache, Silence, Span, WhisperEncod
 from streaming.transfer import sent
 
 __all__ = [
+    "AFTER",
+    "BEFORE",
     "FRAME_MEL",
     "FRAME_SAMPLES",
     "BlockPlan",
@@ -35,6 +37,7 @@ __all__ = [
     "SoundStream",
     "WhisperSound",
     "hear_silence",
+    "silent_mel",
 ]
 
 FRAME_MEL: Final = 2
@@ -43,10 +46,10 @@ FRAME_MEL: Final = 2
 FRAME_SAMPLES: Final = 320
 """Samples per audio frame: 20 ms."""
 
-_BEFORE: Final = 2
+BEFORE: Final = 2
 """Mel frames the convolutions reach to the left of an audio frame's first one."""
 
-_AFTER: Final = 1
+AFTER: Final = 1
 """And to the right of its last one."""
 
 
@@ -88,15 +91,19 @@ _DEVICE_FRAMES: Final = 6_000
 """The same on a GPU."""
 
 
+def silent_mel(model: WhisperEncoder) -> Tensor:
+    """The mel frames of silence at every position, with what the convolutions reach around them."""
+    mel = torch.full((BEFORE + FRAME_MEL * model.shape.audio_positions + AFTER, model.shape.mels), SILENCE, device=model.positions.device)
+    mel[:BEFORE] = 0
+    mel[-AFTER:] = 0
+    return mel
+
+
 @torch.inference_mode()
 def hear_silence(model: WhisperEncoder) -> tuple[AttentionCache, Tensor]:
     """What the model makes of silence at each of its positions: keys and values, and output (positions, width)."""
     cache = model.new_cache()
-    count = cache.capacity
-    mel = torch.full((_BEFORE + FRAME_MEL * count + _AFTER, model.shape.mels), SILENCE, device=model.positions.device)
-    mel[:_BEFORE] = 0
-    mel[-_AFTER:] = 0
-    output: Tensor = model(model.stem(mel, 0), [Span(count, 0, cache)])
+    output: Tensor = model(model.stem(silent_mel(model), 0), [Span(cache.capacity, 0, cache)])
     return cache, output
 
 
@@ -115,7 +122,7 @@ class Encode:
     @property
     def rows(self) -> int:
         """Audio frames."""
-        return (len(self.mel) - _BEFORE - _AFTER) // FRAME_MEL
+        return (len(self.mel) - BEFORE - AFTER) // FRAME_MEL
 
 
 class EncoderStation:
@@ -152,8 +159,8 @@ class EncoderStream:
         self._plan = plan or BlockPlan()
         # Made when there is something to encode.
         self._cache: AttentionCache | None = None
-        # Mel frames from `_BEFORE` before the first that is not committed: at most a block, its lookahead and what was pushed since.
-        self._mel: Features = np.zeros((_BEFORE, self._model.shape.mels), np.float32)
+        # Mel frames from `BEFORE` before the first that is not committed: at most a block, its lookahead and what was pushed since.
+        self._mel: Features = np.zeros((BEFORE, self._model.shape.mels), np.float32)
         self._committed = 0
 
     @property
@@ -168,7 +175,7 @@ class EncoderStream:
     def commit(self) -> Work[Tensor | None]:
         """The next block's frames (n, width), final; None where its lookahead has not been heard."""
         block = self._plan.block if self._committed else self._plan.first
-        needed = _BEFORE + FRAME_MEL * (block + self._plan.lookahead) + _AFTER
+        needed = BEFORE + FRAME_MEL * (block + self._plan.lookahead) + AFTER
         if len(self._mel) < needed:
             return None
         frames = (yield from self._run(self._mel[:needed]))[:block]
@@ -180,15 +187,15 @@ class EncoderStream:
         """The frames after the last block, (n, width), as if what was pushed were followed by `tail` (`LogMel.tail`) and silence: those
         before frame `end`, or with None all and the plan's silence. Changes nothing that is committed. Raises ValueError where the
         sequence is longer than the model's positions."""
-        heard = len(self._mel) - _BEFORE + len(tail)
+        heard = len(self._mel) - BEFORE + len(tail)
         frames = -(-heard // FRAME_MEL) + self._plan.silence if end is None else end - self._committed
         if frames < 1:
             return torch.zeros(0, self._model.shape.width, device=self._model.positions.device)
-        wanted = _BEFORE + FRAME_MEL * frames + _AFTER
-        quiet = np.full((max(0, wanted - _BEFORE - heard), self._mel.shape[1]), SILENCE, np.float32)
+        wanted = BEFORE + FRAME_MEL * frames + AFTER
+        quiet = np.full((max(0, wanted - BEFORE - heard), self._mel.shape[1]), SILENCE, np.float32)
         mel = np.concatenate((self._mel, tail, quiet))[:wanted]
         if end == self._model.shape.audio_positions:
-            mel[-_AFTER:] = 0  # there the reference pads with zeros, not with silence
+            mel[-AFTER:] = 0  # there the reference pads with zeros, not with silence
         return (yield from self._run(mel))
 
     def _run(self, mel: Features) -> Work[Tensor]:

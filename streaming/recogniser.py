@@ -20,18 +20,19 @@ from streaming.batching import Call, Work
 from streaming.encoder import FRAME_SAMPLES, BlockPlan, EncoderStation, SoundStream, hear_silence
 from streaming.events import SAMPLE_RATE
 from streaming.models.ctranslate2 import WeightsError
+from streaming.models.low_rank import STREAMING_ENCODER
 from streaming.models.whisper import AttentionCache, Silence, Span, Whisper
 from streaming.models.whisper_vocabulary import WhisperVocabulary, is_multilingual
 from streaming.models.whisper_weights import load_whisper, whisper_file
 from streaming.recognition import LONGEST_WINDOW, Decoding
 from streaming.transfer import fetched, sent
 
-__all__ = ["Choose", "Decoding", "Recogniser", "WhisperWindow", "load_recogniser", "looping_tokens"]
+__all__ = ["THIN", "Choose", "Decoding", "Recogniser", "WhisperWindow", "load_recogniser", "looping_tokens"]
 
 _TOKENS_PER_SECOND: Final = 10
 """More than fast speech needs in any language Whisper knows (English: 3 to 5); beyond it the decoder is looping."""
 
-_THIN: Final = 8
+THIN: Final = 8
 """Positions of silence that are attended to as one: the attention of a short turn to 30 s of silence was half of its encoder's time."""
 
 _ROWS_AT_ONCE: Final = 32
@@ -85,7 +86,7 @@ class Choose:
 class Recogniser:
     """The model and its vocabulary. Holds nothing of a session: one serves all."""
 
-    def __init__(self, model: Whisper, vocabulary: WhisperVocabulary, thin: int = _THIN) -> None:
+    def __init__(self, model: Whisper, vocabulary: WhisperVocabulary, thin: int = THIN) -> None:
         """`thin` positions of silence are attended to as one."""
         self.model: Final = model
         # What encoder and decoder make of silence, at every position: it follows the sound of every stream.
@@ -96,6 +97,8 @@ class Recogniser:
             model.decoder.listen(frames, 0, audio_silence)
         self._audio_silence = Silence(audio_silence, thin)
         self._vocabulary = vocabulary
+        # Where the encoder's blocks are cut: as its weights were trained for, where they were.
+        self.plan: Final = BlockPlan(**model.adaptation.plan) if model.adaptation else BlockPlan()
 
     def language(self, hint: str | None) -> str:
         """See `WordRecogniser`."""
@@ -107,7 +110,7 @@ class Recogniser:
 
     def window(self) -> "WhisperWindow":
         """See `WordRecogniser`."""
-        return WhisperWindow(self)
+        return WhisperWindow(self, self.plan)
 
     def decode(self, audio: AttentionCache, heard: int, language: str, draft: Sequence[int]) -> Work[Decoding]:
         """Transcribe `audio`, whose first `heard` frames hold sound; silence follows. `draft` is what is expected, for speed only."""
@@ -258,9 +261,12 @@ class WhisperWindow:
         return audio
 
 
-def load_recogniser(folder: Path, dtype: torch.dtype | None = None, device: str = "cpu") -> Recogniser:
+def load_recogniser(
+    folder: Path, dtype: torch.dtype | None = None, device: str = "cpu", adaptation: Path | None = STREAMING_ENCODER
+) -> Recogniser:
     """A Whisper in any layout of `whisper_weights`, with its `tokenizer.json` and, but for OpenAI's, its `config.json` (and
-    `generation_config.json`). Raises WeightsError for files that are not that, OSError where one is missing."""
+    `generation_config.json`). The file `adaptation` changes the encoder that it was made for, Whisper base, to hear in small blocks.
+    Raises WeightsError for files that are not that, OSError where one is missing."""
     file = whisper_file(folder)
     suppressed, first, multilingual = (None, None, None) if file.suffix == ".pt" else _settings(folder, published=file == folder)
     if not (folder / "tokenizer.json").is_file():
@@ -269,7 +275,7 @@ def load_recogniser(folder: Path, dtype: torch.dtype | None = None, device: str 
         tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     except Exception as error:  # tokenizers raises nothing narrower
         raise WeightsError(f"{folder / 'tokenizer.json'} is no tokenizer ({error})") from error
-    model = load_whisper(file, dtype, device)
+    model = load_whisper(file, dtype, device, adaptation)
     size, longest = model.shape.vocabulary, model.shape.audio_positions * FRAME_SAMPLES
     if longest < LONGEST_WINDOW + SAMPLE_RATE:
         raise WeightsError(f"{folder}: it hears {longest / SAMPLE_RATE:g} s at once, and windows of a turn are 28 s and silence")

@@ -9,13 +9,16 @@ running the same file. Neither features nor tokens nor decoding strategy are her
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from streaming.models.linear import OUTPUTS, Dense, Linear, packed_eight
+
+if TYPE_CHECKING:
+    from streaming.models.low_rank import Adaptation
 
 __all__ = [
     "AttentionCache",
@@ -205,6 +208,8 @@ class Whisper(nn.Module):
         self.shape: Final = shape
         self.encoder = WhisperEncoder(shape)
         self.decoder = WhisperDecoder(shape)
+        # What was added to the encoder's weights; None where they are as published.
+        self.adaptation: Adaptation | None = None
 
 
 def replace_linears(model: nn.Module, product: Callable[[str, nn.Linear], Linear]) -> None:

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from streaming.models.ctranslate2 import WeightsError, read_weights
 from streaming.models.eight_bits import EightBits
 from streaming.models.linear import usual_dtype
+from streaming.models.low_rank import Adaptation, fingerprint, merged, read_adaptation
 from streaming.models.whisper import Whisper, WhisperEncoder, WhisperShape, replace_linears
 
 __all__ = ["load_whisper", "read_encoder", "whisper_file"]
@@ -79,6 +80,10 @@ _OPENAI: Final = (
 )
 
 
+_ENCODER: Final = "encoder."
+"""Begins the names of our tensors of the encoder."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class _Checkpoint:
     """A file's tensors under its own names (`unused` need not have a place), and how ours are made of them."""
@@ -106,9 +111,10 @@ def whisper_file(folder: Path) -> Path:
     return found[0]
 
 
-def load_whisper(path: Path, dtype: torch.dtype | None = None, device: str = "cpu") -> Whisper:
+def load_whisper(path: Path, dtype: torch.dtype | None = None, device: str = "cpu", adaptation: Path | None = None) -> Whisper:
     """Read the weights `whisper_file` names, in `dtype`, exactly; where it is None in the usual one, the decoder's packed
-    on a CPU. Raises WeightsError, naming file and tensor, for what is no such model; OSError."""
+    on a CPU. What the file `adaptation` adds is added to the encoder that it was made for, and to no other (`Whisper.adaptation`). Raises
+    WeightsError, naming file and tensor, for what is no such model or no such change; OSError."""
     read: Callable[[Path], _Checkpoint] = _hugging_face if path.is_dir() else _openai if path.suffix == ".pt" else _ctranslate2
     checkpoint = read(path)
     numbers = usual_dtype(device) if dtype is None else dtype
@@ -117,10 +123,10 @@ def load_whisper(path: Path, dtype: torch.dtype | None = None, device: str = "cp
     used: set[str] = set()
     if _is_quantised(checkpoint):
         replace_linears(model, lambda name, layer: _eight_bits(checkpoint, name, layer, used, numbers, device))
-    state = {
-        name: _assembled(checkpoint, name, wanted.shape, used).to(device=device, dtype=numbers, copy=True)
-        for name, wanted in model.state_dict().items()
-    }
+    found = {name: _assembled(checkpoint, name, wanted.shape, used) for name, wanted in model.state_dict().items()}
+    if adaptation is not None:
+        model.adaptation, found = _adapted(adaptation, found)
+    state = {name: tensor.to(device=device, dtype=numbers, copy=True) for name, tensor in found.items()}
     extra = sorted(set(checkpoint.tensors) - used - checkpoint.unused)
     if extra:
         raise WeightsError(f"{path}: it has {extra[0]} ({len(extra)} tensors too many), which no Whisper of its size has")
@@ -129,6 +135,15 @@ def load_whisper(path: Path, dtype: torch.dtype | None = None, device: str = "cp
     if dtype is None:
         model.decoder.pack()
     return model
+
+
+def _adapted(path: Path, found: dict[str, Tensor]) -> tuple[Adaptation | None, dict[str, Tensor]]:
+    """The change in a file and our tensors with it; None, and the tensors as they are, where it was made for others."""
+    adaptation = read_adaptation(path)
+    encoder = {name.removeprefix(_ENCODER): tensor for name, tensor in found.items() if name.startswith(_ENCODER)}
+    if fingerprint(encoder) != adaptation.base:
+        return None, found
+    return adaptation, found | {f"{_ENCODER}{name}": tensor for name, tensor in merged(path, adaptation, encoder).items()}
 
 
 def read_encoder(

@@ -1,3 +1,4 @@
+import copy
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,9 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 
 from streaming.batching import Work
+from streaming.encoder import BlockPlan
 from streaming.models.ctranslate2 import WeightsError
+from streaming.models.low_rank import Adaptation
 from streaming.models.whisper import AttentionCache
 from streaming.models.whisper_vocabulary import WhisperVocabulary
 from streaming.recogniser import Decoding, Recogniser, load_recogniser, looping_tokens
@@ -85,6 +88,13 @@ def test_tokens_are_bounded_by_the_sound(tiny_recogniser: Recogniser) -> None:
     for seed in range(6):
         decoding, _ = result(tiny_recogniser.decode(heard(tiny_recogniser, seed), 5, "en", ()))
         assert len(decoding.tokens) <= 13
+
+
+def test_blocks_are_those_the_weights_were_trained_for(tiny_recogniser: Recogniser) -> None:
+    assert tiny_recogniser.plan == BlockPlan()
+    model = copy.copy(tiny_recogniser.model)
+    model.adaptation = Adaptation("", {}, {"first": 9, "block": 8, "lookahead": 7, "silence": 6}, "")
+    assert Recogniser(model, tiny_recogniser._vocabulary).plan == BlockPlan(9, 8, 7, 6)
 
 
 def test_the_language_matters(tiny_recogniser: Recogniser) -> None:

@@ -21,6 +21,7 @@ from streaming.batching import completed
 from streaming.bundle import default_places
 from streaming.load import load_states
 from streaming.models.ctranslate2 import WeightsError, read_weights
+from streaming.models.low_rank import Adaptation, fingerprint, write_adaptation
 from streaming.models.whisper import Span, Whisper
 from streaming.models.whisper_vocabulary import WhisperVocabulary, is_multilingual, sound_signs
 from streaming.models.whisper_weights import load_whisper, whisper_file
@@ -175,6 +176,43 @@ def test_smaller_weights_equal_transformers_on_the_same_values(tmp_path: Path, q
     # What was in eight bits stays in eight bits: no linear layer has weights of another type.
     held = {name for name in model.state_dict() if name.endswith("up.weight")}
     assert bool(held) == (quantization == "float16")
+
+
+# ------------------------------------------------------------------------------------------------- a change that is added
+
+
+def write_change(folder: Path, reference: Path) -> Path:
+    """A change of one layer, made for the weights in a file."""
+    base = fingerprint(load_whisper(reference, torch.float32).encoder.state_dict())
+    factors = {"layers.1.feed_forward.up": (torch.ones(2, 16), torch.ones(64, 2))}
+    path = folder / "change.safetensors"
+    write_adaptation(path, Adaptation(base, factors, {"first": 9, "block": 8, "lookahead": 7, "silence": 6}, "a recipe"))
+    return path
+
+
+@pytest.mark.parametrize("layout", WRITERS)
+def test_a_change_is_added_to_the_weights_it_was_made_for_in_whatever_layout(tmp_path: Path, layout: str) -> None:
+    reference = reference_model(KINDS["multilingual"])
+    (tmp_path / "first").mkdir()
+    change = write_change(tmp_path / "first", write_openai(reference, tmp_path / "first"))
+    path = WRITERS[layout](reference, tmp_path)
+    model = load_whisper(path, torch.float32, adaptation=change)
+    assert model.adaptation is not None
+    with torch.no_grad():
+        reference.model.encoder.layers[1].fc1.weight += 2.0
+    assert_equal_to(reference, model)
+
+
+def test_a_change_made_for_other_weights_is_not_used(tmp_path: Path) -> None:
+    reference = reference_model(KINDS["multilingual"])
+    change = write_change(tmp_path, write_openai(reference, tmp_path))
+    with torch.no_grad():
+        reference.model.encoder.layers[0].fc1.bias[0] += 1.0
+    model = load_whisper(write_openai(reference, tmp_path), torch.float32, adaptation=change)
+    assert model.adaptation is None
+    assert_equal_to(reference, model)
+    quantised = load_whisper(ctranslate2_writer("int8")(reference, tmp_path), torch.float32, adaptation=change)
+    assert quantised.adaptation is None
 
 
 # ------------------------------------------------------------------------------------------------- a recogniser of each
