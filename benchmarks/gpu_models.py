@@ -1,10 +1,9 @@
 """Audio language models of the exact sizes that were published, with random weights: what they say is nothing, what they cost is real.
 
-Sizes are those of the published configurations. The encoder is our Whisper's everywhere and the language model our Llama: for Ultravox and
-Qwen2-Audio that is what they are. Voxtral Realtime's encoder is causal with a window of 15 s, for which Whisper's of the same sizes stands
-in, with its lookahead, and its language model takes a step at every 80 ms, which is not done here. Whisper base, stacked by eight, before
-SmolLM2-135M is how a projector for the pocket models would be; the pocket bundle as it is is measured by `vivavoce bench latency` against
-`vivavoce serve --device cuda`.
+Sizes are those of the published configurations. Here are those that answer what they hear: a Whisper's encoder, a projector, and our Llama,
+which is what Ultravox and Qwen2-Audio are. Whisper base, stacked by eight, before SmolLM2-135M is how a projector for the pocket models
+would be; the pocket bundle as it is is measured by `vivavoce bench latency` against `vivavoce serve --device cuda`. Voxtral Realtime, which
+writes down what it hears for another to answer, is `benchmarks.gpu_realtime`.
 """
 
 from collections import deque
@@ -33,7 +32,19 @@ from streaming.models.slots import SlottedLlama, decoder_of
 from streaming.models.weights import Matrix, assemble
 from streaming.models.whisper import Silence, WhisperEncoder, WhisperShape
 
-__all__ = ["PUBLISHED", "Published", "Reciting", "decoder", "hearing", "language_model", "tiny", "weight_bytes"]
+__all__ = [
+    "HEARING",
+    "Language",
+    "Published",
+    "Reciting",
+    "decoder",
+    "hearing",
+    "language_model",
+    "random_weight",
+    "tiny",
+    "tiny_language",
+    "weight_bytes",
+]
 
 _SCALE: Final = 0.02
 """Of random weights: that of the published ones' initialisation, so that no number overflows."""
@@ -47,6 +58,15 @@ _WINDOW: Final = _PLAN.first + 11 * _PLAN.block
 
 
 @dataclass(frozen=True, slots=True)
+class Language:
+    """A language model: `tied` where its head is its embedding, `biased` where queries, keys and values have a bias (Qwen2)."""
+
+    shape: LlamaShape
+    tied: bool = False
+    biased: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Published:
     """Sizes of one model. `stack` frames of 20 ms of the encoder make a row; the projector has an inner layer of `projected`, where that is
     0 it is one product."""
@@ -55,8 +75,7 @@ class Published:
     encoder: WhisperShape
     stack: int
     projected: int
-    decoder: LlamaShape
-    tied: bool = False
+    language: Language
 
 
 def _encoder(width: int, heads: int, layers: int, mels: int = 128) -> WhisperShape:
@@ -65,21 +84,36 @@ def _encoder(width: int, heads: int, layers: int, mels: int = 128) -> WhisperSha
 
 _LARGE: Final = _encoder(1_280, 20, 32)
 
-PUBLISHED: Final = (
-    Published("pocket", _encoder(512, 8, 6, 80), 8, 1_152, LlamaShape(49_152, 30, 576, 1_536, 9, 3, 64, 8_192, 100_000.0), tied=True),
-    Published("voxtral-realtime-4b", _LARGE, 4, 3_072, LlamaShape(131_072, 26, 3_072, 9_216, 32, 8, 128, 8_192, 1e6), tied=True),
-    Published("qwen2-audio-7b", _LARGE, 2, 0, LlamaShape(156_032, 32, 4_096, 11_008, 32, 32, 128, 8_192)),
-    Published("ultravox-8b", _LARGE, 8, 4_096, LlamaShape(128_256, 32, 4_096, 14_336, 32, 8, 128, 8_192, 500_000.0)),
+HEARING: Final = (
+    Published(
+        "pocket",
+        _encoder(512, 8, 6, 80),
+        8,
+        1_152,
+        Language(LlamaShape(49_152, 30, 576, 1_536, 9, 3, 64, 8_192, 100_000.0), tied=True),
+    ),
+    Published("qwen2-audio-7b", _LARGE, 2, 0, Language(LlamaShape(156_032, 32, 4_096, 11_008, 32, 32, 128, 8_192), biased=True)),
+    Published("ultravox-8b", _LARGE, 8, 4_096, Language(LlamaShape(128_256, 32, 4_096, 14_336, 32, 8, 128, 8_192, 500_000.0))),
 )
 """In order of size. The context is what a benchmark needs of it."""
 
 
 def tiny(model: Published) -> Published:
-    """The same, as small as a test wants it; the vocabulary stays that of the tokenizer in use."""
+    """The same, as small as a test wants it."""
     encoder = replace(model.encoder, width=16, heads=2, encoder_layers=1)
-    groups = model.decoder.heads // model.decoder.kv_heads
-    small = replace(model.decoder, vocabulary=512, layers=2, width=32, hidden=48, heads=2 * groups, kv_heads=2, head_width=8, context=2_560)
-    return replace(model, encoder=encoder, decoder=small, projected=min(model.projected, 24))
+    return replace(model, encoder=encoder, language=tiny_language(model.language), projected=min(model.projected, 24))
+
+
+def tiny_language(model: Language) -> Language:
+    """The same, small; the vocabulary has room for that of the tokenizer in use."""
+    groups = model.shape.heads // model.shape.kv_heads
+    small = replace(model.shape, vocabulary=512, layers=2, width=32, hidden=48, heads=2 * groups, kv_heads=2, head_width=8, windows=())
+    return replace(model, shape=replace(small, context=min(small.context, 2_560)))
+
+
+def random_weight(device: torch.device, *sizes: int) -> Tensor:
+    """A tensor of bfloat16."""
+    return torch.empty(sizes, device=device, dtype=torch.bfloat16).normal_(0, _SCALE)
 
 
 def weight_bytes(shape: LlamaShape) -> int:
@@ -89,25 +123,31 @@ def weight_bytes(shape: LlamaShape) -> int:
 
 
 @torch.inference_mode()
-def decoder(model: Published, device: torch.device, slots: int | None = None, room: int = 512) -> Llama:
-    """The language model. With `slots` its sequences of at most `room` positions lie in so many, on a CPU too."""
-    shape = model.decoder
+def decoder(model: Language, device: torch.device, slots: int | None = None, room: int = 512) -> Llama:
+    """The language model as it is loaded. With `slots` its sequences of at most `room` positions lie in so many, on a CPU too; with 0 in
+    none, on a GPU too."""
+    shape = model.shape
     turned = {"q_proj": shape.heads, "k_proj": shape.kv_heads, "v_proj": shape.kv_heads}
     sizes = {name: (heads * shape.head_width, shape.width) for name, heads in turned.items()}
     sizes |= {"o_proj": (shape.width, shape.heads * shape.head_width), "down_proj": (shape.width, shape.hidden)}
     sizes |= dict.fromkeys(("gate_proj", "up_proj"), (shape.hidden, shape.width))
     sizes |= dict.fromkeys(("embed_tokens", "lm_head"), (shape.vocabulary, shape.width))
+    norms = {"q_norm": shape.head_width, "k_norm": shape.head_width}
 
     def find(name: str) -> Matrix | None:
         kind = name.split(".")[-2]
-        if name.endswith(".bias") or (model.tied and kind == "lm_head"):
+        if name.endswith(".bias"):
+            return Matrix(random_weight(device, sizes[kind][0])) if model.biased and kind in turned else None
+        if model.tied and kind == "lm_head":
             return None
         if kind not in sizes:
-            return Matrix(torch.ones(shape.width, device=device))
-        return Matrix(torch.empty(sizes[kind], device=device, dtype=torch.bfloat16).normal_(0, _SCALE))
+            return Matrix(torch.ones(norms.get(kind, shape.width), device=device))
+        return Matrix(random_weight(device, *sizes[kind]))
 
     weights = assemble(shape, find, torch.bfloat16, Packing.NONE, device)
-    return decoder_of(shape, weights) if slots is None else SlottedLlama(shape, weights, slots, room)
+    if slots is None:
+        return decoder_of(shape, weights)
+    return SlottedLlama(shape, weights, slots, room) if slots else Llama(shape, weights)
 
 
 class Reciting(LlamaLanguageModel):
@@ -154,8 +194,8 @@ def hearing(model: Published, device: torch.device) -> AudioPath:
     for parameter in encoder.parameters():
         parameter.normal_(0, _SCALE)
     station = EncoderStation(encoder, Silence(hear_silence(encoder)[0], 8))
-    sizes = [model.encoder.width * model.stack, *([model.projected] if model.projected else []), model.decoder.width]
-    layers = [torch.empty(after, before, device=device, dtype=torch.bfloat16).normal_(0, _SCALE) for before, after in pairwise(sizes)]
+    sizes = [model.encoder.width * model.stack, *([model.projected] if model.projected else []), model.language.shape.width]
+    layers = [random_weight(device, after, before) for before, after in pairwise(sizes)]
     return AudioPath(_Projected(station, layers, model.stack))
 
 

@@ -10,14 +10,17 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.gpu import main
-from benchmarks.gpu_models import PUBLISHED, Published, decoder, hearing, language_model, tiny, weight_bytes
+from benchmarks.gpu import PUBLISHED, main
+from benchmarks.gpu_models import HEARING, Language, Published, decoder, hearing, language_model, tiny, tiny_language, weight_bytes
+from benchmarks.gpu_realtime import REALTIME, Reader, recogniser, row_bytes, tiny_realtime, together
 from streaming.audio_path import Sound
 from streaming.batching import completed
 from streaming.chat import ChatTemplate
 
 CPU = torch.device("cpu")
-PARTS = Counter({"first token, incremental": 2, "first token, whole": 2, "listening, a second of sound": 2, "decode step": 2})
+PARTS = ["first token, incremental", "first token, whole", "listening, a second of sound", "decode step"]
+WRITING = ["last word, incremental", "last word, whole", "listening, a second of sound", "row and step, 80 ms of sound", "decode step"]
+STEPS = ("decode step", "row and step, 80 ms of sound")
 
 
 def run(tmp_path: Path, *arguments: str) -> dict[str, object]:
@@ -31,10 +34,10 @@ def test_the_parts_of_every_model(tmp_path: Path, capsys: pytest.CaptureFixture[
     figures = found["figures"]
     assert isinstance(figures, list)
     assert Counter((figure["model"], figure["what"]) for figure in figures) == Counter(
-        {(model.name, what): times for model in PUBLISHED for what, times in PARTS.items()}
+        {(model.name, what): 2 for model in PUBLISHED for what in (PARTS if isinstance(model, Published) else WRITING)}
     )
-    assert {(figure["what"], len(figure["ms"])) for figure in figures} == {(what, 5 if what == "decode step" else 1) for what in PARTS}
-    assert all((figure["roofline"] is not None) == (figure["what"] == "decode step") for figure in figures)
+    assert {(figure["what"], len(figure["ms"])) for figure in figures} == {(what, 5 if what in STEPS else 1) for what in PARTS + WRITING}
+    assert all((figure["roofline"] is not None) == (figure["what"] in STEPS) for figure in figures)
     printed = capsys.readouterr().out
     assert all(model.name in printed for model in PUBLISHED)
     assert "the figures say nothing about the models" in printed
@@ -42,22 +45,33 @@ def test_the_parts_of_every_model(tmp_path: Path, capsys: pytest.CaptureFixture[
 
 @pytest.mark.models
 @pytest.mark.timeout(300)
-def test_a_whole_turn_through_the_server(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    found = run(tmp_path, "--models", "ultravox-8b")
+@pytest.mark.parametrize("name", ["ultravox-8b", "voxtral-realtime-4b"])
+def test_a_whole_turn_through_the_server(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = run(tmp_path, "--models", name)
     assert isinstance(found["turns"], dict)
-    (level,) = found["turns"]["ultravox-8b"]
+    (level,) = found["turns"][name]
     assert (level["sessions"], level["refusals"]) == (1, [])
     (asked,) = level["asked"]
     assert (asked["error"], asked["latency"] is None) == ("", False)
+    assert isinstance(found["figures"], list)
+    assert [(figure["what"], figure["size"]) for figure in found["figures"][:2]] == [("first chunk", "CPU"), ("a clause", "CPU")]
     assert "calls held at p95 below 500 ms" in capsys.readouterr().out
 
 
 def test_the_shapes_are_those_that_were_published() -> None:
-    # Billions of weights that a decode step reads: SmolLM2-135M, Voxtral Realtime's, Qwen2-Audio's and Ultravox's language models.
-    assert [round(weight_bytes(model.decoder) / 2e9, 2) for model in PUBLISHED] == [0.13, 3.43, 7.12, 7.5]
+    # Billions of weights that a decode step reads: SmolLM2-135M, Qwen2-Audio's and Ultravox's language models.
+    assert [round(weight_bytes(model.language.shape) / 2e9, 2) for model in HEARING] == [0.13, 7.12, 7.5]
+    # The one that writes, with its encoder and without, and the one that answers.
+    sizes = row_bytes(REALTIME), weight_bytes(REALTIME.writes.shape), weight_bytes(REALTIME.answers.shape)
+    assert [round(size / 2e9, 2) for size in sizes] == [4.42, 3.43, 4.02]
 
 
-@pytest.fixture(params=PUBLISHED, ids=lambda model: model.name)
+def test_only_qwen2_has_biases() -> None:
+    biased = [model.name for model in HEARING if decoder(tiny(model).language, CPU).weights.layers[0].qkv.bias is not None]
+    assert biased == ["qwen2-audio-7b"]
+
+
+@pytest.fixture(params=HEARING, ids=lambda model: model.name)
 def small(request: pytest.FixtureRequest) -> Published:
     return tiny(request.param)
 
@@ -83,8 +97,34 @@ def test_a_turn_longer_than_the_encoder_has_all_its_rows(small: Published) -> No
         torch.testing.assert_close(whole.rows[ours], split.rows[theirs])
 
 
-def test_every_reply_is_the_same_sentence(small: Published) -> None:
-    language = language_model(decoder(small, CPU, slots=2))
+def test_a_word_is_written_at_every_fourth_step_whatever_was_heard_how() -> None:
+    reads = recogniser(tiny_realtime(REALTIME), CPU)
+    pcm = np.random.default_rng(1).standard_normal(16_000).astype(np.float32)
+    whole, split = reads.window(), reads.window()
+    whole.push(pcm)
+    for piece in np.split(pcm, 10):
+        split.push(piece)
+        completed(split.decode("en"))
+    decoding, heard = completed(whole.decode("en"))
+    assert heard == len(pcm)
+    assert (decoding.tokens, decoding.log_probability) == (completed(split.decode("en"))[0].tokens, 0.0)
+    # From the prompt's last step, 38, to the last over silence, 32 of the lead, 13 of sound and 16 behind.
+    words = len(range(40, 32 + 13 + 16, 4))
+    assert reads.text(decoding.tokens) == " ".join(["Yes."] * words)
+
+
+def test_readers_are_heard_together() -> None:
+    reads = recogniser(tiny_realtime(REALTIME), CPU)
+    readers = [Reader(reads) for _ in range(3)]
+    for number, reader in enumerate(readers):
+        reader.push(np.zeros(16_000 + 1_280 * number, np.float32))
+    together(reader.read() for reader in readers)
+    assert [reader.steps for reader in readers] == [44, 45, 46]
+
+
+@pytest.mark.parametrize("model", [*(model.language for model in HEARING), REALTIME.answers])
+def test_every_reply_is_the_same_sentence(model: Language) -> None:
+    language = language_model(decoder(tiny_language(model), CPU, slots=2))
     sequence, said = language.sequence(), list[int]()
     completed(language.sync(sequence, ChatTemplate(language).reply_prompt((), {}, 1_000)))
     while True:
