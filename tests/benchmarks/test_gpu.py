@@ -29,6 +29,7 @@ def run(tmp_path: Path, *arguments: str) -> dict[str, object]:
     return found
 
 
+@pytest.mark.timeout(300)
 def test_the_parts_of_every_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     found = run(tmp_path, "--no-turns")
     figures = found["figures"]
