@@ -54,6 +54,7 @@ from agent.item_requests import ItemRequests
 from agent.items import ContentPart, Item, Message, PartKind
 from agent.memory import Memory
 from agent.offers import Offers
+from agent.prompt import is_nobodys, is_owed
 from agent.responses import ResponseEvent, Responses
 from agent.scene import Softener, scene_at
 from agent.settings import SemanticVad, ServerVad, SessionKind, SessionSettings
@@ -214,6 +215,7 @@ class Conversation:
             case SpeechSuspected(at):
                 return self._apply(self._turns.suspected(at), now)
             case SpeechStarted(at):
+                self._transcripts.goes_on()
                 scene = scene_at(at, self._turns, self._history, self._heard, self._settings.playback, now)
                 return self._apply(self._turns.speech_started(at, scene), now)
             case SpeechStopped(at):
@@ -231,7 +233,10 @@ class Conversation:
             case TranscriptDelta():
                 return self._transcripts.settle(event)
             case TranscriptDone(item_id) | TranscriptFailed(item_id):
-                return [*self._transcripts.finish(event), *self._responses.go_on_without(item_id)]
+                told = self._transcripts.finish(event)
+                if isinstance(event, TranscriptDone) and is_nobodys(event.text, event.speech):
+                    return [*told, *self._responses.leave(item_id, now)]
+                return [*told, *self._responses.go_on_without(item_id)]
             case EngineLost():
                 return [*self._prepared.drop(), *self._responses.go_on_unheard()]
             case EngineFailed(error):
@@ -365,9 +370,11 @@ class Conversation:
         return commands
 
     def _end_turn(self, turn: TurnEnded) -> list[Command]:
-        """The caller's turn becomes an item. It is answered if it was detected and the session says so: now, or after a reply that is not
-        to be interrupted."""
+        """The caller's turn becomes an item, or nothing where it was nobody's. It is answered if it was detected and the session says so:
+        now, or after a reply that is not to be interrupted."""
         self._offers.add(WordsOffered(self._initiator.turn_ended()))
+        if turn.detected and self._transcripts.is_nobodys(turn.item_id):
+            return self._forget_turn(turn)
         speculation = self._prepared.take(turn, self._basis())
         words = None if speculation is None else speculation.words.text
         commands = [CommitTurn(turn.item_id, turn.start, turn.end, words), *self._add_audio_item(turn.item_id, None)]
@@ -378,6 +385,12 @@ class Conversation:
         if not turn.detected or not self._settings.answers_turns or self._offers.ending is not None:
             return commands
         return [*commands, *self._responses.answer(self._settings)]
+
+    def _forget_turn(self, turn: TurnEnded) -> list[Command]:
+        """Nobody spoke. Where it stopped the reply to words of the caller's they get another."""
+        self._transcripts.turn_changed()
+        owed = self._settings.answers_turns and self._offers.ending is None and is_owed(self._history.items, self._heard.cut)
+        return [DiscardTurn(turn.end), *(self._responses.answer(self._settings) if owed else [])]
 
     def _interject(self, now: int) -> list[Command]:
         """Take the turn from a caller who does not yield it, at a breath: what they have said is committed, and answered."""

@@ -6,11 +6,15 @@ from typing import Final
 from agent.items import FunctionCall, FunctionCallOutput, Item, ItemStatus, Message, PartKind, ServerCall
 from streaming.events import ContextMessage
 
-__all__ = ["UNCLEAR", "asks_back", "context_of", "is_unclear", "words_of"]
+__all__ = ["NOBODY", "UNCLEAR", "asks_back", "context_of", "is_nobodys", "is_owed", "is_unclear", "words_of"]
 
 UNCLEAR: Final = 0.4
 """Confidence below which the words of a turn are asked back, the highest in the sweep of `python -m benchmarks.unclear` at which at most
 5 % of the clean speech of its half `tune` is."""
+
+NOBODY: Final = 0.15
+"""Probability of speech below which a turn without words was nobody's: neither answered nor asked back. `python -m benchmarks.no_speech`
+prints how many turns of people that costs."""
 
 
 def context_of(instructions: str, items: Iterable[Item], heard: Mapping[str, str]) -> tuple[ContextMessage, ...]:
@@ -43,14 +47,18 @@ def _messages(item: Item, names: Mapping[str, str], heard: Mapping[str, str]) ->
 
 def asks_back(items: Sequence[Item], heard: Mapping[str, str], unclear: Container[str] = ()) -> bool:
     """Whether the last item is a turn of the caller in which no words were found, or `unclear` ones, and no earlier words of theirs wait
-    for an answer (they do where the reply to them was cut before any of it was heard)."""
-    if not items or not (_is_wordless(items[-1]) or items[-1].id in unclear):
-        return False
-    for item in reversed(items[:-1]):
+    for an answer."""
+    return bool(items) and (_is_wordless(items[-1]) or items[-1].id in unclear) and not is_owed(items[:-1], heard, unclear)
+
+
+def is_owed(items: Sequence[Item], heard: Mapping[str, str], unclear: Container[str] = ()) -> bool:
+    """Whether words of the caller wait for an answer, with nothing but turns without words, or with `unclear` ones, behind them: they do
+    where the reply to them was cut before any of it was heard."""
+    for item in reversed(items):
         unheard = isinstance(item, Message) and item.role == "assistant" and heard.get(item.id) == ""
         if not unheard and not _is_wordless(item) and item.id not in unclear:
-            return not (isinstance(item, Message) and item.role == "user")
-    return True
+            return isinstance(item, Message) and item.role == "user"
+    return False
 
 
 def _is_wordless(item: Item) -> bool:
@@ -73,3 +81,8 @@ def is_unclear(text: str, confidence: float) -> bool:
     """Whether a turn of the caller is to be asked back: no words were found in it, or the recogniser is not sure of them
     (`confidence`, 0 to 1)."""
     return not text.strip() or confidence < UNCLEAR
+
+
+def is_nobodys(text: str, speech: float) -> bool:
+    """Whether a turn in which `text` was found was nobody's: no words, and hardly a chance (`speech`, 0 to 1) that anybody spoke."""
+    return not text.strip() and speech < NOBODY

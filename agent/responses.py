@@ -85,8 +85,9 @@ class Responses:
         self._asked: str | None = None
         # How often in a row the caller has been asked back.
         self._asked_back = 0
-        # What was asked for when the current response was begun.
+        # What was asked for when the current response was begun, and whether it was a turn's end that asked.
         self._request: CreateResponse | None = None
+        self._unasked = False
         # A request for a response of the conversation that waits until the current one's audio has left.
         self._queued: CreateResponse | None = None
 
@@ -113,7 +114,9 @@ class Responses:
     def answer(self, settings: SessionSettings) -> list[Command]:
         """Answer the turn that has just ended: now, or after a reply that is not to be interrupted. What waits already answers it too."""
         if self.current is None:
-            return self._start(CreateResponse(None), settings)
+            commands = self._start(CreateResponse(None), settings)
+            self._unasked = True
+            return commands
         self._queued = self._queued or CreateResponse(None)
         return []
 
@@ -178,6 +181,14 @@ class Responses:
         self._awaited = None
         return [self._order(self.current)]
 
+    def leave(self, item_id: str, now: int) -> list[Command]:
+        """There was nobody to answer in this item: the response that a turn's end began for it ends unsaid. What a client asked for, or
+        earlier words of the caller's wait for, goes on."""
+        asks = asks_back(self._history.items, self._heard.cut, self._transcripts.unclear)
+        if self._awaited != item_id or self.current is None or not self._unasked or not asks:
+            return self.go_on_without(item_id)
+        return self._cancel(self.current, "turn_detected", now)
+
     def go_on_unheard(self) -> list[Command]:
         """Transcripts will take their time, for the engine is being replaced: what is ordered without them can be excused to the caller at
         once, and waits for the words there."""
@@ -194,7 +205,7 @@ class Responses:
         response = self._new(request, settings)
         created = self._begin(response)
         if response is self.current:
-            self._request = request
+            self._request, self._unasked = request, False
         last = self._history.last
         follows = words is None and not self.deaf and response.plan.options.context is None
         if follows and last is not None and self._awaits_words(last.id, response, settings):

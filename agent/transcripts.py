@@ -9,7 +9,7 @@ from collections.abc import Container
 from agent.commands import Command, TranscriptionCompleted, TranscriptionDelta, TranscriptionFailed
 from agent.history import History
 from agent.items import ContentPart, Message, PartKind
-from agent.prompt import is_unclear
+from agent.prompt import is_nobodys, is_unclear
 from agent.turns import TurnTaker
 from streaming.events import TranscriptDelta, TranscriptDone, TranscriptFailed, TranscriptProvisional
 
@@ -28,8 +28,10 @@ class Transcripts:
         self._due: dict[str, float] = {}
         # Audio items whose words the recogniser was not sure of: as many as the conversation has items.
         self._unclear: set[str] = set()
-        # The item whose words, as they were told in its last pause, may have to be asked back.
+        # The item whose words, as they were told in its last pause, may have to be asked back; and the one that was nobody's, if it ends in
+        # the present pause.
         self._doubted: str | None = None
+        self._nobodys: str | None = None
         # Settled words of the open turn, while the client does not know its item: as long as the turn.
         self._withheld = ""
 
@@ -46,6 +48,10 @@ class Transcripts:
         """Whether what was heard of this item before its end was nothing, or nothing to be sure of."""
         return self._doubted == item_id
 
+    def is_nobodys(self, item_id: str) -> bool:
+        """Whether nobody spoke in this item, as far as was heard up to the present pause."""
+        return self._nobodys == item_id
+
     @property
     def unclear(self) -> Container[str]:
         """Items of the caller whose words are there and are not to be relied on."""
@@ -54,6 +60,11 @@ class Transcripts:
     def turn_changed(self) -> None:
         """Another turn begins, or the open one was none."""
         self._withheld = ""
+        self._nobodys = None
+
+    def goes_on(self) -> None:
+        """The caller speaks on after a pause: what was foreseen in it is void."""
+        self._nobodys = None
 
     def turn_named(self, item_id: str) -> list[Command]:
         """The client has been told of the turn's item: now it may have the words."""
@@ -72,6 +83,7 @@ class Transcripts:
     def foresee(self, words: TranscriptProvisional) -> None:
         """What the turn says if it ends in this pause."""
         self._doubted = words.item_id if is_unclear(words.text, words.confidence) else None
+        self._nobodys = words.item_id if is_nobodys(words.text, words.speech) and words.at == self._turns.paused_at else None
 
     def settle(self, event: TranscriptDelta) -> list[Command]:
         """More words of a turn."""

@@ -76,7 +76,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     voice = RecordedVoice()
-    parts = replace(_parts(), voice=voice)
+    parts = replace(pocket_parts(), voice=voice)
     if options.fit:
         for name, value in fit([*_turns(parts, "tune", "turn", options), *_turns(parts, "tune", "pause", options)]).items():
             print(f"{name:20} {value:6.2f}")
@@ -88,7 +88,7 @@ def main() -> None:
             _report_overlaps(parts, voice, owner, options)
 
 
-def _parts() -> Parts:
+def pocket_parts() -> Parts:
     """The pocket bundle's models, as `vivavoce pull pocket` leaves them."""
     folder = default_places().cache / "parts"
     try:
@@ -98,6 +98,7 @@ def _parts() -> Parts:
             folder / "piper-en-us-joe",
             next((folder / "smart-turn-v3.2").glob("*.onnx")),
             threads=1,
+            sounds=folder / "yamnet",
         )
         return load_parts(files)
     except (OSError, StopIteration) as error:

@@ -42,6 +42,7 @@ def engine_files(bundle: Bundle, threads: int, device: str = "cpu", *, elsewhere
         language_model=None if elsewhere else _language_model(bundle.part("language_model")),
         voice=bundle.part("voice"),
         end_of_turn=_only_file(bundle.part("end_of_turn"), ".onnx"),
+        sounds=bundle.optional_part("sounds"),
         threads=threads,
         language=next(iter(bundle.manifest.part_for("transcript").languages), "en"),
     )

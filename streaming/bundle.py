@@ -51,6 +51,10 @@ class Bundle:
         """The folder with the files of the part that plays `role`. Raises BundleError where none does."""
         return self.folders[self.manifest.parts.index(self.manifest.part_for(role))]
 
+    def optional_part(self, role: Role) -> Path | None:
+        """The same; None where no part plays `role`."""
+        return next((folder for folder, part in zip(self.folders, self.manifest.parts, strict=True) if role in part.roles), None)
+
 
 def default_places() -> Places:
     """`VIVAVOCE_CACHE`, else the user's cache by the XDG base directory specification; `VIVAVOCE_MODELS` is a list like `PATH`."""

@@ -121,7 +121,7 @@ class Ear:
         self._recent.append(window, end)
         if end <= self._floor:  # committed before it was heard
             self._gate.push(probability, end - WINDOW)
-            return [Listened(end, self._gate.silence)]
+            return [Listened(end, self._gate.silence, round(probability, 3))]
         if end - WINDOW <= self._floor:  # the first beyond it
             self._end_speech()
         events: list[EarEvent] = []
@@ -141,7 +141,7 @@ class Ear:
             case None:
                 pass
         self._note_score(end)
-        events.append(Listened(end, self._gate.silence))
+        events.append(Listened(end, self._gate.silence, round(probability, 3)))
         return events
 
     def _note_score(self, end: int) -> None:

@@ -24,6 +24,7 @@ from streaming.load_meter import LoadMeter
 from streaming.recognition import WordRecogniser
 from streaming.replying import Writer
 from streaming.scheduler import Job, Urgency, choose, run
+from streaming.sound_events import SoundClassifier
 from streaming.tts import Voice
 from streaming.turn import EndOfTurnModel
 from streaming.vad import SpeechModel
@@ -52,6 +53,7 @@ class Parts:
     recogniser: WordRecogniser
     writer: Writer
     voice: Voice
+    sounds: SoundClassifier | None = None
 
 
 class SpeechEngine:
@@ -77,7 +79,7 @@ class SpeechEngine:
         self._will_listen = False
         self._will_listen_lock = threading.Lock()
         voices = Lane("voice", threaded=threaded)
-        self._tools = SessionTools(parts.recogniser, parts.writer, parts.voice, voices, self._emit, clock)
+        self._tools = SessionTools(parts.recogniser, parts.writer, parts.voice, voices, self._emit, clock, parts.sounds)
         self._sessions: dict[str, EngineSession] = {}
         self._clock = clock
         self._kv_bytes = kv_bytes

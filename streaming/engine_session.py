@@ -40,11 +40,13 @@ from streaming.events import (
 from streaming.hearing import Turn
 from streaming.input_ring import InputRing
 from streaming.lane import Lane
+from streaming.no_speech import SpeechJudge
 from streaming.overlap import OverlapWatch
 from streaming.recognition import WordRecogniser
 from streaming.replying import Reply, Saying, Writer
 from streaming.sampling import Sampler
 from streaming.scheduler import Job, Urgency
+from streaming.sound_events import SoundClassifier
 from streaming.sounding import Sounds, Wanted
 from streaming.speaking import Speaker
 from streaming.transcriber import Transcriber
@@ -79,6 +81,8 @@ class SessionTools:
     emit: Callable[[EngineOutput], None]
     # Seconds, monotonic: orders work, and never decides what comes of it.
     clock: Callable[[], float]
+    # Names sounds; None where the bundle has no such part.
+    classifier: SoundClassifier | None = None
 
 
 @dataclass(slots=True)
@@ -105,6 +109,8 @@ class EngineSession:
         self._tools = tools
         self._language = spec.language
         self._ring = InputRing()
+        # Whether what the recogniser writes was said by anybody.
+        self._judge = SpeechJudge(self._ring, tools.classifier)
         # The Ear has heard this far; where its first silence since the last speech ended, and where the pause it became began.
         self._listened = 0
         self._hushed_at: int | None = None
@@ -157,8 +163,9 @@ class EngineSession:
     def heard(self, event: EarEvent) -> None:
         """What the Ear found."""
         match event:
-            case Listened(at, silence):
+            case Listened(at, silence, probability):
                 self._listened = at
+                self._judge.heard(at, probability)
                 self._hushed_at = (at if self._hushed_at is None else self._hushed_at) if silence else None
                 if not silence:
                     self._paused_at = None
@@ -323,7 +330,8 @@ class EngineSession:
             self._turn.pause(self._paused_at)
 
     def _new_turn(self, item_id: str, start: int) -> Turn:
-        return Turn(item_id, start, Transcriber(self._tools.recogniser, self._language), self._sounds.begin(item_id))
+        transcriber = Transcriber(self._tools.recogniser, self._language, self._judge.of_turn(start))
+        return Turn(item_id, start, transcriber, self._sounds.begin(item_id))
 
     def _commit_turn(self, order: CommitTurn) -> None:
         turn, hearing = self._turn, self._hearing
@@ -375,7 +383,8 @@ class EngineSession:
         """What the turn says if it ends in this pause, once, as soon as that is known."""
         if turn is self._turn and turn.found is not None and turn.paused_at is not None and self._told != turn.paused_at:
             self._told = turn.paused_at
-            self._tell(TranscriptProvisional(turn.item_id, turn.paused_at, turn.found.text, turn.found.confidence))
+            found = turn.found
+            self._tell(TranscriptProvisional(turn.item_id, turn.paused_at, found.text, found.confidence, found.speech))
 
     def _conclude(self, turn: Turn, before: Job | None = None) -> Work[None]:
         """The final transcript of a turn that has ended, after the pass that was under way."""
@@ -389,7 +398,8 @@ class EngineSession:
                     before.advance()
             transcript = yield from turn.conclude()
             self._transcripts[turn.item_id] = transcript.text
-            self._tell(TranscriptDone(turn.item_id, transcript.text, transcript.confidence, transcript.language))
+            done = TranscriptDone(turn.item_id, transcript.text, transcript.confidence, transcript.language, transcript.speech)
+            self._tell(done)
         except Exception as error:
             log.exception("session %s: the transcript of %s failed", self.id, turn.item_id)
             self._transcripts[turn.item_id] = turn.settled

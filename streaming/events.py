@@ -108,10 +108,12 @@ class EndOfTurnScore:
 class Listened:
     """The Ear has heard everything up to `at`. Sent for every VAD window (32 ms), so that silence and speech durations are counted
     in audio, not in wall clock. `silence` is how many of the last samples held no speech, 0 while there is some: it grows for three windows
-    before `SpeechStopped` says that this is a pause. Example: `Listened(at=45568, silence=512)`."""
+    before `SpeechStopped` says that this is a pause. `probability` is that of speech in the last window.
+    Example: `Listened(at=45568, silence=512, probability=0.04)`."""
 
     at: int
     silence: int = 0
+    probability: float = 0.0
 
 
 class OverlapKind(Enum):
@@ -152,24 +154,27 @@ class TranscriptDelta:
 @dataclass(frozen=True, slots=True)
 class TranscriptProvisional:
     """What the open turn `item_id` says if it ends in the pause that began at `at` (the `SpeechStopped` of that position): all of its
-    words, settled or not; "" where there are none. Told to nobody: it serves the decision and a speculation, and is void as soon as the
-    caller goes on. Example: `TranscriptProvisional("item_1", 41984, "What is a tortoise?", 0.92)`."""
+    words, settled or not; "" where there are none. `speech` is how likely it is that anybody spoke. Told to nobody: it serves the decision
+    and a speculation, and is void as soon as the caller goes on.
+    Example: `TranscriptProvisional("item_1", 41984, "What is a tortoise?", 0.92)`."""
 
     item_id: str
     at: int
     text: str
     confidence: float
+    speech: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class TranscriptDone:
-    """The final text of a committed user item; replaces its deltas. Empty where nothing was said.
-    Example: `TranscriptDone("item_1", "What is a tortoise?", 0.92, "en")`."""
+    """The final text of a committed user item; replaces its deltas. Empty where no words were found; `speech` is how likely it is that
+    anybody spoke. Example: `TranscriptDone("item_1", "What is a tortoise?", 0.92, "en")`."""
 
     item_id: str
     text: str
     confidence: float
     language: str
+    speech: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,11 +25,13 @@ from streaming.models.voxtral_realtime import is_voxtral_realtime, load_voxtral_
 from streaming.models.waveform import load_waveform, waveform_kind
 from streaming.models.whisper import Silence
 from streaming.models.whisper_weights import load_whisper, whisper_file
+from streaming.models.yamnet import YamNet
 from streaming.realtime_words import load_realtime_words
 from streaming.recogniser import load_recogniser
 from streaming.recognition import WordRecogniser
 from streaming.replying import Writer
 from streaming.sampling import Sampling
+from streaming.sound_events import PATCH
 from streaming.transcriber import Transcriber
 from streaming.turn import SmartTurn
 from streaming.vad import SileroVad, silero_model
@@ -42,8 +44,9 @@ __all__ = ["EngineFiles", "load_engine", "load_parts", "load_states", "load_word
 @dataclass(frozen=True, slots=True)
 class EngineFiles:
     """Where the parts of a bundle lie: folders for the recogniser and the voice, a GGUF file or a folder in Hugging Face's layout for the
-    language model (which hears, where it is an audio language model), a file for the end of turn; `threads` is torch's. `language` is what
-    a recogniser of one language knows that does not say it itself (CTC). Without a language model replies are written elsewhere. `device`
+    language model (which hears, where it is an audio language model), a file for the end of turn, a folder for what names sounds, where
+    there is one; `threads` is torch's. `language` is what a recogniser of one language knows that does not say it itself (CTC). Without a
+    language model replies are written elsewhere. `device`
     is where the recogniser and the language model run, `dtype` the numbers they are held in: see `streaming.device`;
     `voice_device` is where the voice does: see `streaming.voice_device`."""
 
@@ -56,6 +59,7 @@ class EngineFiles:
     device: str = "cpu"
     dtype: str = "auto"
     voice_device: str = "auto"
+    sounds: Path | None = None
 
 
 def load_parts(files: EngineFiles) -> Parts:
@@ -71,6 +75,7 @@ def load_parts(files: EngineFiles) -> Parts:
         recogniser=recogniser,
         writer=Writer(model, ChatTemplate(model, path=path), Sampling()),
         voice=load_voice(files.voice, device, files.voice_device),
+        sounds=None if files.sounds is None else YamNet.load(files.sounds),
     )
 
 
@@ -131,6 +136,8 @@ def warm_up(parts: Parts) -> None:
     transcriber.push(sound)
     completed(transcriber.finish())
     parts.end_of_turn.score(sound)
+    if parts.sounds is not None:
+        parts.sounds.hear(sound[:PATCH])
     model = parts.writer.model
     if isinstance(model, AbsentLanguageModel):
         return

@@ -40,7 +40,7 @@ _REPOSITORY: Final = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _PINNED_NPM: Final = re.compile(r"[a-z0-9][a-z0-9._-]*@[0-9][A-Za-z0-9.+-]*")
 _PINNED: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*==[A-Za-z0-9][A-Za-z0-9.+!_-]*")
 
-Role = Literal["encoder", "transcript", "language_model", "voice", "end_of_turn"]
+Role = Literal["encoder", "transcript", "language_model", "voice", "end_of_turn", "sounds"]
 """What a part does in the server; each at most once in a bundle, one part may do several."""
 
 

@@ -11,6 +11,7 @@ a closed window said is not decoded again.
 
 import math
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -22,7 +23,13 @@ from streaming.events import SAMPLE_RATE
 from streaming.recognition import LONGEST_WINDOW, Decoding, WordRecogniser, WordWindow
 from streaming.settling import Settler, join_overlap, split_words
 
-__all__ = ["Hypothesis", "Transcriber", "Transcript"]
+__all__ = ["Hypothesis", "SpeechIn", "Transcriber", "Transcript"]
+
+SpeechIn = Callable[[Decoding, int, int], float]
+"""How likely it is that a decoding of samples `start` to `end` of the turn is of somebody's words."""
+
+_SPOKEN: Final = 0.5
+"""Probability of speech from which words are kept."""
 
 _INTERVAL: Final = 64 * SAMPLE_RATE // 100
 """New sound that makes a pass worth its price: 640 ms, two or three words."""
@@ -48,13 +55,14 @@ bfloat16). The caller has then ignored `due` for as long."""
 class Hypothesis:
     """What one pass found. `settled` only ever grows, by `settled_new` (which brings the space or punctuation that goes before it);
     `provisional` is the rest of this pass's text and may be anything next time. `text` is all this pass found, and what `finish` would
-    say now. `confidence` is the mean probability of a token."""
+    say now. `confidence` is the mean probability of a token, `speech` how likely it is that anybody spoke."""
 
     settled: str
     settled_new: str
     provisional: str
     confidence: float
     text: str
+    speech: float = 1.0
 
     @property
     def steady(self) -> str:
@@ -65,21 +73,24 @@ class Hypothesis:
 @dataclass(frozen=True, slots=True)
 class Transcript:
     """The final text of a turn of `seconds`; "" where nobody spoke. It need not begin with what had settled: `revised` counts the settled
-    words that it has no more."""
+    words that it has no more. `speech` is how likely it is that anybody spoke."""
 
     text: str
     confidence: float
     language: str
     seconds: float
     revised: int
+    speech: float = 1.0
 
 
 class Transcriber:
     """One turn of one caller: `push` its sound, make a pass whenever one is `due`, then `finish`."""
 
-    def __init__(self, recogniser: WordRecogniser, language: str | None = None) -> None:
-        """`language` as a code ("en", "de-CH"), None for the recogniser's own. Raises ValueError for one that it does not know."""
+    def __init__(self, recogniser: WordRecogniser, language: str | None = None, speech_in: SpeechIn | None = None) -> None:
+        """`language` as a code ("en", "de-CH"), None for the recogniser's own. Raises ValueError for one that it does not know. `speech_in`
+        judges whether there was speech; without it the recogniser's word is taken."""
         self._recogniser = recogniser
+        self._speech_in: SpeechIn = speech_in or (lambda decoding, _, __: float(decoding.speech))
         self._language = recogniser.language(language)
         # Samples pushed, and how many of them the last pass heard.
         self._pushed = 0
@@ -90,7 +101,7 @@ class Transcriber:
         self._windows = deque([_Window(0, False, recogniser.window())])
         # The last window has met its pause: the next sound begins a new one.
         self._ended = False
-        # The text of closed windows, the sum of its tokens' log-probabilities and their number.
+        # The text of closed windows, the sum of its tokens' log-probabilities and their number, and whether there was speech in any.
         self._words: list[str] = []
         self._score = _Score()
         self._settler = Settler(_PATIENCE)
@@ -128,13 +139,14 @@ class Transcriber:
         """One pass over the turn so far."""
         words, score = yield from self._pass()
         settled = self._settler.push(words, self._heard, sure=score.confidence >= _SURE)
-        return Hypothesis(settled.text, settled.new, settled.provisional, score.confidence, "".join(words).strip())
+        return Hypothesis(settled.text, settled.new, settled.provisional, score.confidence, "".join(words).strip(), score.speech)
 
     def finish(self) -> Work[Transcript]:
         """The final pass; nothing may be pushed afterwards. Costs nothing where the last pass has heard everything."""
         words, score = yield from self._pass()
         revised = self._settler.missing_from(words)
-        return Transcript("".join(words).strip(), score.confidence, self._language, self._pushed / SAMPLE_RATE, revised)
+        text = "".join(words).strip()
+        return Transcript(text, score.confidence, self._language, self._pushed / SAMPLE_RATE, revised, score.speech)
 
     def _pass(self) -> "Work[tuple[list[str], _Score]]":
         """All words so far, and how sure they are."""
@@ -144,15 +156,16 @@ class Transcriber:
             closed = window is not self._windows[-1]
             if closed and heard < window.samples:  # filled and closed while this was under way
                 continue
-            words, score = self._joined(window, decoding), self._score.plus(decoding)
+            speech = self._speech_in(decoding, window.start, window.start + heard)
+            words, score = self._joined(window, decoding, speech), self._score.plus(decoding, speech)
             if not closed:
                 self._heard = window.start + heard
                 return words, score
             self._words, self._score = words, score
             self._windows.popleft()
 
-    def _joined(self, window: "_Window", decoding: Decoding) -> list[str]:
-        words = split_words(self._recogniser.text(decoding.tokens)) if decoding.speech else []
+    def _joined(self, window: "_Window", decoding: Decoding, speech: float) -> list[str]:
+        words = split_words(self._recogniser.text(decoding.tokens)) if speech >= _SPOKEN else []
         return join_overlap(self._words, words, repeats=window.repeats)
 
     def _open(self, repeated: int) -> None:
@@ -165,19 +178,20 @@ class Transcriber:
 
 @dataclass(frozen=True, slots=True)
 class _Score:
-    """Log-probabilities of tokens, summed."""
+    """Log-probabilities of tokens, summed, and the highest probability of speech."""
 
     total: float = 0.0
     tokens: int = 0
+    speech: float = 0.0
 
     @property
     def confidence(self) -> float:
         """The (geometric) mean probability of a token; 0 where there is none."""
         return math.exp(self.total / self.tokens) if self.tokens else 0.0
 
-    def plus(self, decoding: Decoding) -> "_Score":
-        count = len(decoding.tokens) if decoding.speech else 0
-        return _Score(self.total + count * decoding.log_probability, self.tokens + count)
+    def plus(self, decoding: Decoding, speech: float) -> "_Score":
+        count = len(decoding.tokens) if speech >= _SPOKEN else 0
+        return _Score(self.total + count * decoding.log_probability, self.tokens + count, max(self.speech, speech))
 
 
 @dataclass(slots=True, eq=False)

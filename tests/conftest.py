@@ -94,6 +94,7 @@ def pocket(parts: Path) -> "EngineFiles":
         language_model=next((parts / "smollm2-135m-instruct").glob("*.gguf")),
         voice=parts / "piper-en-us-joe",
         end_of_turn=next((parts / "smart-turn-v3.2").glob("*.onnx")),
+        sounds=parts / "yamnet",
         threads=1,
     )
 

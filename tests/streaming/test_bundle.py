@@ -114,7 +114,7 @@ def nothing(_: Progress) -> None:
 
 def test_pocket_has_every_role_and_its_sources_agree() -> None:
     pocket = load_manifest("pocket")
-    assert {role for part in pocket.parts for role in part.roles} == {"encoder", "transcript", "language_model", "voice", "end_of_turn"}
+    assert {role for part in pocket.parts for role in part.roles} == {"encoder", "transcript", "language_model", "voice", "end_of_turn", "sounds"}
     for part in pocket.parts:
         wheel, hub = part.sources
         assert isinstance(wheel, WheelSource)

@@ -297,7 +297,7 @@ def test_a_vad_that_fails_once_is_asked_again() -> None:
     ears = Ears(Once(), None)
     ears.open("s")
     ears.tell("s", Ear.push, AudioFrame(scripted((0, 1)), 0))
-    assert ears.judge() == [("s", Listened(WINDOW, WINDOW))]
+    assert ears.judge() == [("s", Listened(WINDOW, WINDOW, 0.0))]
 
 
 def test_a_vad_that_fails_for_one_session_fails_for_it_alone() -> None:
@@ -306,9 +306,9 @@ def test_a_vad_that_fails_for_one_session_fails_for_it_alone() -> None:
         ears.open(session_id)
         ears.tell(session_id, Ear.push, AudioFrame(np.full(2 * WINDOW, first, np.float32), 0))
     assert sorted(ears.judge(), key=lambda found: found[0]) == [
-        ("a", Listened(WINDOW, WINDOW)),
+        ("a", Listened(WINDOW, WINDOW, 0.05)),
         ("b", EngineFailed("RuntimeError: no number")),
-        ("c", Listened(WINDOW, WINDOW)),
+        ("c", Listened(WINDOW, WINDOW, 0.1)),
     ]
     assert [session_id for session_id, _ in ears.judge()] == ["a", "c"]
 
