@@ -384,7 +384,7 @@ class EngineSession:
         if turn is self._turn and turn.found is not None and turn.paused_at is not None and self._told != turn.paused_at:
             self._told = turn.paused_at
             found = turn.found
-            self._tell(TranscriptProvisional(turn.item_id, turn.paused_at, found.text, found.confidence, found.speech))
+            self._tell(TranscriptProvisional(turn.item_id, turn.paused_at, found.text, found.confidence, round(found.speech, 3)))
 
     def _conclude(self, turn: Turn, before: Job | None = None) -> Work[None]:
         """The final transcript of a turn that has ended, after the pass that was under way."""
@@ -398,7 +398,7 @@ class EngineSession:
                     before.advance()
             transcript = yield from turn.conclude()
             self._transcripts[turn.item_id] = transcript.text
-            done = TranscriptDone(turn.item_id, transcript.text, transcript.confidence, transcript.language, transcript.speech)
+            done = TranscriptDone(turn.item_id, transcript.text, transcript.confidence, transcript.language, round(transcript.speech, 3))
             self._tell(done)
         except Exception as error:
             log.exception("session %s: the transcript of %s failed", self.id, turn.item_id)
