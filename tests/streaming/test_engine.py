@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass, replace, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 
