@@ -17,13 +17,16 @@ import numpy as np
 import soundfile
 
 from server.eval.errors import EvalError
+from server.eval.words import plain_words
 from streaming.audio import Samples, resample_clause
 from streaming.events import SAMPLE_RATE
 
-__all__ = ["Clip", "chosen", "load_clip", "read_clips"]
+__all__ = ["Clip", "chosen", "load_clip", "read_clips", "unseen"]
 
 _KINDS: Final = (".wav", ".flac", ".ogg", ".opus", ".mp3")
 _TEXTS: Final = ("text", "transcription", "transcript", "sentence")
+_SAYS_MUCH: Final = 4
+"""Words from which on a text is somebody's and no longer everybody's: a digit may well have been said in training."""
 _EMPTY: Final[Mapping[str, object]] = {}
 
 
@@ -74,6 +77,20 @@ def chosen(clips: Iterable[Clip], most: int | None, seed: int = 0) -> list[Clip]
         return found
     kept = sorted(random.Random(seed).sample(range(len(found)), most))
     return [found[index] for index in kept]
+
+
+def unseen(clips: Iterable[Clip], part: str, trained: str = "train") -> list[Clip]:
+    """The clips of `part` whose speaker, and whose words where there are at least four, are not in the part `trained` too. Clips of a
+    folder without parts are all kept."""
+    every = list(clips)
+    seen = [clip for clip in every if clip.field("part") == trained]
+    speakers, texts = {clip.field("speaker") for clip in seen} - {""}, {tuple(plain_words(clip.text)) for clip in seen}
+
+    def is_new(clip: Clip) -> bool:
+        words = tuple(plain_words(clip.text))
+        return clip.field("speaker") not in speakers and (len(words) < _SAYS_MUCH or words not in texts)
+
+    return [clip for clip in every if clip.field("part") in ("", part) and (part == trained or is_new(clip))]
 
 
 def _lines(path: Path) -> Sequence[Mapping[str, object]]:

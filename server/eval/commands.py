@@ -1,15 +1,15 @@
 """`vivavoce eval`: how well a server, or the models of a bundle, understand what is said."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from server.eval.local_commands import noise, one_line, questions, words
+
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from server.eval.benchmarks.task import Task
     from server.eval.run import TaskResult
@@ -205,7 +205,7 @@ class _Options:
 
 
 def _run(tasks: "Callable[[], Sequence[Task]]", options: _Options) -> None:
-    with _one_line():
+    with one_line():
         import asyncio
 
         from rich.console import Console
@@ -234,13 +234,5 @@ async def _results(tasks: "Sequence[Task]", options: _Options) -> "list[TaskResu
         return await run_tasks(asker, tasks, RunOptions(options.items, options.at_once, options.answers, options.heard, judge))
 
 
-@contextmanager
-def _one_line() -> Iterator[None]:
-    """What can't be done is a line on stderr and exit code 1."""
-    from server.eval.errors import EvalError
-
-    try:
-        yield
-    except EvalError as error:
-        typer.echo(f"vivavoce: {' '.join(str(error).split())}", err=True)
-        raise typer.Exit(1) from None
+for _command in (words, questions, noise):
+    evaluate.command()(_command)
