@@ -195,10 +195,9 @@ def _parts(bundle: str, threads: int) -> "Parts":
 
 def _whole(parts: "Parts") -> "WholeClip":
     """Whisper over a whole clip, by the weights of the engine."""
-    from streaming.whole_clip import full_context
-
     from server.eval.errors import EvalError
     from streaming.recogniser import Recogniser
+    from streaming.whole_clip import full_context
 
     recogniser = parts.recogniser
     if not isinstance(recogniser, Recogniser):
