@@ -215,10 +215,10 @@ class Responses:
 
     def _awaits_words(self, item_id: str, response: Response, settings: SessionSettings) -> bool:
         """Whether the final text of an item is due and waited for. Where the model hears it is not, unless the agent's code is asked about
-        it, or there may be no words in it to answer."""
+        it, or there may be no words in it to answer: none have been found so far."""
         if not self._transcripts.is_due(item_id):
             return False
-        return not settings.model_hears or response.plan.asks_agent or self._transcripts.is_doubted(item_id)
+        return not settings.model_hears or response.plan.asks_agent or not self._transcripts.is_worded(item_id)
 
     def _begin(self, response: Response) -> list[Command]:
         self._running[response.id] = response

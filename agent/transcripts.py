@@ -28,9 +28,9 @@ class Transcripts:
         self._due: dict[str, float] = {}
         # Audio items whose words the recogniser was not sure of: as many as the conversation has items.
         self._unclear: set[str] = set()
-        # The item whose words, as they were told in its last pause, may have to be asked back; and the one that was nobody's, if it ends in
-        # the present pause.
-        self._doubted: str | None = None
+        # The newest item in which words to be sure of were found before its end; and the one that was nobody's, if it ends in the present
+        # pause.
+        self._worded: str | None = None
         self._nobodys: str | None = None
         # Settled words of the open turn, while the client does not know its item: as long as the turn.
         self._withheld = ""
@@ -44,9 +44,9 @@ class Transcripts:
         """Whether any final text is still to come."""
         return bool(self._due)
 
-    def is_doubted(self, item_id: str) -> bool:
-        """Whether what was heard of this item before its end was nothing, or nothing to be sure of."""
-        return self._doubted == item_id
+    def is_worded(self, item_id: str) -> bool:
+        """Whether words were heard in this item before its end, and were to be sure of when it last was in doubt."""
+        return self._worded == item_id
 
     def is_nobodys(self, item_id: str) -> bool:
         """Whether nobody spoke in this item, as far as was heard up to the present pause."""
@@ -82,11 +82,13 @@ class Transcripts:
 
     def foresee(self, words: TranscriptProvisional) -> None:
         """What the turn says if it ends in this pause."""
-        self._doubted = words.item_id if is_unclear(words.text, words.confidence) else None
+        self._worded = None if is_unclear(words.text, words.confidence) else words.item_id
         self._nobodys = words.item_id if is_nobodys(words.text, words.speech) and words.at == self._turns.paused_at else None
 
     def settle(self, event: TranscriptDelta) -> list[Command]:
         """More words of a turn."""
+        if not is_unclear(event.text, event.confidence):
+            self._worded = event.item_id
         is_open = event.item_id == self._turns.open_item_id
         if not self.wanted or not (is_open or event.item_id in self._due):
             return []

@@ -82,6 +82,14 @@ def serve(
     voice_device: Annotated[
         str | None, typer.Option(metavar="auto|cpu|cuda", help="Where the voice runs. [default: where it is faster]")
     ] = None,
+    hears: Annotated[
+        str | None,
+        typer.Option(
+            metavar="words|sound|both",
+            help="What the language model is told of a caller's turn: its words, rows made of its sound, or the one behind the other. "
+            "[default: the bundle's]",
+        ),
+    ] = None,
     record: Annotated[
         Path | None,
         typer.Option(metavar="FOLDER", help="Keep a log of every session here, for `vivavoce replay`. It holds what is said."),
@@ -110,6 +118,7 @@ def serve(
         vivavoce serve
         vivavoce serve my_agent.py:agent
         vivavoce serve --bundle qwen2-audio
+        vivavoce serve --hears words
         vivavoce serve --port 9000 --bundle my.toml
         vivavoce serve --record logs/
         vivavoce serve --chat-url http://localhost:11434/v1 --chat-model llama3.2
@@ -128,6 +137,7 @@ def serve(
         "device": device,
         "dtype": dtype,
         "voice_device": voice_device,
+        "hears": hears,
         "record": record,
         "chat_url": chat_url,
         "chat_model": chat_model,

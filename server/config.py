@@ -25,7 +25,7 @@ from pydantic_settings import (
 
 from server.auth import is_loopback_host
 from server.limits import Limits
-from streaming.manifest import Manifest
+from streaming.manifest import Hears, Manifest
 
 __all__ = ["ConfigError", "ServerConfig", "load_config", "new_api_key"]
 
@@ -76,6 +76,8 @@ class ServerConfig(BaseSettings):
     faster."""
     voice_device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where the voice runs: by default on the GPU of the large models where onnxruntime can use it and speaks faster there."""
+    hears: Hears | None = None
+    """What the language model is told of a caller's turn: words, sound, or both. By default what the bundle says."""
     record: Path | None = None
     """Folder to write a replayable log of every session to. Contains what callers said: off by default."""
     chat_url: str | None = None
@@ -176,6 +178,8 @@ class ServerConfig(BaseSettings):
                 asked = f"the bundle {manifest.name} asks {model} at {chat.url}, which needs a key: give it in VIVAVOCE_CHAT_KEY"
                 raise ConfigError(f"{asked} or --chat-key-file, or name another endpoint with --chat-url and --chat-model")
             update |= {"chat_url": chat.url, "chat_model": model}
+        if self.hears in ("sound", "both") and (self.upstream or self.chat_url or "chat_url" in update):
+            raise ConfigError("hears is for a language model that runs here: leave it out where a chat endpoint or a service answers")
         return self.model_copy(update=update)
 
     @property

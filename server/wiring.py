@@ -8,7 +8,7 @@ from pathlib import Path
 from agent.conversation import Conversation
 from agent.settings import SessionSettings
 from server.agents.agent import Agent
-from server.config import ServerConfig
+from server.config import ConfigError, ServerConfig
 from server.engine_process import ProcessEngineLink
 from server.serve import ServeOptions, run_server
 from server.upstream.link import UpstreamLink
@@ -16,26 +16,27 @@ from server.upstream.places import upstream_of
 from streaming.bundle import Bundle
 from streaming.hearing_models import hears
 from streaming.load import EngineFiles, load_engine
-from streaming.manifest import BundleError
+from streaming.manifest import BundleError, Hears
 from streaming.models.kokoro import voices_in
 
-__all__ = ["engine_files", "run", "serve_options"]
+__all__ = ["engine_files", "run", "serve_options", "told"]
 
 
 def run(config: ServerConfig, bundle: Bundle, agent: Agent | None = None) -> int:
     """Serve until told to stop; returns the exit code. `agent` answers, or else whatever a client says. Raises BundleError,
     ConfigError."""
     upstream, threads = upstream_of(config), config.threads or _spare_cores()
-    files = engine_files(bundle, threads, config.device or "cpu", elsewhere=upstream is not None)
+    files = engine_files(bundle, threads, config.device or "cpu", elsewhere=upstream is not None, hears=config.hears)
     files = replace(files, dtype=config.dtype, voice_device=config.voice_device)
     engine = ProcessEngineLink(functools.partial(load_engine, files))
     link = engine if upstream is None else UpstreamLink(engine, upstream)
     return run_server(serve_options(config, bundle, agent), link, Conversation)
 
 
-def engine_files(bundle: Bundle, threads: int, device: str = "cpu", *, elsewhere: bool = False) -> EngineFiles:
-    """Where the engine finds its models; without a language model where replies are made `elsewhere`. Raises BundleError."""
-    recogniser = bundle.part("transcript")
+def engine_files(bundle: Bundle, threads: int, device: str = "cpu", *, elsewhere: bool = False, hears: Hears | None = None) -> EngineFiles:
+    """Where the engine finds its models; without a language model where replies are made `elsewhere`. `hears` is what the language model is
+    told of a turn, where it is not what the bundle says. Raises BundleError, and ConfigError where it can't hear."""
+    recogniser, projector = bundle.part("transcript"), bundle.optional_part("projector")
     return EngineFiles(
         device=device,
         recogniser=recogniser,
@@ -44,6 +45,8 @@ def engine_files(bundle: Bundle, threads: int, device: str = "cpu", *, elsewhere
         end_of_turn=_only_file(bundle.part("end_of_turn"), ".onnx"),
         sounds=bundle.optional_part("sounds"),
         threads=threads,
+        projector=None if projector is None else _only_file(projector, ".safetensors"),
+        hears="words" if elsewhere else told(bundle, hears),
         language=next(iter(bundle.manifest.part_for("transcript").languages), "en"),
     )
 
@@ -71,9 +74,20 @@ def _voice(bundle: Bundle) -> str:
     return next(iter(voices_in(bundle.part("voice"))), SessionSettings().voice)
 
 
+def told(bundle: Bundle, asked: Hears | None = None) -> Hears:
+    """What the bundle's language model is told of a caller's turn: what is `asked` for, else what the manifest says, else the sound, if it
+    can hear. Raises ConfigError where it can't."""
+    wanted = asked or bundle.manifest.hears
+    can = bundle.optional_part("projector") is not None or hears(bundle.part("language_model"))
+    if wanted in ("sound", "both") and not can:
+        problem = f"the language model of the bundle {bundle.manifest.name} can't hear, so it can't be told {wanted!r}"
+        raise ConfigError(f"{problem}: leave out --hears, or add a part with the role projector (docs/bundles.md)")
+    return wanted or ("sound" if can else "words")
+
+
 def _hears(config: ServerConfig, bundle: Bundle) -> bool:
     """Whether the replies come from a language model of the bundle's that is told the caller's sound."""
-    return upstream_of(config) is None and hears(bundle.part("language_model"))
+    return upstream_of(config) is None and told(bundle, config.hears) != "words"
 
 
 def _spare_cores() -> int:

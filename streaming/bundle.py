@@ -53,7 +53,7 @@ class Bundle:
 
     def optional_part(self, role: Role) -> Path | None:
         """The same; None where no part plays `role`."""
-        return next((folder for folder, part in zip(self.folders, self.manifest.parts, strict=True) if role in part.roles), None)
+        return None if self.manifest.optional_part(role) is None else self.part(role)
 
 
 def default_places() -> Places:

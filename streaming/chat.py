@@ -133,9 +133,10 @@ class ChatTemplate:
         return [replace(first, tokens=tokens), *others]
 
     def _said(self, message: ContextMessage, texts: Mapping[str, str], sounds: Mapping[str, Sound]) -> _Content:
-        """What a message says: the caller's by its sound, where the model hears and there is one."""
+        """What a message says: the caller's by its sound, where the model hears and there is one that has rows."""
         text = _text(message, texts)
         sound = sounds.get(message.item_id) if self.path is not None and message.role == "user" else None
+        sound = sound if sound is not None and sound.tokens else None
         words = (text,) if text and (sound is None or (self.path is not None and self.path.words)) else ()
         return words if sound is None else (sound, *words)
 

@@ -134,6 +134,10 @@ class Decoder(Protocol):
     def device(self) -> torch.device:
         """Where it is."""
 
+    @property
+    def embedding(self) -> Tensor:
+        """What stands for each token, [vocabulary, width]."""
+
     def new_cache(self, capacity: int) -> KeyValueCache:
         """An empty cache for `capacity` positions."""
 
@@ -227,6 +231,11 @@ class LlamaLanguageModel:
     @property
     def context(self) -> int:
         return self._context
+
+    @property
+    def embedding(self) -> Tensor:
+        """What stands for each token, [vocabulary, width]."""
+        return self._model.embedding
 
     def sequence(self) -> TokenSequence:
         return TokenSequence(self._model.new_cache(self._context))

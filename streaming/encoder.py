@@ -109,7 +109,8 @@ def hear_silence(model: WhisperEncoder) -> tuple[AttentionCache, Tensor]:
 
 @dataclass(slots=True, eq=False)
 class Encode:
-    """A `Call`: mel frames (2n + 3, mels) to audio frames (n, width) standing at `start`, found in `frames`."""
+    """A `Call`: mel frames (2n + 3, mels) to audio frames (n, width) standing at `start`, found in `frames`. Several pieces of work may
+    wait for it: it is made once."""
 
     station: "EncoderStation"
     mel: Tensor
@@ -141,7 +142,9 @@ class EncoderStation:
     @torch.inference_mode()
     def run(self, calls: Sequence[Call]) -> None:
         """See `Station`."""
-        encodes = [call for call in calls if isinstance(call, Encode)]
+        encodes = list(dict.fromkeys(call for call in calls if isinstance(call, Encode) and call.frames is None))
+        if not encodes:
+            return
         stems = [self.model.stem(call.mel, call.start, call.ends) for call in encodes]
         spans = [Span(len(stem), call.start, call.cache, self._silence) for stem, call in zip(stems, encodes, strict=True)]
         frames = self.model(torch.cat(stems), spans)

@@ -245,7 +245,7 @@ class EngineSession:
         ]
         others = (
             self._sound_job(now, speculate=speculate),
-            self._final_job(now),
+            self._final_job(now, waiting),
             self._hearing_job(now, eager=speculate),
             self._prefill_job(now),
         )
@@ -278,10 +278,15 @@ class EngineSession:
             job.urgency = Urgency.RUNNING_DRY if dry else Urgency.AHEAD
         return True
 
-    def _final_job(self, now: float) -> Job | None:
-        """The final transcript of the oldest turn that has ended."""
+    def _final_job(self, now: float, waiting: set[str]) -> Job | None:
+        """The final transcript of the oldest turn that has ended, of those `waiting` for theirs. It gives way to a reply that somebody
+        waits for and that does not read it."""
         if self._final is None and self._ending:
             self._final = Job(self._conclude(self._ending[0]), Urgency.AWAITED, now)
+        if self._final is not None:
+            replies = self._replies.values()
+            unread = any(each.job.urgency is Urgency.AWAITED and not each.reply.reads(waiting) for each in replies)
+            self._final.urgency = Urgency.LISTENING if unread else Urgency.AWAITED
         return self._final
 
     def _hearing_job(self, now: float, *, eager: bool) -> Job | None:
@@ -331,7 +336,7 @@ class EngineSession:
 
     def _new_turn(self, item_id: str, start: int) -> Turn:
         transcriber = Transcriber(self._tools.recogniser, self._language, self._judge.of_turn(start))
-        return Turn(item_id, start, transcriber, self._sounds.begin(item_id))
+        return Turn(item_id, start, transcriber, self._sounds.begin(item_id, transcriber))
 
     def _commit_turn(self, order: CommitTurn) -> None:
         turn, hearing = self._turn, self._hearing
@@ -341,6 +346,8 @@ class EngineSession:
         self._stop_prefill()
         if order.transcript is not None:
             self._transcripts[order.item_id] = order.transcript
+            if turn is not None and turn.sound is not None:
+                turn.sound.end()
             return
         if turn is None or turn.item_id != order.item_id:
             turn, hearing = self._new_turn(order.item_id, order.start), None

@@ -84,6 +84,8 @@ class Turn:
         if not self._quiet or end - self._judged > _UNJUDGED:
             self._push(ring, end)
         self._committed = True
+        if self.sound is not None:
+            self.sound.end()
 
     def hear(self) -> Work[Hypothesis]:
         """One pass over the turn so far."""

@@ -7,25 +7,31 @@ from types import MappingProxyType
 from typing import Final
 
 import torch
+from safetensors import safe_open
 from tokenizers import Tokenizer
 
 from streaming.audio_codes import AudioVocabulary, TokenEncoder
 from streaming.audio_path import AudioPath
 from streaming.blocked import BlockedEncoder
-from streaming.decoder import CONTEXT, LlamaLanguageModel
+from streaming.decoder import CONTEXT, LanguageModel, LlamaLanguageModel
 from streaming.encoder import EncoderStation, Ending, hear_silence
+from streaming.frame_rows import FrameRows
 from streaming.markup import Markup, markup_of
 from streaming.models.audio_language import audio_language_kind, load_audio_language
 from streaming.models.chat_hints import folder_hints
 from streaming.models.ctranslate2 import WeightsError
+from streaming.models.fit import misfit
 from streaming.models.llama import Llama
 from streaming.models.mimi import load_mimi
 from streaming.models.omni import OMNI
+from streaming.models.pocket_projector import load_projector
 from streaming.models.safetensors import json_object, load_safetensors
 from streaming.models.whisper import Silence
 from streaming.projected import ProjectedEncoder
+from streaming.recogniser import Recogniser
+from streaming.recognition import WordRecogniser
 
-__all__ = ["hears", "load_hearing_model"]
+__all__ = ["hears", "load_frame_rows", "load_hearing_model"]
 
 _AUDIO_TOKENS: Final = "audio_tokens.json"
 """Beside a language model in Hugging Face's layout: that its vocabulary ends with the codes of the Mimi in `codec`."""
@@ -72,6 +78,30 @@ def load_hearing_model(
     silence = Silence(hear_silence(loaded.encoder)[0]) if manner.ending is Ending.CLIP else None
     encoder = ProjectedEncoder(EncoderStation(loaded.encoder, silence), loaded.projector, manner.ending)
     return model, AudioPath(encoder, manner.before, manner.after)
+
+
+def load_frame_rows(path: Path, recogniser: WordRecogniser, model: LanguageModel) -> FrameRows:
+    """The projector in a file, between the encoder of `recogniser` and the language model that were loaded beside it. Raises WeightsError,
+    naming the file, for what is none and where it is for others, and OSError where it can't be read."""
+    advice = "take the part with the role projector out of the bundle's manifest, or"
+    if not isinstance(recogniser, Recogniser):
+        raise WeightsError(
+            f"{path} makes rows of Whisper's frames, and the transcript is made by another kind of model: {advice} put Whisper there"
+        )
+    if not isinstance(model, LlamaLanguageModel):
+        raise WeightsError(f"{path} makes rows for a language model that runs here, and there is none: {advice} put one there")
+    projector = load_projector(path, model.embedding)
+    with safe_open(path, framework="pt") as file:
+        made_for = file.metadata() or {}
+        kept = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+    try:
+        other = misfit(kept, recogniser.model.encoder, model.embedding)
+    except KeyError as error:
+        raise WeightsError(f"{path} does not say which models it is for: it has no {error}") from error
+    if other is not None:
+        meant = made_for.get(other.replace(" ", "_"), "another one")
+        raise WeightsError(f"{path} is for the {other} {meant}, and the bundle has another: {advice} put that one there")
+    return FrameRows(projector)
 
 
 def _language_model(folder: Path, decoder: Llama, tokenizer: Tokenizer, context: int, around: tuple[str, str]) -> LlamaLanguageModel:

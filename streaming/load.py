@@ -1,7 +1,8 @@
 """From the files of a bundle to a warm engine."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import torch
 
 from streaming.absent import AbsentLanguageModel
 from streaming.audio_encoder import AudioEncoder
-from streaming.audio_path import AudioPath
+from streaming.audio_path import AudioPath, Sound
 from streaming.batching import completed
 from streaming.causal import CausalSound, CausalStation
 from streaming.chat import ChatTemplate
@@ -20,7 +21,8 @@ from streaming.doors import EngineOutput
 from streaming.encoder import EncoderStation, WhisperSound, hear_silence
 from streaming.engine import Parts, SpeechEngine
 from streaming.events import SAMPLE_RATE
-from streaming.hearing_models import hears, load_hearing_model
+from streaming.hearing_models import hears, load_frame_rows, load_hearing_model
+from streaming.manifest import Hears
 from streaming.models.voxtral_realtime import is_voxtral_realtime, load_voxtral_realtime
 from streaming.models.waveform import load_waveform, waveform_kind
 from streaming.models.whisper import Silence
@@ -48,7 +50,8 @@ class EngineFiles:
     there is one; `threads` is torch's. `language` is what a recogniser of one language knows that does not say it itself (CTC). Without a
     language model replies are written elsewhere. `device`
     is where the recogniser and the language model run, `dtype` the numbers they are held in: see `streaming.device`;
-    `voice_device` is where the voice does: see `streaming.voice_device`."""
+    `voice_device` is where the voice does: see `streaming.voice_device`. A `projector`, a file, lets a language model hear that reads;
+    `hears` is what one that can hear is told."""
 
     recogniser: Path
     language_model: Path | None
@@ -60,6 +63,8 @@ class EngineFiles:
     dtype: str = "auto"
     voice_device: str = "auto"
     sounds: Path | None = None
+    projector: Path | None = None
+    hears: Hears = "sound"
 
 
 def load_parts(files: EngineFiles) -> Parts:
@@ -69,6 +74,10 @@ def load_parts(files: EngineFiles) -> Parts:
     # First the recogniser: a decoder on a GPU divides what memory is free into slots for calls.
     recogniser = load_words(files.recogniser, files.language, device, dtype)
     model, path = _language_model(files.language_model, device, dtype)
+    if path is None and files.projector is not None and files.hears != "words":
+        path = AudioPath(load_frame_rows(files.projector, recogniser, model))
+    if path is not None:
+        path = None if files.hears == "words" else replace(path, words=files.hears == "both")
     return Parts(
         vad=SileroVad(silero_model()),
         end_of_turn=SmartTurn(files.end_of_turn),
@@ -89,7 +98,7 @@ def _device(files: EngineFiles) -> torch.device:
 
 
 def _language_model(path: Path | None, device: torch.device, dtype: torch.dtype | None) -> tuple[LanguageModel, AudioPath | None]:
-    """The language model at `path`, and how it hears, where it does."""
+    """The language model at `path`, and how it hears, where it does by itself."""
     if path is None:
         return AbsentLanguageModel(), None
     if hears(path):
@@ -131,13 +140,18 @@ def load_engine(files: EngineFiles, early: Callable[[EngineOutput], None]) -> Sp
 def warm_up(parts: Parts) -> None:
     """Run every model once on what it will see, so that the first caller pays for no lazy initialisation. The voice has been, as it was
     loaded."""
-    sound = np.zeros(SAMPLE_RATE * 2, np.float32)
+    pcm = np.zeros(SAMPLE_RATE * 2, np.float32)
     transcriber = Transcriber(parts.recogniser)
-    transcriber.push(sound)
+    path = parts.writer.template.path
+    sound = None if path is None else Sound(path.stream(transcriber), count(-1, -1), 1)
+    transcriber.push(pcm)
     completed(transcriber.finish())
-    parts.end_of_turn.score(sound)
+    parts.end_of_turn.score(pcm)
     if parts.sounds is not None:
-        parts.sounds.hear(sound[:PATCH])
+        parts.sounds.hear(pcm[:PATCH])
+    if sound is not None:
+        sound.push(pcm)
+        completed(sound.conclude())
     model = parts.writer.model
     if isinstance(model, AbsentLanguageModel):
         return

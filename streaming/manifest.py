@@ -3,7 +3,6 @@
 Reads TOML and checks all of it; touches no weights (`streaming.bundle` fetches them). The format is described in `docs/bundles.md`.
 """
 
-import importlib.resources
 import re
 import tomllib
 from pathlib import Path
@@ -16,6 +15,7 @@ __all__ = [
     "BundleError",
     "ChatDefault",
     "FolderSource",
+    "Hears",
     "HubSource",
     "Manifest",
     "Needs",
@@ -30,6 +30,8 @@ __all__ = [
     "shipped_bundles",
 ]
 
+_SHIPPED: Final = Path(__file__).parent / "bundles"
+"""Manifests that come with the program, and in `parts` the weights that do."""
 _STRICT: Final = ConfigDict(extra="forbid")
 _SHA256: Final = re.compile(r"[0-9a-f]{64}")
 _PLAIN_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -40,8 +42,12 @@ _REPOSITORY: Final = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _PINNED_NPM: Final = re.compile(r"[a-z0-9][a-z0-9._-]*@[0-9][A-Za-z0-9.+-]*")
 _PINNED: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*==[A-Za-z0-9][A-Za-z0-9.+!_-]*")
 
-Role = Literal["encoder", "transcript", "language_model", "voice", "end_of_turn", "sounds"]
-"""What a part does in the server; each at most once in a bundle, one part may do several."""
+Role = Literal["encoder", "transcript", "language_model", "projector", "voice", "end_of_turn", "sounds"]
+"""What a part does in the server; each at most once in a bundle, one part may do several. `projector` lets a language model hear that was
+made to read."""
+
+Hears = Literal["words", "sound", "both"]
+"""What a language model is told of a caller's turn."""
 
 
 class BundleError(Exception):
@@ -141,7 +147,8 @@ class HubSource:
 
 @dataclass(frozen=True, config=_STRICT)
 class FolderSource:
-    """Files in a folder of the user's, used in place. A relative `path` counts from the manifest's folder."""
+    """Files in a folder of the user's, or one that is shipped beside the manifest, used in place. A relative `path` counts from the
+    manifest's folder."""
 
     kind: Literal["folder"]
     path: Path
@@ -199,7 +206,8 @@ class ChatDefault:
 
 @dataclass(frozen=True, config=_STRICT)
 class Manifest:
-    """A bundle. `languages` are those it answers in. `device` is where its large models run unless the operator says so."""
+    """A bundle. `languages` are those it answers in. `device` is where its large models run, and `hears` what the language model is told of
+    a caller's turn, unless the operator says so: by default the sound, where it can hear."""
 
     name: str
     description: str
@@ -208,6 +216,7 @@ class Manifest:
     needs: Needs = Needs()
     device: Literal["auto", "cpu", "cuda"] = "cpu"
     chat: ChatDefault | None = None
+    hears: Hears | None = None
 
     def __post_init__(self) -> None:
         _need(_PLAIN_NAME.fullmatch(self.name) is not None, f"{self.name!r} is not a plain name for a bundle")
@@ -218,16 +227,19 @@ class Manifest:
 
     def part_for(self, role: Role) -> Part:
         """The part that plays `role`. Raises BundleError where none does."""
-        for part in self.parts:
-            if role in part.roles:
-                return part
+        part = self.optional_part(role)
+        if part is not None:
+            return part
         raise BundleError(f"the bundle {self.name} has no part for the role {role}: add one to its manifest")
+
+    def optional_part(self, role: Role) -> Part | None:
+        """The part that plays `role`; None where none does."""
+        return next((part for part in self.parts if role in part.roles), None)
 
 
 def shipped_bundles() -> tuple[str, ...]:
     """Names of the bundles that come with the program, sorted."""
-    folder = importlib.resources.files("streaming") / "bundles"
-    return tuple(sorted(entry.name.removesuffix(".toml") for entry in folder.iterdir() if entry.name.endswith(".toml")))
+    return tuple(sorted(path.stem for path in _SHIPPED.glob("*.toml")))
 
 
 def load_manifest(name_or_path: str | Path) -> Manifest:
@@ -242,8 +254,7 @@ def load_manifest(name_or_path: str | Path) -> Manifest:
     if str(name_or_path) not in shipped_bundles():
         known = ", ".join(shipped_bundles())
         raise BundleError(f"there is no bundle {str(name_or_path)!r}: use one of {known}, or the path of a .toml manifest of your own")
-    resource = importlib.resources.files("streaming") / "bundles" / f"{name_or_path}.toml"
-    return _parse(resource.read_text(encoding="utf-8"), str(name_or_path), Path())
+    return _parse((_SHIPPED / f"{name_or_path}.toml").read_text(encoding="utf-8"), str(name_or_path), _SHIPPED)
 
 
 def _parse(text: str, origin: str, folder: Path) -> Manifest:

@@ -25,6 +25,7 @@ from streaming.models.whisper import AttentionCache, Silence, Span, Whisper
 from streaming.models.whisper_vocabulary import WhisperVocabulary, is_multilingual
 from streaming.models.whisper_weights import load_whisper, whisper_file
 from streaming.recognition import LONGEST_WINDOW, Decoding
+from streaming.shared_frames import SharedFrames, Tail
 from streaming.transfer import fetched, sent
 
 __all__ = ["THIN", "Choose", "Decoding", "Recogniser", "WhisperWindow", "load_recogniser", "looping_tokens"]
@@ -207,17 +208,17 @@ def looping_tokens(tokens: list[int]) -> int:
 
 
 class WhisperWindow:
-    """A `WordWindow`: one sequence of the encoder."""
+    """A `WordWindow`: one sequence of the encoder, whose `frames` others may read too."""
 
     def __init__(self, recogniser: Recogniser, plan: BlockPlan | None = None) -> None:
         """`plan` is where the encoder's blocks are cut."""
+        self.frames: Final = SharedFrames(SoundStream(recogniser.encoder, plan))
         self._recogniser = recogniser
-        self._samples = 0
-        self._encoder = SoundStream(recogniser.encoder, plan)
         # What the decoder hears: sound, then silence. Made with the first frames.
         self._audio: AttentionCache | None = None
-        # A block, and where it stands, that the decoder has yet to take; it is kept until it has.
-        self._block: tuple[Tensor, int] | None = None
+        # Blocks of it that are final, and where they end.
+        self._taken = 0
+        self._end = 0
         # The last decoding, the draft of the next, and how many samples it heard.
         self._decoding: Decoding | None = None
         self._decoded = 0
@@ -225,39 +226,35 @@ class WhisperWindow:
     @property
     def samples(self) -> int:
         """See `WordWindow`."""
-        return self._samples
+        return self.frames.samples
 
     def push(self, pcm: Samples) -> None:
         """See `WordWindow`."""
-        self._samples += len(pcm)
-        self._encoder.push(pcm)
+        self.frames.push(pcm)
 
     def decode(self, language: str) -> Work[tuple[Decoding, int]]:
         """See `WordWindow`."""
-        if self._decoding is not None and self._decoded == self._samples:
+        if self._decoding is not None and self._decoded == self.samples:
             return self._decoding, self._decoded
-        while True:
-            if self._block is not None:
-                self._listen(*self._block)
-                self._block = None
-            start = self._encoder.committed
-            frames = yield from self._encoder.commit()
-            if frames is None:
-                break
-            self._block = frames, start
         # Sound may be pushed while this is under way: what is encoded now is what this pass has heard.
-        samples = self._samples
-        frames = yield from self._encoder.provisional()
-        audio = self._listen(frames, start)
+        tail = yield from self.frames.tail()
+        audio = self._listen(tail)
         draft = self._decoding.tokens if self._decoding else ()
-        decoding = yield from self._recogniser.decode(audio, start + len(frames), language, draft)
-        self._decoding, self._decoded = decoding, samples
-        return decoding, samples
+        decoding = yield from self._recogniser.decode(audio, tail.start + len(tail.frames), language, draft)
+        self._decoding, self._decoded = decoding, tail.samples
+        return decoding, tail.samples
 
     @torch.inference_mode()
-    def _listen(self, frames: Tensor, start: int) -> AttentionCache:
-        audio = self._audio = self._audio or self._recogniser.model.decoder.new_audio_cache()
-        self._recogniser.model.decoder.listen(frames, start, audio)
+    def _listen(self, tail: Tail) -> AttentionCache:
+        """The blocks that are new, and the tail behind them."""
+        decoder = self._recogniser.model.decoder
+        audio = self._audio = self._audio or decoder.new_audio_cache()
+        while self._end < tail.start:
+            block = self.frames.blocks[self._taken]
+            decoder.listen(block, self._end, audio)
+            self._taken += 1
+            self._end += len(block)
+        decoder.listen(tail.frames, tail.start, audio)
         return audio
 
 

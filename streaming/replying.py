@@ -111,12 +111,17 @@ class Reply:
 
     def ready(self, waiting: Container[str]) -> bool:
         """Whether all sound it needs is there, and no transcript it needs is still `waiting` to be finished."""
-        return self._prompted or (not self.unheard and not any(self._needs_words(one) for one in self._context if one.item_id in waiting))
+        return self._prompted or (not self.unheard and not self.reads(waiting))
+
+    def reads(self, waiting: Container[str]) -> bool:
+        """Whether it needs a transcript that is `waiting` to be finished."""
+        return not self._prompted and any(self._needs_words(one) for one in self._context if one.item_id in waiting)
 
     def _needs_words(self, message: ContextMessage) -> bool:
-        """Whether a message is told by its transcript."""
-        path = self._writer.template.path
-        return message.text is None and (message.item_id not in self._sounds or path is None or path.words)
+        """Whether a message is told by its transcript: where its sound is not there, or gave no rows."""
+        path, sound = self._writer.template.path, self._sounds.get(message.item_id)
+        heard = sound is not None and not (sound.concluded and not sound.tokens)
+        return message.text is None and (path is None or path.words or not heard)
 
     def abort(self) -> None:
         """Stop. The end is told when the voice has let go."""

@@ -9,6 +9,7 @@ from typing import Final
 from streaming.audio_path import AudioPath, Sound
 from streaming.batching import Work
 from streaming.scheduler import Job, Urgency
+from streaming.transcriber import Transcriber
 
 __all__ = ["Sounds", "Wanted"]
 
@@ -44,11 +45,11 @@ class Sounds:
         """Whether there is no sound to work on, as always where the language model only reads."""
         return not self.held and self._job is None
 
-    def begin(self, item_id: str) -> Sound | None:
-        """An empty sound for an item; None where the language model only reads."""
+    def begin(self, item_id: str, transcriber: Transcriber) -> Sound | None:
+        """An empty sound for an item, whose words `transcriber` writes; None where the language model only reads."""
         if self._path is None:
             return None
-        sound = self.held[item_id] = Sound(self._path.encoder.stream(), self._numbers, next(self._ordinals))
+        sound = self.held[item_id] = Sound(self._path.stream(transcriber), self._numbers, next(self._ordinals))
         return sound
 
     def keep(self, wanted: Collection[str], most_rows: int) -> None:
@@ -112,6 +113,7 @@ class Sounds:
                 self._grown.add(item_id)
         except Exception:
             log.exception("the sound of %s can't be heard: it is told in words", item_id)
+            sound.give_up()
             if self.held.get(item_id) is sound:
                 self.forget(item_id)
                 self._grown.add(item_id)

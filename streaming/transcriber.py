@@ -10,6 +10,7 @@ a closed window said is not decoded again.
 """
 
 import math
+import weakref
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ from streaming.events import SAMPLE_RATE
 from streaming.recognition import LONGEST_WINDOW, Decoding, WordRecogniser, WordWindow
 from streaming.settling import Settler, join_overlap, split_words
 
-__all__ = ["Hypothesis", "SpeechIn", "Transcriber", "Transcript"]
+__all__ = ["OVERLAP", "Hypothesis", "SpeechIn", "Transcriber", "Transcript", "Window"]
 
 SpeechIn = Callable[[Decoding, int, int], float]
 """How likely it is that a decoding of samples `start` to `end` of the turn is of somebody's words."""
@@ -43,7 +44,7 @@ _SURE: Final = 0.5
 _PAUSE_WINDOW: Final = 20 * SAMPLE_RATE
 """A window this long ends at the next pause."""
 
-_OVERLAP: Final = 2 * SAMPLE_RATE
+OVERLAP: Final = 2 * SAMPLE_RATE
 """Sound repeated by a window whose predecessor was cut by force."""
 
 _MOST_WINDOWS: Final = 24
@@ -83,6 +84,19 @@ class Transcript:
     speech: float = 1.0
 
 
+@dataclass(slots=True, eq=False)
+class Window:
+    """A stretch of the turn from sample `start` on, and what hears it. `repeats`: its beginning is also the end of the window before."""
+
+    start: int
+    repeats: bool
+    heard: WordWindow
+
+    @property
+    def samples(self) -> int:
+        return self.heard.samples
+
+
 class Transcriber:
     """One turn of one caller: `push` its sound, make a pass whenever one is `due`, then `finish`."""
 
@@ -98,7 +112,9 @@ class Transcriber:
         # The last 2 s pushed, for a window that repeats them.
         self._recent: Samples = np.zeros(0, np.float32)
         # Windows not yet closed: all but the last, which is being filled, wait for their final pass. At most _MOST_WINDOWS.
-        self._windows = deque([_Window(0, False, recogniser.window())])
+        self._windows = deque([Window(0, False, recogniser.window())])
+        # The same for one who reads along, for as long as they do.
+        self._followed: Callable[[], deque[Window] | None] = lambda: None
         # The last window has met its pause: the next sound begins a new one.
         self._ended = False
         # The text of closed windows, the sum of its tokens' log-probabilities and their number, and whether there was speech in any.
@@ -110,6 +126,13 @@ class Transcriber:
     def language(self) -> str:
         """The language it is decoded with."""
         return self._language
+
+    def follow(self) -> deque[Window]:
+        """The windows from now on, the one being filled first, for one who reads along and takes out those that they are done with. All
+        but the last are closed. It grows for as long as somebody holds it."""
+        windows = deque([self._windows[-1]])
+        self._followed = weakref.ref(windows)
+        return windows
 
     def push(self, pcm: Samples) -> None:
         """Take the sound that follows, (n,). Cheap: no model runs. Raises BufferError after 8 minutes without a pass."""
@@ -123,7 +146,7 @@ class Transcriber:
                 continue
             part, pcm = pcm[:room], pcm[room:]
             self._windows[-1].heard.push(part)
-            self._recent = np.concatenate((self._recent, part))[-_OVERLAP:]
+            self._recent = np.concatenate((self._recent, part))[-OVERLAP:]
             self._pushed += len(part)
 
     def mark_pause(self, at: int) -> None:
@@ -164,15 +187,18 @@ class Transcriber:
             self._words, self._score = words, score
             self._windows.popleft()
 
-    def _joined(self, window: "_Window", decoding: Decoding, speech: float) -> list[str]:
+    def _joined(self, window: Window, decoding: Decoding, speech: float) -> list[str]:
         words = split_words(self._recogniser.text(decoding.tokens)) if speech >= _SPOKEN else []
         return join_overlap(self._words, words, repeats=window.repeats)
 
     def _open(self, repeated: int) -> None:
         """Begin a window whose first `repeated` samples are the last of the one before."""
-        if len(self._windows) == _MOST_WINDOWS:
+        followed = self._followed()
+        if max(len(self._windows), len(followed or ())) == _MOST_WINDOWS:
             raise BufferError(f"{_MOST_WINDOWS} windows of sound wait for a pass")
-        self._windows.append(_Window(self._pushed - repeated, repeated > 0, self._recogniser.window()))
+        self._windows.append(Window(self._pushed - repeated, repeated > 0, self._recogniser.window()))
+        if followed is not None:
+            followed.append(self._windows[-1])
         self._ended = False
 
 
@@ -192,16 +218,3 @@ class _Score:
     def plus(self, decoding: Decoding, speech: float) -> "_Score":
         count = len(decoding.tokens) if speech >= _SPOKEN else 0
         return _Score(self.total + count * decoding.log_probability, self.tokens + count, max(self.speech, speech))
-
-
-@dataclass(slots=True, eq=False)
-class _Window:
-    """A stretch of the turn from sample `start` on, and what hears it. `repeats`: its beginning is also the end of the window before."""
-
-    start: int
-    repeats: bool
-    heard: WordWindow
-
-    @property
-    def samples(self) -> int:
-        return self.heard.samples

@@ -116,6 +116,11 @@ class Llama:
         """Tokens it has rows for."""
         return self.shape.vocabulary
 
+    @property
+    def embedding(self) -> Tensor:
+        """What stands for each token, [vocabulary, width]."""
+        return self.weights.embedding
+
     def new_cache(self, capacity: int) -> KeyValueCache:
         """An empty cache for `capacity` positions, in the dtype and on the device of the weights."""
         shape, embedding = self.shape, self.weights.embedding

@@ -88,6 +88,11 @@ class TransformersDecoder:
         # Most models compute the last logits only, where they are told.
         self._last = {"logits_to_keep": 1} if "logits_to_keep" in inspect.signature(model.forward).parameters else {}
 
+    @property
+    def embedding(self) -> Tensor:
+        """What stands for each token, [vocabulary, width]."""
+        return cast("Tensor", self._model.get_input_embeddings().weight)
+
     def new_cache(self, capacity: int) -> KeyValueCache:
         """An empty cache for `capacity` positions."""
         return TransformersCache(capacity, self._model.dtype, self.device)

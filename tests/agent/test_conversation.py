@@ -469,9 +469,15 @@ def test_speech_while_a_response_waits_for_its_transcript_ends_it_unordered(play
     assert not talk.all((Respond, Say))
 
 
-def test_a_model_that_hears_is_not_kept_waiting_for_the_transcript(play) -> None:
-    talk = play(model_hears=True)
-    talk.turn(text=None)
+@pytest.mark.parametrize("settled", [True, False])
+def test_a_model_that_hears_is_not_kept_waiting_for_the_transcript(play, settled) -> None:
+    talk = play(model_hears=True, speculation=False)
+    talk.speech(800)
+    if settled:
+        talk.tell(TranscriptDelta(talk.last(StartTurn).item_id, "What is", 0.9, "en"))
+    else:
+        talk.provisional("What is a tortoise?")
+    talk.wait(1_000)
     assert talk.all(Respond)
     item_id = talk.last(CommitTurn).item_id
     told = talk.transcript("What is a tortoise?")
@@ -479,6 +485,15 @@ def test_a_model_that_hears_is_not_kept_waiting_for_the_transcript(play) -> None
     talk.answer()
     assert len(talk.all(Respond)) == 1
     assert talk.done().status is ResponseStatus.COMPLETED
+
+
+@pytest.mark.parametrize("words", ["", "What is a tortoise?"])
+def test_it_is_where_the_turn_ends_before_any_words_were_found_in_it(play, words) -> None:
+    talk = play(model_hears=True)
+    talk.turn(text=None)
+    assert not talk.all((Respond, Say))
+    talk.transcript(words)
+    assert talk.all(Respond) if words else talk.last(Say).text == NOT_HEARD
 
 
 @pytest.mark.parametrize("fields", [{"asks_agent": True}, {}])

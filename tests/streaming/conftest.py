@@ -11,6 +11,7 @@ import torch
 from tokenizers import Tokenizer, decoders, pre_tokenizers
 from tokenizers.models import BPE, WordLevel
 from tokenizers.trainers import BpeTrainer
+from torch.nn import functional
 
 from streaming.audio import AudioFrame, Samples
 from streaming.audio_path import AudioPath
@@ -35,7 +36,9 @@ from streaming.events import (
     TranscriptProvisional,
     WordMark,
 )
+from streaming.frame_rows import FrameRows
 from streaming.models.llama import Llama, LlamaShape
+from streaming.models.pocket_projector import Pieces, PocketProjector, ProjectorNetwork, ProjectorShape
 from streaming.models.slots import SlottedLlama
 from streaming.models.weights import Matrix, assemble
 from streaming.models.whisper import Whisper, WhisperShape
@@ -102,6 +105,28 @@ def hearing_parts(tiny_parts: Parts) -> Parts:
     model = random_language_model(1_536)
     template = ChatTemplate(model, path=AudioPath(TinyEncoder(32), before="<", after=">"))
     return replace(tiny_parts, writer=Writer(model, template, Sampling()))
+
+
+@pytest.fixture(scope="session")
+def projecting_parts(tiny_parts: Parts) -> Parts:
+    """The same with one that hears by a projector behind the recogniser's encoder: a row for every piece that it believes to hear."""
+    model = random_language_model(1_536)
+    template = ChatTemplate(model, path=AudioPath(FrameRows(random_projector(model.embedding)), before="<", after=">"))
+    return replace(tiny_parts, writer=Writer(model, template, Sampling()))
+
+
+def random_projector(embedding: torch.Tensor) -> PocketProjector:
+    """From frames of the tiny Whisper."""
+    shape = ProjectorShape(frame_width=16, stack=4, width=8, inner=12, layers=1, heads=2, window=9, embedding_width=embedding.shape[1])
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        network = ProjectorNetwork(shape)
+        network.out.weight.data.mul_(6)
+        tokens = torch.arange(10, 70)
+        pieces = Pieces(
+            tokens, tokens, tokens, torch.zeros(60, dtype=torch.bool), torch.zeros(61), functional.pad(embedding[tokens], (0, 0, 1, 0))
+        )
+        return PocketProjector(network.requires_grad_(False), pieces, embedding)
 
 
 @dataclass(eq=False)

@@ -202,6 +202,13 @@ def test_of_a_sound_that_is_longer_than_the_budget_the_end_is_kept_behind_its_ma
 # --------------------------------------------------------------------------------------------------------- the engine
 
 
+@pytest.fixture(scope="module", params=["hearing_parts", "projecting_parts"])
+def heard_parts(request: pytest.FixtureRequest) -> Parts:
+    """Of a model with an encoder of its own, and of one with a projector behind the recogniser's."""
+    parts: Parts = request.getfixturevalue(request.param)
+    return parts
+
+
 def entered(dialogue, session: str) -> list[tuple[float, ...] | int]:
     """What stands in the keys and values, rows by what they are rather than by their numbers."""
     held = dialogue.engine._sessions[session]._sounds.held.values()
@@ -227,15 +234,15 @@ def said(dialogue, session: str, response_id: str) -> list[str]:
 
 @settings(deadline=None, max_examples=5)
 @given(cuts=CUTS, seed=st.integers(0, 3))
-def test_any_split_of_the_same_sound_enters_the_same_rows(talk, hearing_parts: Parts, cuts: list[int], seed: int) -> None:
-    whole, split = talk(hearing_parts), talk(hearing_parts)
+def test_any_split_of_the_same_sound_enters_the_same_rows(talk, heard_parts: Parts, cuts: list[int], seed: int) -> None:
+    whole, split = talk(heard_parts), talk(heard_parts)
     for dialogue, places in ((whole, EVERY_FRAME), (split, cuts)):
         dialogue.open("s")
         dialogue.ask("s", "i", talk.turn(seed), places, "r")
         dialogue.ask("s", "j", talk.turn(seed + 1), places, "q")
         assert_exact(dialogue, "s")
     assert entered(split, "s") == entered(whole, "s")
-    assert [isinstance(entry, tuple) for entry in entered(split, "s")].count(True) > 20
+    assert [isinstance(entry, tuple) for entry in entered(split, "s")].count(True) > 5
     for response_id in "rq":
         assert said(split, "s", response_id) == said(whole, "s", response_id) != []
 
@@ -279,8 +286,8 @@ def test_a_reply_does_not_wait_for_words_it_does_not_read(talk, hearing_parts: P
 
 @settings(deadline=None, max_examples=4)
 @given(seeds=st.lists(st.integers(0, 9), min_size=2, max_size=3), cuts=CUTS)
-def test_a_dropped_speculation_leaves_no_trace(talk, hearing_parts: Parts, seeds: list[int], cuts: list[int]) -> None:
-    plain, speculating = talk(hearing_parts), talk(hearing_parts, speculate=True)
+def test_a_dropped_speculation_leaves_no_trace(talk, heard_parts: Parts, seeds: list[int], cuts: list[int]) -> None:
+    plain, speculating = talk(heard_parts), talk(heard_parts, speculate=True)
     for dialogue in (plain, speculating):
         dialogue.open("s")
         for number, seed in enumerate(seeds):
@@ -292,8 +299,8 @@ def test_a_dropped_speculation_leaves_no_trace(talk, hearing_parts: Parts, seeds
         assert said(speculating, "s", f"r{number}") == said(plain, "s", f"r{number}")
 
 
-def test_a_turn_that_goes_on_after_a_speculation_is_as_if_none_had_been(talk, hearing_parts: Parts) -> None:
-    plain, tried = talk(hearing_parts), talk(hearing_parts)
+def test_a_turn_that_goes_on_after_a_speculation_is_as_if_none_had_been(talk, heard_parts: Parts) -> None:
+    plain, tried = talk(heard_parts), talk(heard_parts)
     for dialogue in (plain, tried):
         dialogue.open("s")
         dialogue.speak("s", "i", talk.turn(1), [])
@@ -313,8 +320,8 @@ def test_a_turn_that_goes_on_after_a_speculation_is_as_if_none_had_been(talk, he
     assert said(tried, "s", "r") == said(plain, "s", "r")
 
 
-def test_an_adopted_speculation_is_the_reply_and_its_sound_is_not_computed_again(talk, hearing_parts: Parts) -> None:
-    plain, early = talk(hearing_parts), talk(hearing_parts)
+def test_an_adopted_speculation_is_the_reply_and_its_sound_is_not_computed_again(talk, heard_parts: Parts) -> None:
+    plain, early = talk(heard_parts), talk(heard_parts)
     plain.open("s")
     plain.ask("s", "i", talk.turn(1), [], "r")
     early.open("s")
@@ -332,8 +339,8 @@ def test_an_adopted_speculation_is_the_reply_and_its_sound_is_not_computed_again
     assert entered(early, "s") == entered(plain, "s")
 
 
-def test_a_cut_reply_and_an_edited_history_are_exact(talk, hearing_parts: Parts) -> None:
-    dialogue = talk(hearing_parts)
+def test_a_cut_reply_and_an_edited_history_are_exact(talk, heard_parts: Parts) -> None:
+    dialogue = talk(heard_parts)
     dialogue.open("s")
     dialogue.ask("s", "i", talk.turn(1), [], "r")
     spoken = "".join(said(dialogue, "s", "r"))
@@ -353,8 +360,8 @@ def test_a_cut_reply_and_an_edited_history_are_exact(talk, hearing_parts: Parts)
     assert_exact(dialogue, "s")
 
 
-def test_given_up_memory_comes_back_from_the_rows(talk, hearing_parts: Parts) -> None:
-    bounded, free = talk(hearing_parts, kv_bytes=1), talk(hearing_parts)
+def test_given_up_memory_comes_back_from_the_rows(talk, heard_parts: Parts) -> None:
+    bounded, free = talk(heard_parts, kv_bytes=1), talk(heard_parts)
     for dialogue in (bounded, free):
         dialogue.open("s")
         for item, response_id in (("i", "r"), ("j", "q")):
@@ -379,9 +386,9 @@ def test_a_sound_that_cannot_be_heard_is_told_in_words_and_no_other_suffers(
     assert dialogue.transcripts("s")[1] in dialogue.parts.writer.model.decode(dialogue.sequence("s").tokens)
 
 
-def test_sessions_together_hear_what_they_hear_alone(talk, hearing_parts: Parts) -> None:
+def test_sessions_together_hear_what_they_hear_alone(talk, heard_parts: Parts) -> None:
     names = ("a", "b", "c")
-    together = talk(hearing_parts)
+    together = talk(heard_parts)
     together.open(*names)
     for number, name in enumerate(names):
         together.engine.order(name, StartTurn("i", 0))
@@ -392,15 +399,15 @@ def test_sessions_together_hear_what_they_hear_alone(talk, hearing_parts: Parts)
         together.engine.order(name, Respond("r", together.brief))
     together.steps()
     for number, name in enumerate(names):
-        alone = talk(hearing_parts)
+        alone = talk(heard_parts)
         alone.open(name)
         alone.ask(name, "i", talk.turn(number), [], "r")
         assert entered(together, name) == entered(alone, name)
         assert said(together, name, "r") == said(alone, name, "r")
 
 
-def test_a_discarded_turn_is_forgotten(talk, hearing_parts: Parts) -> None:
-    dialogue = talk(hearing_parts)
+def test_a_discarded_turn_is_forgotten(talk, heard_parts: Parts) -> None:
+    dialogue = talk(heard_parts)
     dialogue.open("s")
     dialogue.speak("s", "i", talk.turn(1), [])
     dialogue.engine.order("s", DiscardTurn(dialogue.at["s"]))
