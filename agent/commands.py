@@ -40,8 +40,11 @@ __all__ = [
     "Notify",
     "OpenPlayout",
     "OutputAudioDone",
+    "OutputCleared",
     "OutputItemAdded",
     "OutputItemDone",
+    "OutputStarted",
+    "OutputStopped",
     "OutputTextDelta",
     "OutputTextDone",
     "OutputTranscriptDelta",
@@ -391,6 +394,27 @@ class OutputAudioDone:
 
 
 @dataclass(frozen=True, slots=True)
+class OutputStarted:
+    """output_audio_buffer.started, where we own playback"""
+
+    response_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class OutputStopped:
+    """output_audio_buffer.stopped, where we own playback: it has been played to its end"""
+
+    response_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class OutputCleared:
+    """output_audio_buffer.cleared, where we own playback; `response_id` is "" where none has ever sounded"""
+
+    response_id: str
+
+
+@dataclass(frozen=True, slots=True)
 class OutputTranscriptDelta:
     """response.output_audio_transcript.delta"""
 
@@ -494,6 +518,9 @@ Notify = (
     | OutputTextDelta
     | OutputTextDone
     | OutputAudioDone
+    | OutputStarted
+    | OutputStopped
+    | OutputCleared
     | OutputTranscriptDelta
     | OutputTranscriptDone
     | ArgumentsDelta

@@ -26,6 +26,7 @@ from agent.events import (
     AgentEvent,
     CancelResponse,
     ClearInput,
+    ClearOutput,
     CommitInput,
     CreateItem,
     CreateResponse,
@@ -54,6 +55,7 @@ from agent.item_requests import ItemRequests
 from agent.items import ContentPart, Item, Message, PartKind
 from agent.memory import Memory
 from agent.offers import Offers
+from agent.output_buffer import OutputBuffer
 from agent.prompt import is_nobodys, is_owed
 from agent.responses import ResponseEvent, Responses
 from agent.scene import Softener, scene_at
@@ -120,6 +122,7 @@ class Conversation:
         self._softener = Softener(self._heard)
         self._items = ItemRequests(self._history, self._heard, self._turns, self._transcripts, self._responses, self._tools, self._ids.make)
         self._belief = Belief(self._history, self._heard, self._responses, memory)
+        self._output = OutputBuffer(self._heard, self._responses)
         self._prepared = Speculator(self._turns, self._responses)
         # Whether the client has sent a `session.update`, which fixes the session's kind.
         self._updated = False
@@ -163,6 +166,7 @@ class Conversation:
         commands += self._go_on(now)
         commands += self._items.trim()
         state = self._observe(now)
+        commands = self._output.follow(event, commands, self._settings.playback, now)
         commands = [
             *self._prepared.drop_stale(self._basis()),
             *self._belief.put_into(commands, self._settings, calm=state is State.LISTENING),
@@ -294,6 +298,8 @@ class Conversation:
                 return self._commit(at, now)
             case ClearInput(_, at):
                 return [*self._apply(self._turns.clear(at), now), InputCleared()]
+            case ClearOutput():
+                return self._responses.clear_output(now)
             case CreateItem() | RetrieveItem() | TruncateItem() | DeleteItem():
                 return self._items.handle(event, now)
             case CreateResponse():

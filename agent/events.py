@@ -16,6 +16,7 @@ __all__ = [
     "AgentEvent",
     "CancelResponse",
     "ClearInput",
+    "ClearOutput",
     "ClientRequest",
     "CommitInput",
     "CreateItem",
@@ -75,6 +76,13 @@ class ClearInput:
 
     event_id: str | None
     at: int
+
+
+@dataclass(frozen=True, slots=True)
+class ClearOutput:
+    """`output_audio_buffer.clear`: whatever sounds falls silent, where we own playback."""
+
+    event_id: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,6 +260,7 @@ ClientRequest = (
     UpdateSession
     | CommitInput
     | ClearInput
+    | ClearOutput
     | CreateItem
     | RetrieveItem
     | TruncateItem

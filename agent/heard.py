@@ -150,6 +150,14 @@ class HeardReplies:
             self._stopped[response_id] = item_id
             self._keep(item_id, spoken.played(now) if flushed else spoken.sent)
 
+    def stopped_at(self, response_id: str, now: int) -> tuple[str, int] | None:
+        """The item of a reply that was stopped, and how many milliseconds of it were heard."""
+        item_id = self._stopped.get(response_id)
+        if item_id is None:
+            return None
+        spoken = self._spoken[item_id]
+        return item_id, spoken.milliseconds(spoken.played(now))
+
     def acknowledge(self, response_id: str, played_ms: int) -> None:
         """The client has played so much of a reply. Of one that was stopped, which it still played while the word of that was on its way,
         more was heard than was known."""

@@ -316,6 +316,21 @@ class Responses:
             raise RefusedError("response_cancel_not_active", "Cancellation failed: no active response found")
         return self._cancel(response, "client_cancelled", now)
 
+    def is_running(self, response_id: str) -> bool:
+        """Whether its `response.done` is due."""
+        return response_id in self._running
+
+    def clear_output(self, now: int) -> list[Command]:
+        """The client wants silence: what sounds ends here, and what is still being made of it is cancelled."""
+        commands: list[Command] = []
+        for response_id in self._heard.audible(now):
+            if response_id in self._running:
+                commands += self._cancel(self._running[response_id], "client_cancelled", now)
+            else:
+                self._heard.stop(response_id, now)
+                commands.append(Cut(response_id))
+        return commands
+
     def fail(self, error: str, settings: SessionSettings, now: int) -> list[Command]:
         """The engine is gone: everything that waits for it ends."""
         commands: list[Command] = []

@@ -36,10 +36,12 @@ class AudioEncoding(Enum):
 
 @dataclass(frozen=True, slots=True)
 class AudioFormat:
-    """Encoding and rate in Hz; G.711 is always 8 kHz, PCM16 24 kHz unless a client asked otherwise."""
+    """Encoding and rate in Hz; G.711 is always 8 kHz, PCM16 24 kHz unless a client asked otherwise. `told_rate` is the rate a client is
+    told where sound goes by a transport of its own, and not in the client's messages."""
 
     encoding: AudioEncoding = AudioEncoding.PCM16
     rate: int = 24_000
+    told_rate: int | None = None
 
 
 class Eagerness(Enum):

@@ -1,4 +1,5 @@
-"""The HTTP side: routes, CORS, health, metrics, ephemeral keys and the page. The WebSocket is `server.realtime.websocket`'s."""
+"""The HTTP side: routes, CORS, health, metrics, ephemeral keys and the page. The WebSocket is `server.realtime.websocket`'s, WebRTC
+`server.webrtc.endpoints`'s."""
 
 import re
 from collections.abc import Awaitable, Callable, Sequence
@@ -26,6 +27,8 @@ from server.metrics import CONTENT_TYPE, Metrics
 from server.realtime.client_secrets import make_secret
 from server.realtime.websocket import RealtimeEndpoint, refusal_response
 from server.sessions import Sessions
+from server.webrtc.calls import Calls
+from server.webrtc.endpoints import CallEndpoints
 
 __all__ = ["AppParts", "make_app"]
 
@@ -52,6 +55,7 @@ class AppParts:
     """What the application is made of. `origins` are the web origins whose pages may use the API."""
 
     sessions: Sessions
+    calls: Calls
     policy: AccessPolicy
     ephemeral: EphemeralKeys
     metrics: Metrics
@@ -62,14 +66,16 @@ class AppParts:
 
 def make_app(parts: AppParts) -> Starlette:
     """The ASGI application."""
-    endpoint = RealtimeEndpoint(parts.sessions, parts.policy, parts.ephemeral, parts.metrics)
+    endpoint = RealtimeEndpoint(parts.sessions, parts.calls, parts.policy, parts.ephemeral, parts.metrics)
 
     async def realtime(websocket: WebSocket) -> None:
         await endpoint(websocket)
 
     api = _Api(parts)
+    calls = CallEndpoints(parts.calls, parts.policy, parts.ephemeral, parts.metrics, parts.limits)
     routes = [
         *(WebSocketRoute(path, realtime) for path in _REALTIME_PATHS),
+        *calls.routes(),
         Route("/v1/realtime/client_secrets", api.client_secrets, methods=["POST"]),
         Route("/v1/realtime/sessions", api.beta_sessions, methods=["POST"]),
         Route("/v1/chat/completions", ChatEndpoint(parts.sessions, parts.policy, parts.metrics, parts.limits), methods=["POST"]),
@@ -82,7 +88,7 @@ def make_app(parts: AppParts) -> Starlette:
     cors = Middleware(
         CORSMiddleware,
         allow_origins=parts.origins,
-        allow_methods=["GET", "POST", "OPTIONS"],
+        allow_methods=["GET", "POST", "PATCH", "DELETE", "OPTIONS"],
         allow_headers=["*"],
         expose_headers=["Location", "ETag", "Link"],
     )

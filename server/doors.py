@@ -8,7 +8,7 @@ from agent.events import AgentEvent, Event
 from agent.items import Item
 from agent.settings import SessionSettings
 
-__all__ = ["AgentCode", "Channel", "ChannelClosedError", "Dialogue", "Line", "LineError"]
+__all__ = ["AgentCode", "Channel", "ChannelClosedError", "Dialogue", "Line", "LineError", "Media"]
 
 
 class Dialogue(Protocol):
@@ -57,6 +57,19 @@ class Channel(Protocol):
 
     async def send(self, text: str) -> None:
         """Hand an event to the transport; returns when the transport can take the next one. Raises ChannelClosedError."""
+
+
+@runtime_checkable
+class Media(Protocol):
+    """What a channel can do besides whose sound does not come and go in messages: then the server owns playback (`PlaybackOwner.SERVER`),
+    and the session's formats are the transport's."""
+
+    async def hear(self) -> bytes | None:
+        """The caller's next sound in the session's input format, its gaps filled, as soon as there is some; None when the client has
+        gone."""
+
+    def play(self, frame: bytes) -> None:
+        """The next 20 ms of our sound in the session's output format, called when their time has come; what a frame lacks is silence."""
 
 
 class LineError(Exception):

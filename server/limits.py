@@ -38,6 +38,8 @@ class Limits:
     """The body of one request for a chat completion: six minutes of 16 kHz WAV in base64."""
     max_chat_seconds: float = 300.0
     """Sound of one such request, and of its spoken answer: more words than the context of a small model holds."""
+    connect_seconds: float = 20.0
+    """How long a WebRTC call may take from its answer until sound flows and its data channel is open."""
     session_seconds: float = 3600.0
     """A session's life (the hosted service's is an hour too)."""
 

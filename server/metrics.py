@@ -12,6 +12,8 @@ __all__ = ["CONTENT_TYPE", "Metrics"]
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 _BUCKETS: Final = (0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.7, 0.9, 1.2, 1.5, 2.0, 3.0, 5.0, 10.0)
 """Seconds: dense where a conversation feels the difference."""
+_WAIT_BUCKETS: Final = (0.001, 0.01, 0.02, 0.04, 0.06, 0.1, 0.2)
+"""Seconds: a packet in order waits for nothing, one behind a gap for three others at most."""
 
 
 class Metrics:
@@ -39,6 +41,20 @@ class Metrics:
         )
         self._stage = Histogram(
             "vivavoce_turn_stage_seconds", "Stages of a turn's latency", ["stage"], registry=self._registry, buckets=_BUCKETS
+        )
+
+        self.webrtc_calls = Counter("vivavoce_webrtc_calls", "WebRTC calls answered, by outcome", ["outcome"], registry=self._registry)
+        self.rtp_packets = Counter(
+            "vivavoce_rtp_packets",
+            "RTP packets of callers that were not heard, by reason, counted at the end of a call",
+            ["reason"],
+            registry=self._registry,
+        )
+        self.rtp_wait = Histogram(
+            "vivavoce_rtp_wait_seconds",
+            "How long RTP packets waited for those before them",
+            registry=self._registry,
+            buckets=_WAIT_BUCKETS,
         )
 
     def turn(self, turn: TurnLedger) -> None:

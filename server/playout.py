@@ -218,10 +218,12 @@ class Playout:
         """The next audio that may leave now."""
         if self._clock - now >= self._lead:
             return None
-        for voice in self._voices.values():
-            if voice.ready > 0:
-                return self._take(voice, now)
-        return None
+        return self._next_ready(now, max(self._clock, now))
+
+    def next_frame(self, now: int) -> AudioDelta | None:
+        """What sounds in the frame of 20 ms that leaves now, on a transport that asks for each when its time has come: less than a frame
+        where no more is ready, None for silence. The transport's clock tells when it is heard."""
+        return self._next_ready(now, now)
 
     def progress(self, now: int, *, fresh: bool = False) -> list[PlaybackProgress]:
         """What the conversation should know: after every send, and every 100 ms while something plays; with `fresh` everything that has
@@ -267,7 +269,14 @@ class Playout:
     def _lead(self) -> int:
         return _LEAD[self.owner]
 
-    def _take(self, voice: _Voice, now: int) -> AudioDelta:
+    def _next_ready(self, now: int, begins: int) -> AudioDelta | None:
+        """The next audio of the first voice that has any; the client will begin to play it at `begins`."""
+        for voice in self._voices.values():
+            if voice.ready > 0:
+                return self._take(voice, now, begins)
+        return None
+
+    def _take(self, voice: _Voice, now: int, begins: int) -> AudioDelta:
         assert voice.part is not None
         rate = voice.format.rate
         self._advance(voice.part.response_id, voice, now)  # what was sent before a gap has been heard by now
@@ -275,9 +284,9 @@ class Playout:
         pcm = _with_gain(voice, _pop(voice.waiting, count))
         delta = AudioDelta(voice.part, voice.sent, count, _encode(pcm, voice.format))
         if not voice.sent:
-            voice.sent_at, voice.starts_at = now, max(self._clock, now)
+            voice.sent_at, voice.starts_at = now, begins
         voice.sent += count
-        self._clock = voice.ends_at = max(self._clock, now) + _ticks(count, rate)
+        self._clock = voice.ends_at = begins + _ticks(count, rate)
         voice.ends_alone_at = max(voice.ends_alone_at, now) + _ticks(count, rate)
         return delta
 

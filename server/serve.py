@@ -28,6 +28,7 @@ from server.limits import Limits
 from server.metrics import Metrics
 from server.realtime.transport import RealtimeProtocol
 from server.sessions import ConversationFactory, Sessions, SessionsOptions
+from server.webrtc.calls import Calls
 
 __all__ = ["ServeOptions", "StartupError", "run_server", "serve"]
 
@@ -110,11 +111,13 @@ async def serve(
         team = None if options.agent is None else await stack.enter_async_context(open_team(options.agent, options.defaults))
         metrics = Metrics()
         sessions = Sessions(link, new_conversation, SessionsOptions(options.limits, options.defaults, options.record, team), metrics)
-        server = _Server(_uvicorn_config(options, sessions, metrics))
+        calls = Calls(sessions, options.limits, metrics)
+        server = _Server(_uvicorn_config(options, sessions, calls, metrics))
         serving = asyncio.create_task(server.serve([sock]), name="http")
         try:
             await _run(link, sessions, _url(options, sock), stop, announce, serving, options.drain_seconds)
         finally:
+            await calls.close()
             server.should_exit = True
             await serving
             await link.stop()
@@ -162,11 +165,11 @@ def _is_news(record: logging.LogRecord) -> bool:
     return not record.getMessage().startswith("ASGI callable returned without completing handshake")
 
 
-def _uvicorn_config(options: ServeOptions, sessions: Sessions, metrics: Metrics) -> uvicorn.Config:
+def _uvicorn_config(options: ServeOptions, sessions: Sessions, calls: Calls, metrics: Metrics) -> uvicorn.Config:
     logging.getLogger("uvicorn.error").addFilter(_is_news)
     ephemeral = EphemeralKeys(time.time)
     policy = AccessPolicy(options.api_keys, options.allowed_origins, ephemeral)
-    app = make_app(AppParts(sessions, policy, ephemeral, metrics, options.limits, options.allowed_origins, options.models))
+    app = make_app(AppParts(sessions, calls, policy, ephemeral, metrics, options.limits, options.allowed_origins, options.models))
     return uvicorn.Config(
         app,
         ws=RealtimeProtocol,

@@ -1,7 +1,8 @@
 """One session: what comes in is told to the conversation, what it orders is done, in one total order.
 
 Everything between a fact coming in and the events it causes is synchronous; the tasks here only move values: a reader (client to
-conversation and Ear), a pump (engine and time to conversation), a writer (outbox to client). Whoever fails ends the session, no other.
+conversation and Ear), a pump (engine and time to conversation), a writer (outbox to client), and where sound has a transport of its own one
+that listens and one that plays. Whoever fails ends the session, no other.
 """
 
 import asyncio
@@ -37,12 +38,13 @@ from agent.events import (
     Tick,
 )
 from agent.settings import SessionSettings
-from server.doors import AgentCode, Channel, ChannelClosedError, Dialogue
+from server.doors import AgentCode, Channel, ChannelClosedError, Dialogue, Media
 from server.engine_link import EngineLink
 from server.ingress import Ingress
 from server.ledger import Ledger, TurnLedger
 from server.limits import Limits
 from server.outbox import Outbox, OutboxFullError
+from server.pacing import Metronome
 from server.playout import Playout, PlayoutOverflowError
 from server.realtime.codec import Codec
 from server.realtime.requests import AppendAudio
@@ -137,10 +139,14 @@ class Session:
         # Items of the conversation and their bytes on the wire, from its notices.
         self._item_sizes: dict[str, int] = {}
         self._replies = Replies(parts.on_speculation)
+        # While the client is being taken on; a server that shuts down waits for nobody who has not come.
+        self._accepting: asyncio.Timeout | None = None
         # Whether the session ends as soon as it is quiet.
         self._draining = False
         # The engine has died and this session with it: the client is told, and comes back to a new one.
         self._engine_failed = False
+        # Whether sound has a transport of its own, which asks for each frame.
+        self._plays_frames = False
         # Why the conversation has ended the call; None while it has not.
         self._ending: str | None = None
         # When the session ends at the latest, in session time.
@@ -153,8 +159,10 @@ class Session:
     async def run(self, channel: Channel) -> SessionEnd:
         """Until the client goes, the session expires, or something fails."""
         try:
-            await channel.accept()
-        except ChannelClosedError:
+            async with asyncio.timeout(None) as self._accepting:
+                await channel.accept()
+            self._accepting = None
+        except (ChannelClosedError, TimeoutError):
             return SessionEnd(None)
         else:
             return await self._converse(channel)
@@ -174,6 +182,10 @@ class Session:
                 group.create_task(self._read(channel), name=f"{session_id}-reader")
                 group.create_task(self._pump(), name=f"{session_id}-pump")
                 group.create_task(self._write(channel), name=f"{session_id}-writer")
+                if isinstance(channel, Media):
+                    self._plays_frames = True
+                    group.create_task(self._listen(channel), name=f"{session_id}-listener")
+                    group.create_task(self._play(channel), name=f"{session_id}-player")
                 if self._parts.agent is not None:
                     running = self._parts.agent.run(channel, self._receive_fact, lambda: self._conversation.items)
                     group.create_task(running, name=f"{session_id}-agent")
@@ -195,6 +207,8 @@ class Session:
     def drain(self, seconds: float) -> None:
         """The server is shutting down: finish the reply that is being made or played, at most `seconds` long, then close."""
         self._draining = True
+        if self._accepting is not None and not self._accepting.expired():
+            self._accepting.reschedule(asyncio.get_running_loop().time())
         self._expires = min(self._expires, self.now() + int(seconds * SAMPLE_RATE))
         self._wake.set()
 
@@ -209,6 +223,17 @@ class Session:
                 self._request(request)
                 await asyncio.sleep(0)
         raise _EndedError(SessionEnd(None))
+
+    async def _listen(self, media: Media) -> None:
+        while (sound := await media.hear()) is not None:
+            await self._ingress.append(sound, self.now)
+        raise _EndedError(SessionEnd(None))
+
+    async def _play(self, media: Media) -> None:
+        metronome = Metronome(clock=self._parts.clock)
+        while True:
+            for _ in range(await metronome.beat()):
+                media.play(self._next_frame())
 
     async def _write(self, channel: Channel) -> None:
         while True:
@@ -245,7 +270,8 @@ class Session:
         """Until there is a fact, something became due, or the writer has room for sound."""
         if self._inbox:
             return
-        times = [self._expires, self._conversation.deadline(), self._playout.deadline(room=self._outbox.has_audio_room)]
+        room = self._outbox.has_audio_room and not self._plays_frames
+        times = [self._expires, self._conversation.deadline(), self._playout.deadline(room=room)]
         due = min(time for time in times if time is not None)
         seconds = (due - self.now()) / SAMPLE_RATE
         if seconds > 0:
@@ -364,8 +390,20 @@ class Session:
             for progress in reports:
                 self._apply(progress, now)
 
+    def _next_frame(self) -> bytes:
+        """What leaves now, and what the conversation makes of that."""
+        now = self.now()
+        delta = self._playout.next_frame(now)
+        if delta is None:
+            return b""
+        if delta.start == 0:
+            self._account(self._ledger.sent(delta.part.response_id, now))
+        self._settle(now)
+        self._wake.set()
+        return delta.payload
+
     def _send_audio(self, now: int) -> None:
-        while self._outbox.has_audio_room and (delta := self._playout.next_delta(now)) is not None:
+        while not self._plays_frames and self._outbox.has_audio_room and (delta := self._playout.next_delta(now)) is not None:
             response_id = delta.part.response_id
             self._outbox.put(self._parts.codec.write_audio(delta.part, delta.payload), audio_of=response_id)
             if delta.start == 0:

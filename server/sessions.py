@@ -25,7 +25,7 @@ from server.realtime.dialect import Dialect
 from server.recording import Recorder
 from server.session import Session, SessionEnd, SessionParts
 
-__all__ = ["ConversationFactory", "Sessions", "SessionsOptions"]
+__all__ = ["ConversationFactory", "Sessions", "SessionsOptions", "new_id"]
 
 ConversationFactory = Callable[[str, int], Dialogue]
 """`Conversation(session_id, seed)`."""
@@ -39,6 +39,11 @@ class _Held(Hashable, Protocol):
 
     def drain(self, seconds: float) -> None:
         """The server is shutting down: end within `seconds`."""
+
+
+def new_id(kind: str) -> str:
+    """An id nobody can guess, in the protocol's style: `sess_` and 21 base62 characters (protocols.md 1.4)."""
+    return f"{kind}_" + "".join(secrets.choice(_ALPHABET) for _ in range(_ID_LENGTH))
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +124,7 @@ class Sessions:
     async def complete(self, request: ChatRequest) -> AsyncGenerator[Piece, None]:
         """A session for one answer, piece by piece. Begin only after `refuses` returned None, without waiting in between. Raises
         CompletionError."""
-        completion = Completion(_new_id(), request, self._link, self._options.limits)
+        completion = Completion(new_id("sess"), request, self._link, self._options.limits)
         with self._hold(completion):
             try:
                 async with contextlib.aclosing(completion.pieces()) as pieces:
@@ -155,7 +160,7 @@ class Sessions:
                 self._idle.set()
 
     def _make(self, settings: SessionSettings, dialect: Dialect | None) -> Session:
-        session_id = _new_id()
+        session_id = new_id("sess")
         seed = secrets.randbits(63)
         limits, record, team = self._options.limits, self._options.record, self._options.team
         codec = Codec(session_id, dialect, limits, int(time.time() + limits.session_seconds))
@@ -175,7 +180,3 @@ class Sessions:
                 agent=AgentRunner(session_id, team) if team is not None else None,
             )
         )
-
-
-def _new_id() -> str:
-    return "sess_" + "".join(secrets.choice(_ALPHABET) for _ in range(_ID_LENGTH))

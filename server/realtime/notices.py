@@ -24,8 +24,11 @@ from agent.commands import (
     ItemTruncated,
     Notify,
     OutputAudioDone,
+    OutputCleared,
     OutputItemAdded,
     OutputItemDone,
+    OutputStarted,
+    OutputStopped,
     OutputTextDelta,
     OutputTextDone,
     OutputTranscriptDelta,
@@ -114,6 +117,12 @@ def notice_json(notice: Notify, dialect: Dialect, expires_at: int) -> dict[str, 
             return _input_notice(notice)
         case ServerArgumentsDelta() | ServerArgumentsDone() | ServerCallMoved() | ToolsListed():
             return _server_tool_notice(notice)
+        case OutputStarted(response_id):
+            return {"type": "output_audio_buffer.started", "response_id": response_id}
+        case OutputStopped(response_id):
+            return {"type": "output_audio_buffer.stopped", "response_id": response_id}
+        case OutputCleared(response_id):
+            return {"type": "output_audio_buffer.cleared", "response_id": response_id}
         case _:
             return _part_notice(notice, dialect)
 

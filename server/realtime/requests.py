@@ -10,6 +10,7 @@ from typing import Final
 from agent.events import (
     CancelResponse,
     ClearInput,
+    ClearOutput,
     ClientRequest,
     CommitInput,
     CreateItem,
@@ -21,7 +22,7 @@ from agent.events import (
     TruncateItem,
     UpdateSession,
 )
-from agent.settings import PlaybackOwner, SessionKind, SessionSettings
+from agent.settings import AudioFormat, PlaybackOwner, SessionKind, SessionSettings
 from server.limits import Limits
 from server.realtime.fields import BadField, Fields
 from server.realtime.item_object import read_context_item, read_item, read_item_id
@@ -89,6 +90,8 @@ def read_request(message: Fields, situation: Situation, limits: Limits) -> Clien
 def _read(kind: str, event_id: str | None, message: Fields, situation: Situation, limits: Limits) -> ClientMessage:
     match kind:
         case "input_audio_buffer.append":
+            if situation.settings.playback is PlaybackOwner.SERVER:
+                raise BadField("invalid_event", "The sound of this call comes by its own transport, not in messages.", "type")
             return AppendAudio(event_id, _read_audio(message))
         case "input_audio_buffer.commit":
             return CommitInput(event_id, situation.at)
@@ -103,6 +106,8 @@ def _read(kind: str, event_id: str | None, message: Fields, situation: Situation
             return _read_response(event_id, message.child("response") or Fields({}, "response"), situation.settings, limits)
         case "response.cancel":
             return CancelResponse(event_id, message.text("response_id"))
+        case "output_audio_buffer.clear" if situation.settings.playback is PlaybackOwner.SERVER:
+            return ClearOutput(event_id)
         case "vivavoce.playback":
             if situation.settings.playback is not PlaybackOwner.ACKED:
                 raise BadField("invalid_event", "Turn playback reports on first: session.vivavoce.playback.", "type")
@@ -163,7 +168,7 @@ def _read_response(event_id: str | None, response: Fields, settings: SessionSett
         input=None if context is None else tuple(read_context_item(item, limits) for item in context),
         instructions=instructions,
         output_audio=read_modalities(response),
-        output_format=read_format(output, "format") or read_format(response, "output_audio_format"),
+        output_format=_read_output_format(response, output, settings),
         voice=voice,
         tools=read_tools(response, limits),
         tool_choice=read_tool_choice(response),
@@ -172,6 +177,12 @@ def _read_response(event_id: str | None, response: Fields, settings: SessionSett
         metadata=_read_metadata(response),
         interruptible=(response.child("vivavoce") or Fields({}, "response.vivavoce")).flag("interruptible") is not False,
     )
+
+
+def _read_output_format(response: Fields, output: Fields, settings: SessionSettings) -> AudioFormat | None:
+    """The format of this response's sound; the transport's own where it has one, whatever is asked for."""
+    wanted = read_format(output, "format") or read_format(response, "output_audio_format")
+    return None if settings.playback is PlaybackOwner.SERVER else wanted
 
 
 def _read_metadata(response: Fields) -> tuple[tuple[str, str], ...] | None:

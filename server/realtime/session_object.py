@@ -123,7 +123,7 @@ def format_json(wire: AudioFormat, dialect: Dialect) -> object:
     if dialect is Dialect.BETA:
         return _BETA_NAMES[wire.encoding]
     if wire.encoding is AudioEncoding.PCM16:
-        return {"type": wire.encoding.value, "rate": wire.rate}
+        return {"type": wire.encoding.value, "rate": wire.told_rate or wire.rate}
     return {"type": wire.encoding.value}
 
 

@@ -69,6 +69,9 @@ def merge_session(
     changes |= _read_output(current, session, audio.child("output") or Fields({}, audio.param("output")))
     changes |= _read_reply(current, session, limits)
     changes |= _read_extensions(session, current, limits)
+    if current.playback is PlaybackOwner.SERVER:  # sound goes by the transport, in the transport's format
+        changes.pop("input_format", None)
+        changes.pop("output_format", None)
     changes["extras"] = _merge_extras(current.extras, session)
     # mypy cannot follow keyword arguments through a dict; every key above is a field, and the tests set each.
     return replace(current, **changes)  # type: ignore[arg-type]

@@ -8,13 +8,16 @@ from starlette.responses import JSONResponse
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketDisconnected
 
 from agent.settings import SessionKind, SessionSettings, Transcription
-from server.auth import AccessPolicy, EphemeralKeys, Refusal, presented_key
+from server.auth import AccessPolicy, EphemeralKeys, Refusal
 from server.doors import ChannelClosedError
 from server.metrics import Metrics
 from server.realtime.dialect import SUBPROTOCOL, handshake_dialect
+from server.realtime.initial import initial_settings
 from server.realtime.transport import TRANSPORT
 from server.session import SessionEnd
 from server.sessions import Sessions
+from server.webrtc.attending import attend
+from server.webrtc.calls import Calls
 
 __all__ = ["RealtimeEndpoint", "WebSocketChannel", "refusal_response"]
 
@@ -35,34 +38,37 @@ def refusal_response(refusal: Refusal, param: str | None = None) -> JSONResponse
 class RealtimeEndpoint:
     """The WebSocket route."""
 
-    def __init__(self, sessions: Sessions, policy: AccessPolicy, ephemeral: EphemeralKeys, metrics: Metrics) -> None:
+    def __init__(self, sessions: Sessions, calls: Calls, policy: AccessPolicy, ephemeral: EphemeralKeys, metrics: Metrics) -> None:
         self._sessions = sessions
+        self._calls = calls
         self._policy = policy
         self._ephemeral = ephemeral
         self._metrics = metrics
 
     async def __call__(self, websocket: WebSocket) -> None:
         """One connection, from the handshake to the close."""
-        refusal = self._policy.refuses(websocket) or self._sessions.refuses()
+        call_id = websocket.query_params.get("call_id")
+        refusal = self._policy.refuses(websocket) or (self._sessions.refuses() if call_id is None else None)
+        call = None if call_id is None else self._calls.get(call_id)
+        if refusal is None and call_id is not None and call is None:
+            refusal = Refusal(404, "call_not_found", "There is no such call, or it has ended.")
         if refusal is not None:
             self._metrics.refused.labels(refusal.code).inc()
             await websocket.send_denial_response(refusal_response(refusal))
             return
         offered: list[str] = websocket.scope["subprotocols"]
+        channel = WebSocketChannel(websocket, SUBPROTOCOL if SUBPROTOCOL in offered else None)
+        if call is not None:
+            await _close(websocket, await attend(call.channel, channel))
+            return
         run = self._sessions.run(
-            WebSocketChannel(websocket, SUBPROTOCOL if SUBPROTOCOL in offered else None),
-            self._initial_settings(websocket),
-            handshake_dialect(websocket.headers.get("openai-beta", ""), offered),
+            channel, self._initial_settings(websocket), handshake_dialect(websocket.headers.get("openai-beta", ""), offered)
         )
         await _close(websocket, await run)
 
     def _initial_settings(self, websocket: WebSocket) -> SessionSettings:
         """The server's defaults or those of an ephemeral key, with what the address says."""
-        key = presented_key(websocket)
-        settings = (self._ephemeral.settings(key) if key else None) or self._sessions.defaults
-        model = websocket.query_params.get("model") or websocket.query_params.get("deployment")
-        if model:
-            settings = replace(settings, model=model[:128])
+        settings = initial_settings(websocket, self._ephemeral, self._sessions.defaults)
         if websocket.query_params.get("intent") == "transcription":
             settings = replace(settings, kind=SessionKind.TRANSCRIPTION, transcription=settings.transcription or Transcription())
         return settings

@@ -26,8 +26,11 @@ from agent.commands import (
     ItemTruncated,
     Notify,
     OutputAudioDone,
+    OutputCleared,
     OutputItemAdded,
     OutputItemDone,
+    OutputStarted,
+    OutputStopped,
     OutputTextDelta,
     OutputTextDone,
     OutputTranscriptDelta,
@@ -212,6 +215,9 @@ def notices() -> list[Notify]:
         ItemDone(ServerCall("item_8", "desk", "pay", "{}", ItemStatus.INCOMPLETE, error="No city.", approval_id="item_9"), "item_7"),
         ItemDone(ApprovalRequest("item_9", "desk", "get_weather", "{}"), "item_8"),
         ItemDone(ApprovalResponse("item_10", "item_9", False, "Too late."), "item_9"),
+        OutputStarted("resp_1"),
+        OutputStopped("resp_1"),
+        OutputCleared("resp_1"),
     ]
 
 

@@ -390,3 +390,31 @@ def test_what_is_held_keeps_its_place() -> None:
     assert playout.progress(6_400, fresh=True) == []
     playout.order(Resume("resp_1"), 6_400)
     assert sent(6_400)[0].start == 960
+
+
+def test_where_the_transport_asks_for_frames_its_clock_says_what_was_heard() -> None:
+    playout = playing(0.05)
+    playout.owner = PlaybackOwner.SERVER
+    first = playout.next_frame(1_000)
+    assert (first.start, first.samples) == (0, 480)
+    assert playout.progress(1_000 + 160, fresh=True) == [PlaybackProgress("r1", 480, 240)]
+    # A frame that was missed is caught up: the one before it counts as heard, lateness does not add up.
+    playout.next_frame(1_700)
+    third = playout.next_frame(1_700)
+    assert (third.start, third.samples) == (960, 240)
+    assert playout.progress(1_700, fresh=True) == [PlaybackProgress("r1", 1_200, 960)]
+    assert playout.next_frame(1_720) is None
+    assert playout.progress(1_700 + 160) == [PlaybackProgress("r1", 1_200, 1_200)]
+    assert [(heard.at, heard.reported) for heard in playout.take_heard()] == [(1_000, True)]
+
+
+def test_a_held_reply_is_silent_from_the_next_frame_on_and_goes_on_at_its_sample() -> None:
+    playout = playing(0.1)
+    playout.owner = PlaybackOwner.SERVER
+    playout.next_frame(0)
+    playout.order(Hold("r1"), 100)
+    assert playout.next_frame(320) is None
+    playout.order(Resume("r1"), 400)
+    assert playout.next_frame(640).start == 480
+    playout.order(Cut("r1"), 700)
+    assert playout.next_frame(960) is None

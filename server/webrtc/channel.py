@@ -1,0 +1,141 @@
+"""A call's channel: `server.doors.Channel` and `Media` over a peer connection, for the caller and those who are attached to the call."""
+
+import asyncio
+import json
+import logging
+from collections import deque
+from typing import Final
+
+from server.doors import ChannelClosedError
+from server.metrics import Metrics
+from server.webrtc.offer import Offer, OfferError
+from server.webrtc.peer import Peer
+from server.webrtc.sideband import Sidebands
+
+__all__ = ["CallChannel"]
+
+log = logging.getLogger(__name__)
+
+_ANSWER_SECONDS: Final = 10.0
+"""Gathering candidates: the addresses of this machine, later what a STUN server says."""
+_MAX_WAITING: Final = 256
+_MAX_WAITING_BYTES: Final = 4 << 20
+"""Messages of the client that the session has not read. It reads one in each turn of the loop: more waiting is a flood."""
+_TAIL_SECONDS: Final = 0.3
+"""When we end a call: what the client's jitter buffer holds is still to be heard, and the last events are on their way."""
+
+
+class CallChannel:
+    """Made with the offer, `accept`ed by the session, closed by the call."""
+
+    def __init__(self, call_id: str, offer: Offer, connect_seconds: float, metrics: Metrics) -> None:
+        """The call is given up where it is not connected within `connect_seconds`."""
+        self._call_id = call_id
+        self._offer = offer
+        self._connect_seconds = connect_seconds
+        self._metrics = metrics
+        # The answer to the offer, or why there is none (`OfferError`).
+        self.answer: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self.sidebands = Sidebands()
+        self.peer = Peer(self._take, metrics.rtp_wait.observe)
+        self._waiting: deque[str | bytes] = deque()
+        self._waiting_bytes = 0
+        self._changed = asyncio.Event()
+        self._hung_up = False
+
+    # -- Channel
+
+    async def accept(self) -> None:
+        """Answer the offer, then wait for the client. Raises ChannelClosedError."""
+        try:
+            async with asyncio.timeout(_ANSWER_SECONDS):
+                answer = await self.peer.answer(self._offer)
+        except (OfferError, TimeoutError) as error:
+            reason = error if isinstance(error, OfferError) else OfferError("No answer could be made in time.")
+            self.answer.set_exception(reason)
+            raise ChannelClosedError from error
+        self.answer.set_result(answer)
+        try:
+            async with asyncio.timeout(self._connect_seconds):
+                await self.peer.connected()
+        except (ChannelClosedError, TimeoutError) as error:
+            self._metrics.webrtc_calls.labels("not connected").inc()
+            wanted = " and its data channel opened" if self._offer.has_events else ""
+            log.info("call %s was not connected%s within %.0f seconds", self._call_id, wanted, self._connect_seconds)
+            raise ChannelClosedError from error
+        self._metrics.webrtc_calls.labels("connected").inc()
+
+    async def receive(self) -> str | bytes | None:
+        """The next message; None when the call is over."""
+        while not self._waiting:
+            if self._hung_up or self.peer.gone:
+                return None
+            self._changed.clear()
+            await self._changed.wait()
+        message = self._waiting.popleft()
+        self._waiting_bytes -= len(message)
+        return message
+
+    async def send(self, text: str) -> None:
+        """To everybody. Raises ChannelClosedError."""
+        self.sidebands.put(text)
+        try:
+            await self.peer.send(text)
+        except ValueError:
+            await self.peer.send(_too_large(text))
+
+    # -- Media
+
+    async def hear(self) -> bytes | None:
+        """The caller's sound."""
+        heard = await self.peer.microphone.hear()
+        if heard is None or self.peer.overrun:
+            self.hang_up()
+            return None
+        return heard
+
+    def play(self, frame: bytes) -> None:
+        """Ours."""
+        self.peer.speaker.play(frame)
+
+    # -- the call
+
+    def request(self, message: str | bytes) -> None:
+        """A message of somebody attached to the call."""
+        self._take(message)
+
+    def hang_up(self) -> None:
+        """End the call."""
+        self._hung_up = True
+        self._changed.set()
+
+    async def close(self, *, politely: bool) -> None:
+        """Nothing is left afterwards. `politely`: what is on its way to the client may arrive."""
+        if politely and not self.peer.gone:
+            await asyncio.sleep(_TAIL_SECONDS)
+        self.sidebands.end()
+        await self.peer.close()
+        stream, packets = self.peer.microphone.stream, self.peer.packets
+        dropped = stream.late + stream.early + self.peer.microphone.dropped + packets.late
+        self._metrics.rtp_packets.labels("lost").inc(packets.lost)
+        self._metrics.rtp_packets.labels("dropped").inc(dropped)
+
+    def _take(self, message: str | bytes) -> None:
+        if self._hung_up:
+            return
+        if len(self._waiting) >= _MAX_WAITING or self._waiting_bytes + len(message) > _MAX_WAITING_BYTES:
+            log.warning("call %s: the client floods the data channel; hanging up", self._call_id)
+            self._waiting.clear()
+            self.hang_up()
+            return
+        self._waiting.append(message)
+        self._waiting_bytes += len(message)
+        self._changed.set()
+
+
+def _too_large(text: str) -> str:
+    """What a client is told instead of an event that is larger than it takes."""
+    event = json.loads(text)
+    message = f"An event of {len(text)} bytes, {event['type']}, is larger than what this data channel takes."
+    error = {"type": "server_error", "code": "event_too_large", "message": message, "param": None, "event_id": None}
+    return json.dumps({"event_id": event["event_id"], "type": "error", "error": error}, separators=(",", ":"))

@@ -1,0 +1,203 @@
+"""One peer connection: an offer answered, sound both ways, the data channel, and an end to it in any case. What of the library needs care
+is here.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from typing import Final
+
+from aiortc import (
+    RTCConfiguration,
+    RTCDataChannel,
+    RTCPeerConnection,
+    RTCRtpReceiver,
+    RTCRtpSender,
+    RTCSessionDescription,
+)
+from aiortc.exceptions import InternalError, InvalidAccessError, InvalidStateError, OperationError
+from aiortc.jitterbuffer import JitterBuffer, JitterFrame
+from aiortc.mediastreams import MediaStreamTrack
+from aiortc.rtp import RtpPacket
+from aiortc.sdp import candidate_from_sdp
+
+from server.doors import ChannelClosedError
+from server.webrtc.microphone import Microphone
+from server.webrtc.offer import Offer, OfferError, write_answer
+from server.webrtc.reorder import ReorderBuffer
+from server.webrtc.speaker import SpeakerTrack
+
+__all__ = ["Peer"]
+
+_LIBRARY_ERRORS: Final = (
+    AssertionError,
+    AttributeError,
+    LookupError,
+    TypeError,
+    ValueError,
+    InternalError,
+    InvalidAccessError,
+    InvalidStateError,
+    OperationError,
+)
+"""What the library raises over an offer that it can't answer."""
+
+log = logging.getLogger(__name__)
+
+_MAX_BUFFERED: Final = 64 << 10
+"""Bytes of events that the library holds for the network before the session waits: none of them are sound."""
+_CLOSE_SECONDS: Final = 5.0
+_MAX_LATER_CANDIDATES: Final = 64
+"""Candidates that a client may send after its offer."""
+
+
+class Peer:
+    """Answer once, close in any case. `receive` is given each message of the data channel, `on_wait` the seconds each packet waited for
+    those before it."""
+
+    def __init__(
+        self,
+        receive: Callable[[str | bytes], None],
+        on_wait: Callable[[float], None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._receive = receive
+        self._on_wait = on_wait
+        self._clock = clock
+        self.microphone = Microphone(clock)
+        self.speaker = SpeakerTrack()
+        self.packets: ReorderBuffer[tuple[RtpPacket, int]] = ReorderBuffer()
+        # No STUN server unless one is configured: the library would ask a public one.
+        self._connection = RTCPeerConnection(RTCConfiguration(iceServers=[]))
+        self._events: RTCDataChannel | None = None
+        self._wants_events = False
+        self._candidates = 0
+        self._changed = asyncio.Event()
+        self._gone = False
+        self._drained = asyncio.Event()
+        self._reader: asyncio.Task[None] | None = None
+        self._connection.on("connectionstatechange", self._note_state)
+        self._connection.on("datachannel", self._take_channel)
+        self._connection.on("track", self._take_track)
+
+    @property
+    def gone(self) -> bool:
+        """Whether the connection has ended or failed."""
+        return self._gone
+
+    @property
+    def overrun(self) -> bool:
+        """Whether the client has sent more of an unfinished message than it was allowed to: the library keeps it all."""
+        return self._connection.sctp is not None and self._connection.sctp._advertised_rwnd < 0
+
+    async def answer(self, offer: Offer) -> str:
+        """The answer, with all of our candidates; from then on the client may connect. Raises OfferError."""
+        self._wants_events = offer.has_events
+        self._connection.addTrack(self.speaker)
+        transceiver = self._connection.getTransceivers()[0]
+        opus = [codec for codec in RTCRtpSender.getCapabilities("audio").codecs if codec.mimeType == "audio/opus"]
+        transceiver.setCodecPreferences(opus)
+        self._listen_in_order(transceiver.receiver)
+        try:
+            await self._connection.setRemoteDescription(RTCSessionDescription(offer.sdp, "offer"))
+            await self._connection.setLocalDescription()
+        except _LIBRARY_ERRORS as error:
+            raise OfferError("The offer can't be answered.") from error
+        return write_answer(self._connection.localDescription.sdp, offer)
+
+    async def add_candidate(self, mid: str, candidate: str) -> None:
+        """A candidate that the client has found after its offer, `candidate:...`, checked by `is_usable_candidate`. Beyond a bound none is
+        looked at."""
+        if self._candidates >= _MAX_LATER_CANDIDATES or self._gone:
+            return
+        self._candidates += 1
+        parsed = candidate_from_sdp(candidate.removeprefix("candidate:"))
+        parsed.sdpMid = mid
+        await self._connection.addIceCandidate(parsed)
+
+    async def connected(self) -> None:
+        """Returns when sound flows and the data channel is open, if the offer has one. Raises ChannelClosedError if that fails."""
+        while self._connection.connectionState != "connected" or (self._wants_events and self._events is None):
+            if self._gone:
+                raise ChannelClosedError
+            self._changed.clear()
+            await self._changed.wait()
+
+    async def send(self, text: str) -> None:
+        """Hand an event over; returns when the next one may come. Nothing where there is no data channel. Raises ChannelClosedError, and
+        ValueError for one that is larger than the client takes."""
+        channel = self._events
+        if channel is None:
+            return
+        try:
+            channel.send(text)
+        except InvalidStateError as error:
+            raise ChannelClosedError from error
+        while channel.bufferedAmount > _MAX_BUFFERED:
+            if self._gone:
+                raise ChannelClosedError
+            self._drained.clear()
+            await self._drained.wait()
+
+    async def close(self) -> None:
+        """Nothing of the connection is left. The library's own close may wait for ever for a task that has died."""
+        self._end()
+        try:
+            async with asyncio.timeout(_CLOSE_SECONDS):
+                await self._connection.close()
+        except TimeoutError:
+            log.error("a peer connection did not close within %.0f seconds", _CLOSE_SECONDS)
+        self.speaker.stop()
+        if self._reader is not None:
+            self._reader.cancel()
+            await asyncio.gather(self._reader, return_exceptions=True)
+
+    def _end(self) -> None:
+        self._gone = True
+        self.microphone.end()
+        self._changed.set()
+        self._drained.set()
+
+    # -- what the library tells
+
+    def _note_state(self) -> None:
+        if self._connection.connectionState in ("failed", "closed"):
+            self._end()
+        self._changed.set()
+
+    def _take_track(self, track: MediaStreamTrack) -> None:
+        if track.kind == "audio" and self._reader is None:
+            self._reader = asyncio.create_task(self.microphone.read(track), name="webrtc-microphone")
+
+    def _take_channel(self, channel: RTCDataChannel) -> None:
+        """The client's first data channel carries the events, whatever its name; another is not heard."""
+        if self._events is not None:
+            return
+        self._events = channel
+        channel.bufferedAmountLowThreshold = _MAX_BUFFERED
+        channel.on("message", self._receive)
+        channel.on("bufferedamountlow", self._drained.set)
+        channel.on("close", self._end)
+        self._changed.set()
+
+    def _listen_in_order(self, receiver: RTCRtpReceiver) -> None:
+        """Puts our buffer in the place of the library's, which holds more packets than listening needs."""
+        receiver._RTCRtpReceiver__jitter_buffer = _NoBuffer(capacity=1)  # type: ignore[attr-defined]
+        handle = receiver._handle_rtp_packet
+
+        async def handle_in_order(packet: RtpPacket, arrival_time_ms: int) -> None:
+            released = self.packets.push(packet.sequence_number, (packet, arrival_time_ms), self._clock())
+            for wait in self.packets.waits:
+                self._on_wait(wait)
+            for ready, came in released:
+                await handle(ready, came)
+
+        receiver._handle_rtp_packet = handle_in_order  # type: ignore[method-assign]
+
+
+class _NoBuffer(JitterBuffer):
+    """The library's seam for a jitter buffer; every packet of speech is a frame of its own."""
+
+    def add(self, packet: RtpPacket) -> tuple[bool, JitterFrame | None]:
+        return False, JitterFrame(packet._data, packet.timestamp)  # type: ignore[attr-defined]
