@@ -6,12 +6,17 @@ from typing import Final
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 __all__ = ["Sampler", "Sampling"]
 
 _CANDIDATES: Final = 64
 """Only the 64 likeliest tokens are drawn from (a top-k): at the temperatures of speech they hold all the mass that top-p would keep, and
 sorting a vocabulary costs more than a layer of the model."""
+
+
+_ROWS: Final = 64
+"""Of the table that a vocabulary is laid out in to find them: the highest of 64 scores each are looked at first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,10 +56,11 @@ class Sampler:
             best = int(scores.argmax())
             _check(scores[best])
             return best
-        top, ids = torch.topk(scores / sampling.temperature, min(_CANDIDATES, len(scores)))
+        scores = scores / sampling.temperature
+        top, ids = _likeliest(scores, min(_CANDIDATES, len(scores)))
         _check(top[0])
         # Probabilities are of the whole vocabulary, not of the candidates alone.
-        probabilities = torch.exp(top - torch.logsumexp(scores / sampling.temperature, dim=0))
+        probabilities = torch.exp(top - torch.logsumexp(scores, dim=0))
         probabilities[probabilities.cumsum(0) - probabilities >= sampling.top_p] = 0
         probabilities[probabilities < sampling.min_p * probabilities[0]] = 0
         return int(ids[torch.multinomial(probabilities, 1, generator=self._generator)])
@@ -66,6 +72,15 @@ def _penalised(scores: Tensor, said: Sequence[int], penalty: float) -> Tensor:
     ids = torch.tensor(sorted(set(said)))
     repeated = scores[ids]
     return scores.index_copy(0, ids, torch.where(repeated > 0, repeated / penalty, repeated * penalty))
+
+
+def _likeliest(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """The `count` highest of `scores` [vocabulary], highest first, and their places. They lie in the `count` columns whose highest are
+    highest, so no more than those is sorted: half the time of sorting 128,000."""
+    table = functional.pad(scores, (0, -len(scores) % _ROWS), value=-torch.inf).view(_ROWS, -1)
+    best = table.amax(0).topk(min(count, table.shape[1])).indices
+    top, places = table[:, best].flatten().topk(count)
+    return top, best[places % len(best)] + places // len(best) * table.shape[1]
 
 
 def _check(best: Tensor) -> None:

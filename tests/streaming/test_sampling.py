@@ -47,6 +47,16 @@ def test_what_was_said_is_less_likely() -> None:
     assert Sampler(0).choose(torch.tensor([-2.0, -2.1]), (0,), Sampling(temperature=0, repetition_penalty=1.1)) == 1
 
 
+@pytest.mark.parametrize("vocabulary", [3, 65, 130, 5_000])
+def test_all_of_a_vocabulary_is_looked_at(vocabulary: int) -> None:
+    # The likeliest tokens stand beside each other, and at the end.
+    logits = torch.full((vocabulary,), -20.0)
+    logits[-3:] = 0.0
+    sampler = Sampler(2)
+    drawn = {sampler.choose(logits, (), Sampling(temperature=1, top_p=0.99)) for _ in range(100)}
+    assert drawn == {vocabulary - 3, vocabulary - 2, vocabulary - 1}
+
+
 def test_logits_are_not_changed() -> None:
     logits = LOGITS.clone()
     Sampler(0).choose(logits, (0, 1), Sampling())
