@@ -20,7 +20,7 @@ from torch import Tensor
 
 from streaming.audio import Samples
 from streaming.batching import Call, Work
-from streaming.features import SILENCE, Features, LogMel
+from streaming.features import HOP, SILENCE, Features, LogMel
 from streaming.models.whisper import AttentionCache, Silence, Span, WhisperEncoder
 from streaming.transfer import sent
 
@@ -79,6 +79,9 @@ class Ending(Enum):
 
     SOUND = auto()
     """The sound: the frame of its last sample is the last."""
+
+    WHOLE_FRAMES = auto()
+    """The last frame of 10 ms that the sound fills, made an even number; behind it is nothing, not even silence."""
 
     CLIP = auto()
     """The model's last position: silence up to there, 30 s in all."""
@@ -186,10 +189,10 @@ class EncoderStream:
         self._committed += block
         return frames
 
-    def provisional(self, tail: Features, end: int | None = None) -> Work[Tensor]:
+    def provisional(self, tail: Features, end: int | None = None, *, bare: bool = False) -> Work[Tensor]:
         """The frames after the last block, (n, width), as if what was pushed were followed by `tail` (`LogMel.tail`) and silence: those
-        before frame `end`, or with None all and the plan's silence. Changes nothing that is committed. Raises ValueError where the
-        sequence is longer than the model's positions."""
+        before frame `end`, or with None all and the plan's silence. With `bare` nothing stands behind frame `end`. Changes nothing that is
+        committed. Raises ValueError where the sequence is longer than the model's positions."""
         heard = len(self._mel) - BEFORE + len(tail)
         frames = -(-heard // FRAME_MEL) + self._plan.silence if end is None else end - self._committed
         if frames < 1:
@@ -197,7 +200,7 @@ class EncoderStream:
         wanted = BEFORE + FRAME_MEL * frames + AFTER
         quiet = np.full((max(0, wanted - BEFORE - heard), self._mel.shape[1]), SILENCE, np.float32)
         mel = np.concatenate((self._mel, tail, quiet))[:wanted]
-        if end == self._model.shape.audio_positions:
+        if bare or end == self._model.shape.audio_positions:
             mel[-AFTER:] = 0  # there the reference pads with zeros, not with silence
         return (yield from self._run(mel))
 
@@ -237,8 +240,13 @@ class SoundStream:
 
     def provisional(self) -> Work[Tensor]:
         """See `AudioStream`. Raises ValueError where the sequence is longer than the model's positions."""
-        end = {Ending.PAUSE: None, Ending.SOUND: -(-self._samples // FRAME_SAMPLES), Ending.CLIP: self._positions}[self._ending]
-        return (yield from self._encoder.provisional(self._features.tail(), end))
+        end = {
+            Ending.PAUSE: None,
+            Ending.SOUND: -(-self._samples // FRAME_SAMPLES),
+            Ending.WHOLE_FRAMES: -(-(self._samples // HOP) // FRAME_MEL),
+            Ending.CLIP: self._positions,
+        }[self._ending]
+        return (yield from self._encoder.provisional(self._features.tail(), end, bare=self._ending is Ending.WHOLE_FRAMES))
 
 
 class WhisperSound:

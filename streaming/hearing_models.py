@@ -25,6 +25,8 @@ from streaming.models.llama import Llama
 from streaming.models.mimi import load_mimi
 from streaming.models.omni import OMNI
 from streaming.models.pocket_projector import load_projector
+from streaming.models.qwen_audio import QWEN_AUDIO
+from streaming.models.qwen_tokenizer import AUDIO
 from streaming.models.safetensors import json_object, load_safetensors
 from streaming.models.whisper import Silence
 from streaming.projected import ProjectedEncoder
@@ -50,6 +52,7 @@ class _Manner:
 _MANNERS: Final[Mapping[str, _Manner]] = MappingProxyType(
     {
         "qwen2_audio": _Manner("Audio {number}: <|audio_bos|>", "<|audio_eos|>\n", Ending.SOUND),
+        QWEN_AUDIO: _Manner(f"Audio {{number}}:{AUDIO[0]}", f"{AUDIO[1]}\n", Ending.WHOLE_FRAMES),
         "voxtral": _Manner("[BEGIN_AUDIO]", "", Ending.CLIP),
         "ultravox": _Manner("", "", Ending.SOUND),
         **dict.fromkeys(OMNI, _Manner("<|audio_bos|>", "<|audio_eos|>", Ending.SOUND)),

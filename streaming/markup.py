@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 __all__ = ["CHATML", "GEMMA", "LLAMA3", "MISTRAL", "MISTRAL3", "PHI3", "PHI4", "Markup", "markup_of"]
 
-_CONTROL: Final = re.compile(r"(<\|[\w-]+\|>|</?s>|\[/?[A-Z_]+\]|<(?:start|end)_of_turn>|<bos>|</?think>)")
+_CONTROL: Final = re.compile(r"(<\|[\w-]+\|>|</?s>|\[/?[A-Z_]+\]|<(?:start|end)_of_turn>|<bos>|</?(?:think|audio)>)")
 """How control tokens are written."""
 
 _SPEAKERS: Final = ("system", "user", "assistant")

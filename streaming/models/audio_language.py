@@ -1,4 +1,4 @@
-"""Language models that hear, from the folders they are published in: Qwen2-Audio, Voxtral, Ultravox, Qwen2.5-Omni.
+"""Language models that hear, from the folders they are published in: Qwen-Audio, Qwen2-Audio, Voxtral, Ultravox, Qwen2.5-Omni.
 
 Each is a Whisper encoder (`audio_tower`), a projector (`multi_modal_projector`) and a decoder (`language_model`) in Hugging Face's layout:
 one `config.json`, one set of safetensors. Every tensor must be there in its shape, and every tensor of the folder must have a place.
@@ -22,6 +22,8 @@ from streaming.models.llama import Llama
 from streaming.models.omni import OMNI, omni_config, omni_tensors
 from streaming.models.pretrained import model_type
 from streaming.models.projectors import Projector, gated, pooled, stacked
+from streaming.models.qwen_audio import QWEN_AUDIO, qwen_audio_config, qwen_audio_tensors
+from streaming.models.qwen_tokenizer import AUDIO, qwen_tokenizer
 from streaming.models.safetensors import (
     decoder_config,
     json_object,
@@ -36,7 +38,7 @@ from streaming.models.whisper_weights import read_encoder
 
 __all__ = ["KINDS", "AudioLanguage", "Tensors", "audio_language_kind", "load_audio_language", "section_of", "split_parts", "take_projector"]
 
-KINDS: Final = ("qwen2_audio", "voxtral", "ultravox", *OMNI)
+KINDS: Final = ("qwen2_audio", "voxtral", "ultravox", QWEN_AUDIO, *OMNI)
 """What `model_type` may be."""
 
 _TEXT: Final[Mapping[str, Mapping[str, object]]] = MappingProxyType(
@@ -51,7 +53,7 @@ _TEXT: Final[Mapping[str, Mapping[str, object]]] = MappingProxyType(
             "head_dim": 128,
         },
         "ultravox": {"model_type": "llama"},
-        **dict.fromkeys(OMNI, MappingProxyType({})),
+        **dict.fromkeys((QWEN_AUDIO, *OMNI), MappingProxyType({})),
     }
 )  # fmt: skip
 """What a published `text_config` leaves out, as `transformers` fills it in."""
@@ -97,6 +99,9 @@ def load_audio_language(folder: Path, dtype: torch.dtype | None = None, device: 
         if kind in OMNI:
             config = omni_config(path, config)
             opened = omni_tensors(path, config, opened)
+        elif kind == QWEN_AUDIO:
+            config = qwen_audio_config(path, config)
+            opened = qwen_audio_tensors(folder, config, opened)
         tower, projector, text = split_parts(folder, opened)
         # Before the decoder, which on a GPU divides what memory is free into slots for calls.
         shape = _tower_shape(path, config, tower)
@@ -106,7 +111,7 @@ def load_audio_language(folder: Path, dtype: torch.dtype | None = None, device: 
         else:
             text_config = decoder_config(path, _text_config(kind, section_of(path, config, "text_config")), context)
             decoder = read_decoder(folder, text_config, text, dtype, device)
-            tokenizer = _tokenizer(folder, text_config.shape.vocabulary)
+            tokenizer = _tokenizer(folder, config, text_config.shape.vocabulary)
         made = _projector(path, config, kind, encoder, decoder.shape.width, partial(take_projector, folder, projector, sounds, device))
     if projector:
         raise WeightsError(f"{folder}: it should not have {min(projector)} ({len(projector)} tensors)")
@@ -136,8 +141,13 @@ def split_parts(folder: Path, opened: Mapping[str, Callable[[], Tensor]]) -> tup
     return tower, projector, text
 
 
-def _tokenizer(folder: Path, vocabulary: int) -> Tokenizer:
-    """The folder's, by `tokenizer.json`, or by the `tekken.json` that Voxtral is published with."""
+def _tokenizer(folder: Path, config: Mapping[str, object], vocabulary: int) -> Tokenizer:
+    """The folder's, by `tokenizer.json`, or by what Voxtral (`tekken.json`) and Qwen-Audio (`qwen.tiktoken`) are published with."""
+    if config["model_type"] == QWEN_AUDIO:
+        tokenizer = qwen_tokenizer(folder / "qwen.tiktoken", vocabulary)
+        if (found := tokenizer.token_to_id(AUDIO[0])) != config["audio_start_id"]:
+            raise WeightsError(f"{folder}: {AUDIO[0]} is token {found} of qwen.tiktoken, and of config.json {config['audio_start_id']}")
+        return tokenizer
     tekken = folder / "tekken.json"
     if tekken.is_file() and not (folder / "tokenizer.json").is_file():
         return tekken_tokenizer(tekken, vocabulary)
@@ -201,7 +211,7 @@ def _projector(
 ) -> Projector:
     """The projector to rows of `width`. Takes the encoder's last norm where that comes after pooling."""
     frame = encoder.shape.width
-    if kind == "qwen2_audio" or kind in OMNI:
+    if kind in ("qwen2_audio", QWEN_AUDIO, *OMNI):
         norm = encoder.norm
         assert isinstance(norm, nn.LayerNorm)
         encoder.norm = nn.Identity()

@@ -3,12 +3,13 @@
 from collections.abc import Callable
 from typing import Final
 
-from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
+from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
 from streaming.models.ctranslate2 import WeightsError
 from streaming.models.gguf_file import GgufFile
+from streaming.models.ranked_tokenizer import byte_words
 
-__all__ = ["gguf_tokenizer"]
+__all__ = ["QWEN_WORDS", "gguf_tokenizer"]
 
 _CONTROL: Final = (2, 3, 4, 5)
 """`tokenizer.ggml.token_type` of what is no text: unknown, control, user-defined, and unused, which fills a vocabulary up."""
@@ -20,22 +21,18 @@ _SPACE: Final = "\u2581"
 """SentencePiece's letter for a space."""
 
 
-def _cut(pattern: str) -> pre_tokenizers.PreTokenizer:
-    """Cuts text as the pattern says, then writes its bytes as letters."""
-    return pre_tokenizers.Sequence(
-        [pre_tokenizers.Split(Regex(pattern), "isolated"), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
-    )
-
-
 _WORDS: Final = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+"
 _REST: Final = r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+
+QWEN_WORDS: Final = rf"{_WORDS}|\p{{N}}|{_REST}"
+"""How every Qwen cuts text."""
 
 _PRE_TOKENIZERS: Final[dict[str, Callable[[], pre_tokenizers.PreTokenizer]]] = {
     "smollm": lambda: pre_tokenizers.Sequence(
         [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)]
     ),
-    "qwen2": lambda: _cut(rf"{_WORDS}|\p{{N}}|{_REST}"),
-    "llama-bpe": lambda: _cut(rf"{_WORDS}|\p{{N}}{{1,3}}|{_REST}"),
+    "qwen2": lambda: byte_words(QWEN_WORDS),
+    "llama-bpe": lambda: byte_words(rf"{_WORDS}|\p{{N}}{{1,3}}|{_REST}"),
 }
 """How text is cut before byte-pair merges, by `tokenizer.ggml.pre`."""
 

@@ -18,6 +18,7 @@ from tiny_models import (
     write_voxtral,
     write_voxtral_realtime,
 )
+from tiny_qwen_audio import write_qwen_audio
 
 from streaming.manifest import load_manifest, shipped_bundles
 
@@ -37,6 +38,7 @@ def edge(models: Path, parts: Path) -> None:
 
 PRESETS: dict[str, Write] = {
     "edge": edge,
+    "qwen-audio": lambda models, _: write_qwen_audio(models / "qwen-audio-chat"),
     "qwen2-audio": lambda models, _: write_qwen2_audio(models / "qwen2-audio-7b-instruct"),
     "qwen2.5-omni": lambda models, _: write_omni(models / "qwen2.5-omni-7b"),
     "voxtral": lambda models, _: write_voxtral(models / "voxtral-mini-3b-2507"),

@@ -1,10 +1,10 @@
 """Mistral's `tekken.json` as a tokenizer, beside byte-pair encoding by rank as it is defined."""
 
 import re
-from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from by_rank import by_rank
 from hypothesis import given
 from hypothesis import strategies as st
 from tiny_models import write_tekken
@@ -16,7 +16,8 @@ from streaming.models.tekken_tokenizer import tekken_tokenizer
 PATTERN = r"\s?\w+|\s?[^\s\w]+|\s+"
 JOINED = [b"in", b"th", b"he", b"an", b"the", b" th", b" the", b"ing", b"\xc3\xa4", b"nd", b"and", b" a", b" and"]
 CONTROL = ["<unk>", "<s>", "</s>", "[INST]", "[/INST]"]
-SIZE = 26 + 256 + len(JOINED)
+PIECES = [*(bytes([byte]) for byte in range(256)), *JOINED]
+SIZE = 26 + len(PIECES)
 
 
 @pytest.fixture(scope="module")
@@ -26,23 +27,10 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
     return tekken_tokenizer(path, SIZE)
 
 
-def by_rank(text: str) -> list[int]:
-    """Of all neighbours that are a token together, those of the lowest rank are joined, the leftmost first, until there are none."""
-    ranks = {piece: rank for rank, piece in enumerate([*(bytes([byte]) for byte in range(256)), *JOINED])}
-    found = []
-    for word in re.findall(PATTERN, text):
-        parts = [bytes([byte]) for byte in word.encode()]
-        while pairs := [(ranks[a + b], at) for at, (a, b) in enumerate(pairwise(parts)) if a + b in ranks]:
-            at = min(pairs)[1]
-            parts[at : at + 2] = [parts[at] + parts[at + 1]]
-        found += [26 + ranks[part] for part in parts]
-    return found
-
-
 @given(st.text(alphabet="thein gand\u00e4.!\n", max_size=40))
 def test_text_is_split_by_rank(tokenizer: Tokenizer, text: str) -> None:
     ids = tokenizer.encode(text, add_special_tokens=False).ids
-    assert ids == by_rank(text)
+    assert ids == [26 + rank for rank in by_rank(re.findall(PATTERN, text), PIECES)]
     assert tokenizer.decode(ids) == text
 
 

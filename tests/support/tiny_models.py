@@ -40,6 +40,7 @@ from streaming.models.tekken_tokenizer import tekken_tokenizer
 
 __all__ = [
     "ANSWER",
+    "teach",
     "write_audio_tokens",
     "write_ctc",
     "write_mimi",
@@ -78,7 +79,7 @@ def _tokenizer(control: list[str]) -> Tokenizer:
     return tokenizer
 
 
-def _taught(model: nn.Module, tokenizer: Tokenizer, after: str, end: str) -> None:
+def teach(model: nn.Module, tokenizer: Tokenizer, after: str, end: str) -> None:
     """Have a language model say the answer after the token `after`, and then `end`: what its layers add is taken out, so that each token
     follows from the one before."""
     weights = dict(model.named_parameters())
@@ -105,7 +106,7 @@ def write_qwen2_audio(folder: Path) -> None:
     config = Qwen2AudioConfig(audio_config={"model_type": "qwen2_audio_encoder", **_TOWER}, text_config={"model_type": "qwen2", **_TEXT})
     model = Qwen2AudioForConditionalGeneration(config)
     tokenizer = _tokenizer(["<|im_start|>", "<|im_end|>", "<|audio_bos|>", "<|audio_eos|>"])
-    _taught(model, tokenizer, "\n", "<|im_end|>")
+    teach(model, tokenizer, "\n", "<|im_end|>")
     model.save_pretrained(folder)
     tokenizer.save(str(folder / "tokenizer.json"))
 
@@ -125,7 +126,7 @@ def write_omni(folder: Path, *, taught: bool = True) -> Qwen2_5OmniThinkerForCon
     model = Qwen2_5OmniThinkerForConditionalGeneration(config).eval()
     tokenizer = _tokenizer(["<|im_start|>", "<|im_end|>", "<|audio_bos|>", "<|audio_eos|>"])
     if taught:
-        _taught(model, tokenizer, "\n", "<|im_end|>")
+        teach(model, tokenizer, "\n", "<|im_end|>")
     for parameter in () if taught else model.parameters():
         parameter.data.normal_(0.0, 0.15)
     model.save_pretrained(folder)
@@ -146,17 +147,21 @@ def write_voxtral(folder: Path) -> None:
     names = ["<unk>", "<s>", "</s>", "[INST]", "[/INST]", "[SYSTEM_PROMPT]", "[/SYSTEM_PROMPT]", "[AUDIO]", "[BEGIN_AUDIO]"]
     write_tekken(folder / "tekken.json", names, [b"in", b" t", b"ne", b" th", b"ine", b" the"])
     tokenizer = tekken_tokenizer(folder / "tekken.json", _VOCABULARY)
-    _taught(model, tokenizer, "[/INST]", "</s>")
+    teach(model, tokenizer, "[/INST]", "</s>")
     model.save_pretrained(folder)
 
 
-def write_tekken(path: Path, control: list[str], joined: list[bytes], pattern: str = r"\s?\w+|\s?[^\s\w]+|\s+") -> None:
-    """Mistral's vocabulary file: 26 places for control tokens, the bytes, and `joined` ones."""
+def write_tekken(
+    path: Path, control: list[str], joined: list[bytes], pattern: str = r"\s?\w+|\s?[^\s\w]+|\s+", reserved: int = 26, **sections: object
+) -> None:
+    """Mistral's vocabulary file: `reserved` places for control tokens, the bytes, and `joined` ones; and other sections of the file."""
     pieces = [*(bytes([byte]) for byte in range(256)), *joined]
+    size = reserved + len(pieces)
     content = {
-        "config": {"pattern": pattern, "default_vocab_size": 26 + len(pieces), "default_num_special_tokens": 26, "version": "v13"},
+        "config": {"pattern": pattern, "default_vocab_size": size, "default_num_special_tokens": reserved, "version": "v13"},
         "vocab": [{"rank": rank, "token_bytes": base64.b64encode(piece).decode()} for rank, piece in enumerate(pieces)],
         "special_tokens": [{"rank": rank, "token_str": name, "is_control": True} for rank, name in enumerate(control)],
+        **sections,
     }
     path.write_text(json.dumps(content))
 
@@ -176,7 +181,7 @@ def write_ultravox(folder: Path) -> None:
     (folder / "config.json").write_text(json.dumps(config))
     model = LlamaForCausalLM(LlamaConfig(**_TEXT))
     tokenizer = _tokenizer(["<|begin_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"])
-    _taught(model, tokenizer, "\n", "<|eot_id|>")
+    teach(model, tokenizer, "\n", "<|eot_id|>")
     model.save_pretrained(folder / "language_model")
     tokenizer.save(str(folder / "language_model" / "tokenizer.json"))
 
@@ -206,7 +211,7 @@ def write_audio_tokens(folder: Path, codebooks: int = 2) -> MimiModel:
     torch.manual_seed(5)
     model = LlamaForCausalLM(LlamaConfig(**{**_TEXT, "vocab_size": _VOCABULARY + codebooks * 64}))
     tokenizer = _tokenizer(["<|im_start|>", "<|im_end|>", "<|audio|>"])
-    _taught(model, tokenizer, "\n", "<|im_end|>")
+    teach(model, tokenizer, "\n", "<|im_end|>")
     model.save_pretrained(folder)
     tokenizer.save(str(folder / "tokenizer.json"))
     (folder / "audio_tokens.json").write_text(json.dumps({"base": _VOCABULARY, "codebooks": codebooks, "before": "<|audio|>"}))
@@ -218,7 +223,7 @@ def write_qwen3(folder: Path) -> None:
     torch.manual_seed(5)
     model = Qwen3ForCausalLM(Qwen3Config(**_TEXT, head_dim=16))
     tokenizer = _tokenizer(["<|im_start|>", "<|im_end|>"])
-    _taught(model, tokenizer, "\n", "<|im_end|>")
+    teach(model, tokenizer, "\n", "<|im_end|>")
     model.save_pretrained(folder)
     tokenizer.save(str(folder / "tokenizer.json"))
 
@@ -300,13 +305,8 @@ def write_voxtral_realtime(folder: Path) -> None:
     for before, following in pairwise([control.index("[STREAMING_PAD]"), 44 + ord("A"), control.index("</s>"), control.index("</s>")]):
         head[following] += embedded[before]
     model.save_pretrained(folder)
-    tekken = {
-        "config": {"default_vocab_size": 300, "default_num_special_tokens": 44, "version": "v13"},
-        "vocab": [{"rank": n, "token_bytes": base64.b64encode(bytes([n])).decode()} for n in range(256)],
-        "special_tokens": [{"rank": n, "token_str": name, "is_control": True} for n, name in enumerate(control)],
-        "audio": {
-            "sampling_rate": 16_000, "frame_rate": 12.5, "transcription_delay_ms": 480.0, "streaming_n_left_pad_tokens": 32,
-            "audio_encoding_config": {"num_mel_bins": 128, "hop_length": 160, "window_size": 400},
-        },
+    audio = {
+        "sampling_rate": 16_000, "frame_rate": 12.5, "transcription_delay_ms": 480.0, "streaming_n_left_pad_tokens": 32,
+        "audio_encoding_config": {"num_mel_bins": 128, "hop_length": 160, "window_size": 400},
     }  # fmt: skip
-    (folder / "tekken.json").write_text(json.dumps(tekken))
+    write_tekken(folder / "tekken.json", control, [], reserved=44, audio=audio)
