@@ -11,7 +11,7 @@ from rich.progress import BarColumn, DownloadColumn, TaskID, TextColumn, Transfe
 from rich.progress import Progress as Bars
 from rich.table import Table
 
-from streaming.bundle import Places, free_space, is_present, missing_bytes, needed_space
+from streaming.bundle import Places, free_space, is_present, missing_bytes, needed_space, usable_sources
 from streaming.fetch import Progress, Report, Stage
 from streaming.manifest import HubSource, Manifest, Part
 from streaming.needs import Machine, cpu_memory, gpu_memory, size_text
@@ -99,7 +99,7 @@ def show_needs(manifest: Manifest, places: Places, machine: Machine, dtype: str 
         found = f"the largest here has {size_text(machine.gpu_memory)}" if machine.gpu_memory else "here is none"
         console.print(f"  GPU: about {size_text(gpu_memory(needs, dtype))}; {found}. Without one it answers far too slowly for a dialogue")
     for part in manifest.parts:
-        source = part.sources[0]
+        source = usable_sources(part, hub=hub)[0]
         if isinstance(source, HubSource) and not is_present(part, places):
             unhashed = "" if all(file.sha256 for file in source.files) else ", as it is there: this manifest has no hashes for it"
             gated = "; its licence has to be accepted there first, and HF_TOKEN set" if source.gated else ""

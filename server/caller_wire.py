@@ -14,6 +14,8 @@ __all__ = ["HANDSHAKE_SECONDS", "Arrival", "CallError", "JsonObject", "error_lin
 HANDSHAKE_SECONDS: Final = 10.0
 """For the connection, and for `session.updated` after it."""
 
+_REALTIME_PATH: Final = "/v1/realtime"
+
 JsonObject = Mapping[str, object]
 
 
@@ -75,11 +77,12 @@ async def open_connection(url: str, api_key: str | None) -> ClientConnection:
 
 
 def _address(url: str) -> str:
-    """A WebSocket address with a model in its query, as the protocol wants."""
+    """A WebSocket address with a model in its query, as the protocol wants, and the usual path where it has none."""
     parts = urlsplit(url)
     scheme = {"http": "ws", "https": "wss"}.get(parts.scheme, parts.scheme)
     query = dict(parse_qsl(parts.query, keep_blank_values=True))
-    return urlunsplit((scheme, parts.netloc, parts.path, urlencode({"model": "pocket"} | query), ""))
+    path = _REALTIME_PATH if parts.netloc and parts.path in ("", "/") else parts.path
+    return urlunsplit((scheme, parts.netloc, path, urlencode({"model": "pocket"} | query), ""))
 
 
 def _refusal(refused: InvalidStatus) -> CallError:

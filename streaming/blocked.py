@@ -12,9 +12,10 @@ from torch import Tensor
 
 from streaming.audio import Samples
 from streaming.batching import Work
-from streaming.encoder import FRAME_MEL, FRAME_SAMPLES, Encode, EncoderStation
+from streaming.encoder import FRAME_MEL, Encode, EncoderStation
 from streaming.features import HOP, Features, LogMel
 from streaming.models.projectors import Projector
+from streaming.projected import ProjectingEncoder
 from streaming.transfer import sent
 
 __all__ = ["BlockedEncoder", "BlockedStream"]
@@ -76,23 +77,13 @@ class BlockedStream:
         return self._encoder.project(call.frames)
 
 
-class BlockedEncoder:
+class BlockedEncoder(ProjectingEncoder):
     """An `AudioEncoder`. A block is as long as the encoder's positions."""
 
     def __init__(self, station: EncoderStation, projector: Projector) -> None:
+        super().__init__(projector)
         self.station: Final = station
         self.block_mel: Final = FRAME_MEL * station.model.shape.audio_positions
-        self._projector = projector
-
-    @property
-    def width(self) -> int:
-        """See `AudioEncoder`."""
-        return self._projector.width
-
-    @property
-    def row_samples(self) -> int:
-        """See `AudioEncoder`."""
-        return FRAME_SAMPLES * self._projector.stack
 
     @property
     def nothing(self) -> Tensor:
@@ -103,8 +94,3 @@ class BlockedEncoder:
     def stream(self) -> BlockedStream:
         """See `AudioEncoder`."""
         return BlockedStream(self)
-
-    @torch.inference_mode()
-    def project(self, frames: Tensor) -> Tensor:
-        """The rows of a block's frames (n, width of the encoder)."""
-        return self._projector(frames)

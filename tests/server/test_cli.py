@@ -20,10 +20,11 @@ import server.wiring
 import streaming.fetch
 import streaming.needs
 from agent.settings import SessionSettings
+from server.bundle_view import show_needs
 from server.cli import app
 from server.config import ConfigError, ServerConfig, load_config
 from server.limits import Limits
-from streaming.bundle import Bundle
+from streaming.bundle import Bundle, Places
 from streaming.manifest import BundleError, load_manifest, shipped_bundles
 from streaming.needs import Machine
 
@@ -161,6 +162,12 @@ def test_serve_says_what_a_bundle_needs_before_it_fetches_it(monkeypatch: pytest
     assert "  GPU: about 19.5 GB; the largest here has 24.0 GB." in result.stderr
     assert "comes from the hub's Qwen/Qwen2-Audio-7B-Instruct, as it is there: this manifest has no hashes for it" in result.stderr
     assert "could not fetch" in told[-1]
+
+
+def test_needs_are_told_of_the_source_that_is_tried_first(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for hub in (False, True):
+        show_needs(load_manifest("pocket"), Places(tmp_path), Machine(8_000_000_000, 0), hub=hub)
+        assert ("whisper-base comes from the hub's" in capsys.readouterr().err) is hub
 
 
 def test_serve_fetches_nothing_that_could_not_run_but_pull_does(monkeypatch: pytest.MonkeyPatch) -> None:

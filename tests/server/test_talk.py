@@ -340,7 +340,11 @@ async def test_talk_says_what_was_wrong_with_the_address_or_the_key(tmp_path: Pa
             console, text = plain()
             assert await talk([file], None, address(listening), key, console) == 1
             assert message in text.getvalue()
-    assert seen[0].path == "/v1/realtime?model=pocket"
+        plain_address = address(listening).removesuffix("/v1/realtime")
+        for url in (plain_address, f"{plain_address}/", f"{plain_address}/other?model=mine"):
+            assert await talk([file], None, url, None, plain()[0]) == 1
+    paths = [request.path for request in seen]
+    assert paths == [*["/v1/realtime?model=pocket"] * 4, "/other?model=mine"]
     console, text = plain()
     assert await talk([file], None, "nonsense", None, console) == 1
     assert "nonsense is not an address" in text.getvalue()

@@ -14,8 +14,9 @@ import pytest
 
 import streaming.bundle
 import streaming.fetch
+from streaming.archives import file_sha256
 from streaming.bundle import Bundle, Places, default_places, ensure_bundle, is_present, missing_bytes
-from streaming.fetch import Progress, Stage, file_sha256
+from streaming.fetch import Progress, Stage
 from streaming.manifest import BundleError, HubSource, Manifest, WheelSource, load_manifest, shipped_bundles
 
 FIRST, SECOND, CONFIG = b"the first half, " * 1000, b"and the second" * 1000, b'{"rate": 22050}'
@@ -281,7 +282,7 @@ def test_a_disk_that_fills_up(index: Path, places: Places, monkeypatch: pytest.M
     def fill(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(streaming.fetch, "_extract", fill)
+    monkeypatch.setattr(streaming.fetch, "extract", fill)
     with pytest.raises(BundleError, match="the disk is full; free some"):
         ensure_bundle(write_manifest(index), nothing, places=places)
     assert leftovers(places) == set()
