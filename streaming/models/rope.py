@@ -15,7 +15,7 @@ from streaming.models.config_values import number_of
 
 __all__ = ["Rope", "rope_of"]
 
-_KINDS: Final = ("default", "linear", "llama3", "longrope")
+_KINDS: Final = ("default", "linear", "llama3", "longrope", "yarn")
 
 _LONG_ROPE: Final = ("longrope", "su", "yarn")
 """What Phi-3's configs have called it, one after the other."""
@@ -71,6 +71,9 @@ def rope_of(config: Mapping[str, object], head_width: int, default_base: float, 
             return base, Rope(width, (number_of(values, "factor", float),) * (width // 2))
         case "llama3":
             return base, Rope(width, _llama3(width, base, original, values))
+        case "yarn":
+            factor = number_of(values, "factor", float, trained / original)
+            return base, Rope(width, _yarn(width, base, original, factor, values), _yarn_gain(factor, values))
         case "longrope":
             divisors = _numbers(values, "long_factor" if positions > original else "short_factor")
             factor = number_of(values, "factor", float, trained / original)
@@ -90,6 +93,27 @@ def _llama3(width: int, base: float, original: float, values: Mapping[str, objec
         kept = min(1.0, max(0.0, (rounds - low) / (high - low)))
         divisors.append(1 / (kept + (1 - kept) / factor))
     return tuple(divisors)
+
+
+def _yarn(width: int, base: float, original: float, factor: float, values: Mapping[str, object]) -> tuple[float, ...]:
+    """YaRN (Peng et al. 2023): as Llama 3.1's, but that the change between frequencies is even in their numbers."""
+    rounds = (number_of(values, "beta_fast", float, 32.0), number_of(values, "beta_slow", float, 1.0))
+    first, last = (width * math.log(original / (2 * math.pi * each)) / (2 * math.log(base)) for each in rounds)
+    if values.get("truncate", True):
+        first, last = math.floor(first), math.ceil(last)
+    first, last = max(first, 0), min(last, width - 1)
+    slowed = (min(1.0, max(0.0, (index - first) / ((last - first) or 0.001))) for index in range(width // 2))
+    return tuple(1 / (share / factor + 1 - share) for share in slowed)
+
+
+def _yarn_gain(factor: float, values: Mapping[str, object]) -> float:
+    def gain(scale: float) -> float:
+        return 1 + 0.1 * scale * math.log(factor) if factor > 1 else 1.0
+
+    usual = gain(1.0)
+    if values.get("mscale") and values.get("mscale_all_dim"):
+        usual = gain(number_of(values, "mscale", float)) / gain(number_of(values, "mscale_all_dim", float))
+    return number_of(values, "attention_factor", float, usual)
 
 
 def _numbers(values: Mapping[str, object], key: str) -> tuple[float, ...]:

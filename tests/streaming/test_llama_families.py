@@ -29,6 +29,9 @@ LLAMA3 = {
 }  # fmt: skip
 
 
+YARN = {"rope_type": "yarn", "rope_theta": 500.0, "factor": 4.0, "original_max_position_embeddings": 32}
+
+
 def _long_rope(width: int) -> dict[str, object]:
     return {
         "rope_type": "longrope", "rope_theta": 10_000.0,
@@ -50,10 +53,12 @@ FAMILIES = {
     "llama, biases": Family("llama", {"attention_bias": True, "mlp_bias": True, "head_dim": 24}),
     "llama, linear": Family("llama", {"rope_parameters": {"rope_type": "linear", "rope_theta": 10_000.0, "factor": 4.0}}),
     "llama 3.1": Family("llama", {"rope_parameters": LLAMA3}),
+    "llama, yarn": Family("llama", {"rope_parameters": YARN | {"mscale": 1.0, "mscale_all_dim": 0.6, "beta_fast": 9, "truncate": False}}),
     "mistral": Family("mistral", {"sliding_window": None, "head_dim": 32}),
     "mistral, window": Family("mistral", {"sliding_window": 7}),
     "qwen2": Family("qwen2", {"tie_word_embeddings": True}),
     "qwen2, window": Family("qwen2", {"use_sliding_window": True, "sliding_window": 9, "max_window_layers": 2}),
+    "qwen2, yarn": Family("qwen2", {"rope_parameters": YARN}),
     "qwen3": Family("qwen3", {"head_dim": 24}),
     "qwen3, biases": Family("qwen3", {"head_dim": 16, "attention_bias": True, "tie_word_embeddings": True}),
     "smollm3": Family("smollm3"),

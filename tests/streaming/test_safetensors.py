@@ -34,7 +34,7 @@ def _reconfigure(folder: Path, **changes: object) -> None:
     ("changes", "complaint"),
     [
         ({"model_type": "gemma"}, r"config\.json: its model_type is 'gemma'; this decoder is for llama, mistral, phi3, qwen2"),
-        ({"rope_parameters": {"rope_type": "yarn"}}, "stretched by 'yarn', which this decoder does not do"),
+        ({"rope_parameters": {"rope_type": "dynamic"}}, "stretched by 'dynamic', which this decoder does not do"),
         ({"rope_parameters": {"rope_type": "longrope"}}, "short_factor is not a list of numbers"),
         ({"rope_parameters": {"rope_type": "longrope", "short_factor": [1.0]}}, "1 rope factors for 4 frequencies"),
         ({"attn_logit_softcapping": 50.0}, "asks for attn_logit_softcapping, which this decoder does not do"),
