@@ -28,9 +28,9 @@ import torch
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
-from transformers.models.whisper.english_normalizer import EnglishTextNormalizer
 
-from benchmarks.transcript import Clip, clips_of, distance
+from benchmarks.transcript import Clip, clips_of
+from server.eval.words import english_normaliser, word_distance
 from streaming.batching import completed
 from streaming.bundle import default_places
 from streaming.encoder import BlockPlan, SoundStream
@@ -84,7 +84,7 @@ def references(recogniser: Recogniser, data: Path, clips: int) -> list[Reference
 
 def measure(recogniser: Recogniser, plan: BlockPlan, references: Sequence[Reference], row: Row) -> None:
     """Add to the row what `plan` makes of the clips."""
-    normalise = EnglishTextNormalizer({})
+    normalise = english_normaliser()
     for reference in references:
         words, full = normalise(_text(recogniser, plan, reference, row)).split(), normalise(reference.text).split()
         row.clips += 1
@@ -92,15 +92,15 @@ def measure(recogniser: Recogniser, plan: BlockPlan, references: Sequence[Refere
         human = normalise(reference.clip.text).split() if reference.clip.text is not None else []
         if reference.name == _APART:
             row.apart_words += len(human)
-            row.apart_errors += distance(words, human)
-            row.apart_full_errors += distance(full, human)
+            row.apart_errors += word_distance(words, human)
+            row.apart_full_errors += word_distance(full, human)
             continue
         row.words += len(full)
-        row.differ += distance(words, full)
+        row.differ += word_distance(words, full)
         if human:
             row.human_words += len(human)
-            row.errors += distance(words, human)
-            row.full_errors += distance(full, human)
+            row.errors += word_distance(words, human)
+            row.full_errors += word_distance(full, human)
 
 
 @torch.inference_mode()

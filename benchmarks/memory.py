@@ -26,7 +26,7 @@ from agent.history import History
 from agent.items import ContentPart, Message, PartKind
 from agent.memory import Memory
 from benchmarks.decoder import DEFAULT_MODEL
-from benchmarks.intervals import share
+from server.eval.intervals import share
 from streaming.batching import completed
 from streaming.chat import ChatTemplate
 from streaming.decoder import LlamaLanguageModel

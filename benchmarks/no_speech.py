@@ -27,16 +27,16 @@ from typing import Final
 import numpy as np
 import torch
 from rich.progress import track
-from transformers.models.whisper.english_normalizer import EnglishTextNormalizer
 
 from agent.commands import InputCommitted
 from agent.prompt import NOBODY
 from agent.settings import PlaybackOwner
 from benchmarks.call import Call, RecordedVoice
 from benchmarks.dialogues import Dialogue
-from benchmarks.intervals import share
 from benchmarks.transcript import load
 from benchmarks.turn_taking import pocket_parts
+from server.eval.intervals import share
+from server.eval.words import english_normaliser
 from streaming.audio import AudioFrame, Samples
 from streaming.batching import completed
 from streaming.engine import Parts
@@ -231,7 +231,7 @@ def report_sounds(hearing: Hearing, voice: RecordedVoice, sounds: Sequence[Sound
 
 def report_speech(turns: Sequence[Turn]) -> None:
     """What is lost, by condition."""
-    normalise = EnglishTextNormalizer({})
+    normalise = english_normaliser()
     print("speech: words lost, true words lost, turns that lose all words, turns taken for nobody's, clips in which the VAD hears nothing")
     for condition in dict.fromkeys(turn.condition for turn in turns):
         mine = [turn for turn in turns if turn.condition == condition]

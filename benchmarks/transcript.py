@@ -31,8 +31,8 @@ import torch
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
-from transformers.models.whisper.english_normalizer import EnglishTextNormalizer
 
+from server.eval.words import Normaliser, english_normaliser, word_distance
 from streaming.audio import Samples, resample_clause
 from streaming.batching import Work, completed
 from streaming.bundle import default_places
@@ -142,17 +142,7 @@ def clips_of(data: Path, name: str, most: int) -> list[Clip]:
     return [load(data / line["path"], line) for line in random.Random(0).sample(english, min(most, len(english)))]
 
 
-def distance(words: list[str], reference: list[str]) -> int:
-    """Levenshtein's, in words."""
-    row = list(range(len(reference) + 1))
-    for n, word in enumerate(words, 1):
-        diagonal, row[0] = row[0], n
-        for m, other in enumerate(reference, 1):
-            diagonal, row[m] = row[m], min(row[m] + 1, row[m - 1] + 1, diagonal + (word != other))
-    return row[-1]
-
-
-def measure(recogniser: Recogniser, published: Recogniser, clip: Clip, parts: list[Samples], normalise: EnglishTextNormalizer) -> Row:
+def measure(recogniser: Recogniser, published: Recogniser, clip: Clip, parts: list[Samples], normalise: Normaliser) -> Row:
     """One turn, streaming, beside full context, as `published`, of its `parts` (the clip itself, or what a long turn was joined from)."""
     row = Row("", clips=1, seconds=len(clip.pcm) / SAMPLE_RATE)
     transcriber = Transcriber(recogniser)
@@ -173,11 +163,11 @@ def measure(recogniser: Recogniser, published: Recogniser, clip: Clip, parts: li
     full = " ".join(full_context(published, part)[0] for part in parts)
     row.full_ms.append((time.perf_counter() - begun) * 1000)
     words, reference = normalise(transcript.text).split(), normalise(full).split()
-    row.full_words, row.differ = len(reference), distance(words, reference)
+    row.full_words, row.differ = len(reference), word_distance(words, reference)
     if clip.text is not None:
         human = normalise(clip.text).split()
         row.human_words = len(human)
-        row.streaming_errors, row.full_errors = distance(words, human), distance(reference, human)
+        row.streaming_errors, row.full_errors = word_distance(words, human), word_distance(reference, human)
     return row
 
 
@@ -239,7 +229,7 @@ def main() -> None:
     dtype = arguments.dtype and getattr(torch, arguments.dtype)
     published = load_recogniser(arguments.whisper, dtype, adaptation=None)
     recogniser = published if arguments.published else load_recogniser(arguments.whisper, dtype)
-    normalise = EnglishTextNormalizer({})
+    normalise = english_normaliser()
     rows = []
     for name in (*_SETS, *_APART, "long"):
         row = Row(name)

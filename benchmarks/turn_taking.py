@@ -34,8 +34,8 @@ from agent.settings import Eagerness, PlaybackOwner
 from benchmarks.call import Call, RecordedVoice
 from benchmarks.dialogues import Kind, load
 from benchmarks.evidence import HeardTurn, decided_after, fit, hear_turn
-from benchmarks.intervals import share
 from benchmarks.overlaps import Outcome, judge
+from server.eval.intervals import share
 from streaming.bundle import default_places
 from streaming.engine import Parts
 from streaming.events import SAMPLE_RATE

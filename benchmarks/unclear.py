@@ -21,11 +21,11 @@ from typing import Final
 import numpy as np
 import torch
 from rich.progress import track
-from transformers.models.whisper.english_normalizer import EnglishTextNormalizer
 
 from agent.prompt import UNCLEAR, is_unclear
-from benchmarks.intervals import share
-from benchmarks.transcript import distance, load
+from benchmarks.transcript import load
+from server.eval.intervals import share
+from server.eval.words import english_normaliser, word_distance
 from streaming.audio import Samples
 from streaming.batching import completed
 from streaming.bundle import default_places
@@ -83,7 +83,7 @@ def listen(recogniser: Recogniser, data: Path, most: int) -> list[Turn]:
     noises = [line for line in lines if line["set"] == "esc10"]
     half_of = halves([line["speaker"] for line in spoken]) | halves([line["path"] for line in noises])
     random.Random(_SEED).shuffle(spoken)
-    normalise = EnglishTextNormalizer({})
+    normalise = english_normaliser()
     turns = []
     for half in ("tune", "report"):
         ours = [line for line in noises if half_of[line["path"]] == half]
@@ -98,7 +98,7 @@ def listen(recogniser: Recogniser, data: Path, most: int) -> list[Turn]:
             for ratio in _RATIOS:
                 text, confidence = heard(recogniser, drowned(clip, sounds[index % len(sounds)], ratio))
                 reference = normalise(clean).split()
-                wrong = distance(normalise(text).split(), reference) / max(1, len(reference))
+                wrong = word_distance(normalise(text).split(), reference) / max(1, len(reference))
                 turns.append(Turn(half, f"{ratio:+d} dB", line["path"], text, confidence, wrong))
     turns += [
         Turn("report", "questions.txt", path, *heard(recogniser, load(data / path, {}).pcm), 0.0)

@@ -72,7 +72,7 @@ def words(
         noises = [load_clip(clip) for clip in _clips(data, [noise_set], part, None)] if any("dB" in name for name in conditions) else []
         parts = _parts(bundle, threads)
         with _progress("hearing", len(chosen) * len(conditions)) as done:
-            spoken = transcribe_all(parts.recogniser, _whole(parts) if whole else None, chosen, conditions, noises, done)
+            spoken = transcribe_all(parts.recogniser, _whole(bundle) if whole else None, chosen, conditions, noises, done)
         report_words(spoken, Console(width=140))
         _write(to_json, as_json(spoken))
 
@@ -84,6 +84,7 @@ def questions(
     clips: _Clips = None,
     most_tokens: Annotated[int, typer.Option(min=1, help="Tokens of an answer.")] = 32,
     bundle: _Bundle = "pocket",
+    projector: Annotated[Path | None, typer.Option(metavar="FILE", help="Another projector than the bundle's.", dir_okay=False)] = None,
     threads: _Threads = 1,
     to_json: _Json = None,
 ) -> None:
@@ -103,7 +104,7 @@ def questions(
         from server.eval.understanding import Understanding
 
         chosen = [clip for clip in _clips(data, sets, part, clips) if clip.text]
-        models = Understanding(_parts(bundle, threads))
+        models = Understanding(_parts(bundle, threads, projector))
         with _progress("asking", len(chosen)) as done:
             asked = ask_questions(models, chosen, done, most_tokens)
         report_questions(asked, Console(width=160))
@@ -180,29 +181,39 @@ def _clips(data: Path, sets: list[str] | None, part: str, most: int | None) -> "
     return found
 
 
-def _parts(bundle: str, threads: int) -> "Parts":
-    """The bundle's models, fetched if need be."""
+def _parts(bundle: str, threads: int, projector: Path | None = None) -> "Parts":
+    """The bundle's models, fetched if need be, with every way they have into the language model. Raises EvalError where a file is bad."""
+    from dataclasses import replace
+
     import torch
 
+    from server.eval.errors import EvalError
     from server.wiring import engine_files
     from streaming.bundle import ensure_bundle
     from streaming.load import load_parts
     from streaming.manifest import load_manifest
 
     torch.set_num_threads(threads)
-    return load_parts(engine_files(ensure_bundle(load_manifest(bundle)), threads))
+    files = engine_files(ensure_bundle(load_manifest(bundle)), threads, hears="words")
+    try:
+        return load_parts(replace(files, projector=projector or files.projector, hears="both"))
+    except (OSError, ValueError) as error:
+        raise EvalError(f"the models of {bundle} can't be loaded: {error}") from error
 
 
-def _whole(parts: "Parts") -> "WholeClip":
-    """Whisper over a whole clip, by the weights of the engine."""
+def _whole(bundle: str) -> "WholeClip":
+    """Whisper over a whole clip, with the weights as they were published. Raises EvalError."""
     from server.eval.errors import EvalError
-    from streaming.recogniser import Recogniser
+    from streaming.bundle import ensure_bundle
+    from streaming.manifest import load_manifest
+    from streaming.recogniser import load_recogniser
     from streaming.whole_clip import full_context
 
-    recogniser = parts.recogniser
-    if not isinstance(recogniser, Recogniser):
-        raise EvalError("--whole is for Whisper: this bundle's recogniser hears nothing whole")
-    return lambda pcm: full_context(recogniser, pcm)[0]
+    try:
+        published = load_recogniser(ensure_bundle(load_manifest(bundle)).part("transcript"), adaptation=None)
+    except (OSError, ValueError) as error:
+        raise EvalError(f"--whole is for Whisper: {error}") from error
+    return lambda pcm: full_context(published, pcm)[0]
 
 
 @contextmanager

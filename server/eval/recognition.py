@@ -20,7 +20,7 @@ from server.eval.intervals import Rate, resampled
 from server.eval.words import Normaliser, english_normaliser, word_distance
 from streaming.audio import Samples
 from streaming.batching import completed
-from streaming.recognition import WordRecogniser
+from streaming.recognition import LONGEST_WINDOW, WordRecogniser
 from streaming.transcriber import Transcriber
 
 __all__ = ["CONDITIONS", "Spoken", "WholeClip", "as_json", "group_of", "report_words", "transcribe_all"]
@@ -88,7 +88,7 @@ def _compared(
     transcriber = Transcriber(recogniser)
     transcriber.push(pcm)
     text = completed(transcriber.finish()).text
-    other = None if whole is None else whole(pcm)
+    other = None if whole is None or len(pcm) > LONGEST_WINDOW else whole(pcm)
     said, all_at_once = normalise(text).split(), normalise(other or "").split()
     truth = normalise(clip.text).split() if clip.human and clip.text else []
     return Spoken(

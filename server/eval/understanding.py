@@ -6,6 +6,7 @@ rows of the audio path; `both` the rows with the transcript behind. Answers are 
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from itertools import count
 from typing import Final, Literal
 
 import torch
@@ -67,13 +68,13 @@ class Understanding:
     @torch.inference_mode()
     def hear(self, pcm: Samples) -> Heard:
         """Take a recording, float32 (n,) at 16 kHz, as a committed turn would be."""
-        transcriber = Transcriber(self._parts.recogniser)
+        transcriber, path = Transcriber(self._parts.recogniser), self._writer.template.path
+        sound = None if path is None else Sound(path.stream(transcriber), count(-1, -1), 1)
         transcriber.push(pcm)
         transcript = completed(transcriber.finish())
-        path, sound = self._writer.template.path, None
-        if path is not None:
-            sound = Sound(path.encoder.stream(), iter(range(-1, -1_000_000, -1)), 1)
+        if sound is not None:
             sound.push(pcm)
+            sound.end()
             completed(sound.conclude())
         return Heard(transcript.text, transcript.confidence, sound)
 
