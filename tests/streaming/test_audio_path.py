@@ -32,9 +32,11 @@ from streaming.events import (
     TranscriptDone,
     TranscriptProvisional,
 )
+from streaming.frame_rows import FrameRows
 from streaming.replying import Writer
 
 NOISE = np.random.default_rng(1).standard_normal(40_000).astype(np.float32)
+NOISE_OF_31_SECONDS = (np.random.default_rng(2).standard_normal(31 * 16_000) * 0.1).astype(np.float32)
 EVERY_FRAME = list(range(0, 80_000, 320))
 CUTS = st.lists(st.integers(0, 80_000), max_size=30)
 
@@ -429,3 +431,59 @@ def test_sounds_that_no_prompt_could_hold_are_told_in_words(talk, hearing_parts:
     assert sum(len(sound.rows) for sound in held.values()) <= 600
     assert list(held)[-1] == "i13"
     assert "i0" not in held
+
+
+# ------------------------------------------------------------------------------------------- a projector in the engine
+
+
+def test_a_long_turn_is_told_whole_by_the_rows_of_all_its_windows(talk, projecting_parts: Parts) -> None:
+    pcm = np.concatenate([talk.turn(1)[:2_048], NOISE_OF_31_SECONDS, np.zeros(512 * 12, np.float32)])
+    dialogues = [talk(projecting_parts), talk(projecting_parts)]
+    for dialogue, cuts in zip(dialogues, (range(0, len(pcm), 8_000), range(0, len(pcm), 50_001)), strict=True):
+        dialogue.open("s")
+        dialogue.ask("s", "i", pcm, list(cuts), "r")
+        assert_exact(dialogue, "s")
+    sound = dialogues[0].engine._sessions["s"]._sounds.held["i"]
+    assert len(sound.tokens) > 100
+    assert [token for token in dialogues[0].sequence("s").tokens if token < 0] == sound.tokens
+    assert sound._stream is None  # what it took to hear it is given back
+    assert entered(dialogues[1], "s") == entered(dialogues[0], "s")
+
+
+class Deaf:
+    """A projector that hears nothing in any frames."""
+
+    width = 32
+
+    def stream(self) -> "Deaf":
+        return self
+
+    def commit(self, frames: Tensor) -> Tensor:
+        return frames.new_zeros(0, 32)
+
+    def provisional(self, frames: Tensor) -> Tensor:
+        return frames.new_zeros(0, 32)
+
+
+def test_a_sound_without_rows_is_told_in_words_once_they_are_there(talk, projecting_parts: Parts) -> None:
+    writer = projecting_parts.writer
+    template = ChatTemplate(writer.model, path=AudioPath(FrameRows(Deaf())))
+    dialogue = talk(replace(projecting_parts, writer=Writer(writer.model, template, writer.sampling)))
+    dialogue.open("s")
+    dialogue.ask("s", "i", talk.turn(1), [], "r")
+    (text,) = dialogue.transcripts("s")
+    assert text
+    assert text in writer.model.decode(dialogue.sequence("s").tokens)
+    assert said(dialogue, "s", "r")
+
+
+def test_a_conversation_that_another_engine_takes_up_is_told_in_words_and_goes_on_in_rows(talk, heard_parts: Parts) -> None:
+    dialogue = talk(heard_parts)
+    dialogue.open("s")
+    dialogue.history["s"] = (ContextMessage("user", "old", "What is it?"), ContextMessage("assistant", "a", "The best time."))
+    dialogue.engine.order("s", SetHistory(dialogue.history["s"]))
+    dialogue.ask("s", "i", talk.turn(1), [], "r")
+    sound = dialogue.engine._sessions["s"]._sounds.held["i"]
+    assert "What is it?" in dialogue.parts.writer.model.decode(dialogue.sequence("s").tokens)
+    assert [token for token in dialogue.sequence("s").tokens if token < 0] == sound.tokens
+    assert_exact(dialogue, "s")
