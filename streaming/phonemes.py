@@ -72,7 +72,7 @@ class EnglishPhonemes:
     """Words of a sentence to symbols of the voice. One instance serves every session; not to be called by two threads at a time."""
 
     def __init__(self, lexicon: Lexicon, guess: Guess, tag: Tagger) -> None:
-        self._lexicon = lexicon
+        self.lexicon: Final = lexicon
         self._tag = tag
         self._guess = lru_cache(maxsize=_REMEMBERED)(lambda word: " ".join(guess(word)))
 
@@ -101,7 +101,7 @@ class EnglishPhonemes:
 
     def _tags(self, words: Sequence[str]) -> Sequence[str]:
         """Parts of speech, found only where a word needs them; the tagger is most of the cost of a sentence."""
-        if any(len(self._lexicon.roles(word.lower())) > 1 and word not in _WEAK for word in words):
+        if any(len(self.lexicon.roles(word.lower())) > 1 and word not in _WEAK for word in words):
             return self._tag(words)
         return [""] * len(words)
 
@@ -117,7 +117,7 @@ class EnglishPhonemes:
         if len(plain) == 1:
             return _LETTER_A if plain == "A" else self._known(plain.lower(), "")
         lower = plain.lower()
-        if plain.isupper() and not (lower in self._lexicon and (len(plain) > 3 or lower in _SAID_AS_WORDS)):
+        if plain.isupper() and not (lower in self.lexicon and (len(plain) > 3 or lower in _SAID_AS_WORDS)):
             return self._spell(plain)
         if found := self._known(lower, tag):
             return found
@@ -144,7 +144,7 @@ class EnglishPhonemes:
         return " ".join(_LETTER_A if letter in "aA" else self._known(letter.lower(), "") for letter in letters)
 
     def _known(self, word: str, tag: str) -> str:
-        roles = self._lexicon.roles(word)
+        roles = self.lexicon.roles(word)
         for role in _ROLES.get(tag, (tag,)):
             if role in roles:
                 return roles[role]

@@ -1,11 +1,11 @@
 """Our own projector: frames of Whisper's encoder to rows of a language model's embedding space, one for each word piece that is heard.
 
 A small network makes of every 80 ms scores of the pieces it was trained on, and of none of them (CTC, Graves et al. 2006): the product of
-its output with the language model's own embedding rows. A run of strides whose likeliest piece is the same is one piece, and gives one row:
-the embedding rows of what it may be, weighted by how likely each is. So the language model finds rows of its own kind, few, and where two
-words sound alike something between them. What is lost is whatever is not words: tone, pace, who speaks. Streaming: the network sees
-`ahead` strides to the right and `window` to the left, strides are computed `BLOCK` at a time, at fixed positions, and a piece is final with
-the stride that ends it. So any split of the same frames gives the same rows, bit for bit.
+its output with the language model's own embedding rows, each beside a few numbers of how the piece sounds. A run of strides whose likeliest
+piece is the same is one piece, and gives one row: the embedding rows of what it may be, weighted by how likely each is. So the language
+model finds rows of its own kind, few, and where two words sound alike something between them. What is lost is whatever is not words: tone,
+pace, who speaks. Streaming: the network sees `ahead` strides to the right and `window` to the left, strides are computed `BLOCK` at a time,
+at fixed positions, and a piece is final with the stride that ends it. So any split of the same frames gives the same rows, bit for bit.
 
 Training (`training.pocket`) uses the same network over whole recordings.
 """
@@ -40,17 +40,18 @@ _TABLES: Final = ("tokens", "first", "behind_stop", "stops")
 @dataclass(frozen=True, slots=True)
 class ProjectorShape:
     """Sizes of the network. `stack` frames are a stride; `heads` divides `width`; the attention sees `window` strides, its own among them;
-    the convolution reaches `ahead` strides to both sides."""
+    the convolution reaches `ahead` strides to both sides. A piece is known by its embedding and `sound_width` numbers of its sound."""
 
     frame_width: int = 512
     stack: int = 4
-    width: int = 384
-    inner: int = 1024
-    layers: int = 2
-    heads: int = 6
+    width: int = 320
+    inner: int = 896
+    layers: int = 3
+    heads: int = 5
     window: int = 64
     ahead: int = 2
     embedding_width: int = 576
+    sound_width: int = 128
 
     def __post_init__(self) -> None:
         """Raises ValueError for sizes that do not fit together."""
@@ -98,7 +99,7 @@ class _Layer(nn.Module):
 
 
 class ProjectorNetwork(nn.Module):
-    """Frames to points of the embedding space, one a stride, and to the score of there being no piece."""
+    """Frames to points of the space that pieces are known in, one a stride, and to the score of there being no piece."""
 
     def __init__(self, shape: ProjectorShape) -> None:
         super().__init__()
@@ -109,7 +110,7 @@ class ProjectorNetwork(nn.Module):
         self.convolution = nn.Conv1d(shape.width, shape.width, 2 * shape.ahead + 1)
         self.layers = nn.ModuleList(_Layer(shape) for _ in range(shape.layers))
         self.out_norm = nn.RMSNorm(shape.width, eps=1e-6)
-        self.out = nn.Linear(shape.width, shape.embedding_width)
+        self.out = nn.Linear(shape.width, shape.embedding_width + shape.sound_width)
         self.blank = nn.Linear(shape.width, 1)
 
     def strides(self, frames: Tensor) -> Tensor:
@@ -118,47 +119,49 @@ class ProjectorNetwork(nn.Module):
         stacked: Tensor = self.stem(self.norm(frames.reshape(batch, count // self.shape.stack, self.shape.stack * width)))
         return stacked
 
-    def points(
+    def rows(
         self, strides: Tensor, before: list[tuple[Tensor, Tensor]] | None = None, dropout: float = 0.0
-    ) -> tuple[Tensor, Tensor, list[tuple[Tensor, Tensor]]]:
-        """Strides (batch, ahead + n + ahead, width), zeros for what does not exist: points (batch, n, embedding width), scores of the blank
-        (batch, n, 1), and what the next ones need of these as their `before`."""
+    ) -> tuple[list[Tensor], list[tuple[Tensor, Tensor]]]:
+        """Strides (batch, ahead + n + ahead, width), zeros for what does not exist: what each layer makes of them, (batch, n, width), and
+        what the next ones need of these as their `before`."""
         mixed = functional.gelu(self.convolution(strides.transpose(1, 2))).transpose(1, 2)
         rows = strides[:, self.shape.ahead : strides.shape[1] - self.shape.ahead] + functional.dropout(mixed, dropout, self.training)
-        after = []
+        layers, after = [], []
         for index, layer in enumerate(self.layers):
             rows, kept = layer(rows, None if before is None else before[index], dropout)
+            layers.append(rows)
             after.append(kept)
-        rows = self.out_norm(rows)
-        return self.out(rows), self.blank(rows), after
+        return layers, after
 
-    def forward(self, frames: Tensor, dropout: float = 0.0) -> tuple[Tensor, Tensor]:
-        """Whole recordings (batch, n, frame width), zeros behind their ends: points (batch, strides, embedding width) and scores of the
-        blank (batch, strides, 1)."""
+    def points(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Of what the last layer made (batch, n, width): points (batch, n, embedding and sound width), the blank's scores (batch, n, 1)."""
+        normed = self.out_norm(rows)
+        return self.out(normed), self.blank(normed)
+
+    def forward(self, frames: Tensor, dropout: float = 0.0) -> list[Tensor]:
+        """What each layer makes of whole recordings (batch, n, frame width), zeros behind their ends: (batch, strides, width)."""
         filled = functional.pad(frames, (0, 0, 0, -frames.shape[1] % self.shape.stack))
         ahead = self.shape.ahead
-        points, blanks, _ = self.points(functional.pad(self.strides(filled), (0, 0, ahead, ahead)), None, dropout)
-        return points, blanks
+        layers, _ = self.rows(functional.pad(self.strides(filled), (0, 0, ahead, ahead)), None, dropout)
+        return layers
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Pieces:
     """The pieces that can be heard. `tokens` int64 (n,) are their numbers in the language model's vocabulary, as within a sentence; `first`
     and `behind_stop` (n,) are the numbers they have at the beginning of a text and of a later sentence (a capital, no space); `stops`
-    (n,) bool, whether a piece ends a sentence. `embedding` (n + 1, width) are the rows of `tokens`, a row of zeros before them, and `bias`
-    (n + 1,) is added to their scores, that of the blank first."""
+    (n,) bool, whether a piece ends a sentence. `places` (n, embedding and sound width): the embedding rows of `tokens`, each beside its
+    sound."""
 
     tokens: Tensor
     first: Tensor
     behind_stop: Tensor
     stops: Tensor
-    bias: Tensor
-    embedding: Tensor
+    places: Tensor
 
     def scores(self, points: Tensor, blanks: Tensor) -> Tensor:
-        """Logits (..., n + 1) of points (..., width) and blanks (..., 1)."""
-        scores = points @ self.embedding.T + self.bias
-        return torch.cat((scores[..., :1] + blanks, scores[..., 1:]), -1)
+        """Logits (..., n + 1) of points (..., embedding and sound width) and blanks (..., 1), the blank first."""
+        return torch.cat((blanks, points @ self.places.T), -1)
 
 
 @dataclass(slots=True)
@@ -254,8 +257,9 @@ class PocketProjector:
     def advance(self, state: _State, count: int) -> list[tuple[Tensor, int]]:
         """The pieces, row and token each, that end within the next `count` strides of a state, which moves on."""
         network, ahead = self.network, self.network.shape.ahead
-        points, blanks, state.before = network.points(state.strides[:, : count + 2 * ahead], state.before)
+        layers, state.before = network.rows(state.strides[:, : count + 2 * ahead], state.before)
         state.strides = state.strides[:, count:]
+        points, blanks = network.points(layers[-1])
         likely = self.pieces.scores(points[0], blanks[0]).float().softmax(-1)
         found = []
         for column, weights in zip(likely.argmax(-1).tolist(), likely, strict=True):
@@ -299,7 +303,7 @@ def load_projector(path: Path, embedding: Tensor, dtype: torch.dtype = torch.flo
         shape = ProjectorShape(**json.loads(metadata["shape"]))
         if shape.embedding_width != embedding.shape[1]:
             raise ValueError(f"it makes rows of {shape.embedding_width}, the language model has rows of {embedding.shape[1]}")
-        pieces = _pieces(tensors, embedding, dtype)
+        pieces = _pieces(tensors, shape, embedding, dtype)
         network = ProjectorNetwork(shape)
         names = {name.removeprefix("network."): tensor for name, tensor in tensors.items() if name.startswith("network.")}
         network.load_state_dict(names)
@@ -308,13 +312,13 @@ def load_projector(path: Path, embedding: Tensor, dtype: torch.dtype = torch.flo
     return PocketProjector(network.to(embedding.device, dtype), pieces, embedding)
 
 
-def _pieces(tensors: Mapping[str, Tensor], embedding: Tensor, dtype: torch.dtype) -> Pieces:
+def _pieces(tensors: Mapping[str, Tensor], shape: ProjectorShape, embedding: Tensor, dtype: torch.dtype) -> Pieces:
     tokens, first, behind_stop, stops = (tensors[f"pieces.{name}"].to(embedding.device) for name in _TABLES)
-    bias = tensors["pieces.bias"].to(embedding.device, dtype)
-    if not len(tokens) == len(first) == len(behind_stop) == len(stops) == len(bias) - 1 > 0:
+    sounds = tensors["pieces.sounds"].to(embedding.device, dtype)
+    if not len(tokens) == len(first) == len(behind_stop) == len(stops) == len(sounds) > 0 or sounds.shape[1] != shape.sound_width:
         raise ValueError("its tables of pieces differ in length")
     numbers = torch.cat((tokens, first, behind_stop))
     if int(numbers.min()) < 0 or int(numbers.max()) >= len(embedding):
         raise ValueError(f"it has pieces that a vocabulary of {len(embedding)} tokens does not have")
-    rows = functional.pad(embedding[tokens.long()].to(dtype), (0, 0, 1, 0))
-    return Pieces(tokens.long(), first.long(), behind_stop.long(), stops.bool(), bias, rows)
+    places = torch.cat((embedding[tokens.long()].to(dtype), sounds), 1)
+    return Pieces(tokens.long(), first.long(), behind_stop.long(), stops.bool(), places)

@@ -10,7 +10,7 @@ from torch.nn import functional
 from streaming.models.ctranslate2 import WeightsError
 from streaming.models.pocket_projector import BLANK, BLOCK, Pieces, PocketProjector, ProjectorNetwork, ProjectorShape, load_projector
 
-SHAPE = ProjectorShape(frame_width=6, stack=4, width=8, inner=12, layers=2, heads=2, window=5, ahead=2, embedding_width=10)
+SHAPE = ProjectorShape(frame_width=6, stack=4, width=8, inner=12, layers=2, heads=2, window=5, ahead=2, embedding_width=10, sound_width=3)
 VOCABULARY = 20
 
 
@@ -21,7 +21,7 @@ def pieces_tensors(count: int = 7) -> dict[str, torch.Tensor]:
         "pieces.first": torch.arange(count, dtype=torch.int32) + count,
         "pieces.behind_stop": torch.arange(count, dtype=torch.int32) + 12,
         "pieces.stops": torch.tensor([False] * (count - 1) + [True]),
-        "pieces.bias": torch.randn(count + 1, generator=generator),
+        "pieces.sounds": torch.randn(count, 3, generator=generator),
     }
 
 
@@ -109,7 +109,7 @@ def test_nothing_heard_gives_no_rows(projector) -> None:
 def test_training_sees_what_a_stream_sees(projector) -> None:
     frames = frames_of(90)
     padded = functional.pad(frames, (0, 0, 0, 30))[None]
-    points, blanks = projector.network(padded)
+    points, blanks = projector.network.points(projector.network(padded)[-1])
     columns = projector.pieces.scores(points[0], blanks[0]).argmax(-1)[: -(-90 // SHAPE.stack)].tolist()
     heard = [column for column, before in zip(columns, [BLANK, *columns], strict=False) if column not in (BLANK, before)]
     _, tokens = whole(projector, frames)
@@ -123,17 +123,12 @@ def test_training_sees_what_a_stream_sees(projector) -> None:
 
 def test_a_row_of_one_likely_piece_is_its_embedding(embedding) -> None:
     tables = pieces_tensors()
-    rows = functional.pad(embedding[:7], (0, 0, 1, 0))
-    pieces = Pieces(
-        *(tables[f"pieces.{name}"].long() for name in ("tokens", "first", "behind_stop")),
-        tables["pieces.stops"],
-        tables["pieces.bias"] * 0,
-        rows,
-    )
+    tokens, first, behind = (tables[f"pieces.{name}"].long() for name in ("tokens", "first", "behind_stop"))
+    pieces = Pieces(tokens, first, behind, tables["pieces.stops"], functional.pad(embedding[:7], (0, 3)))
     network = network_of()
     with torch.no_grad():
         network.out.weight.zero_()
-        network.out.bias.copy_(embedding[3] * 50)
+        network.out.bias.copy_(functional.pad(embedding[3] * 50, (0, 3)))
         network.blank.weight.zero_()
         network.blank.bias.fill_(-100)
     projector = PocketProjector(network, pieces, embedding)
@@ -156,7 +151,7 @@ def test_files_that_are_no_projector_are_refused_by_name(tmp_path, embedding) ->
         load_projector(path, torch.zeros(VOCABULARY, 12))
     with pytest.raises(WeightsError, match="a vocabulary of 15 tokens does not have"):
         load_projector(path, torch.zeros(15, 10))
-    write(path, **{"pieces.bias": torch.zeros(3)})
+    write(path, **{"pieces.sounds": torch.zeros(3, 3)})
     with pytest.raises(WeightsError, match="differ in length"):
         load_projector(path, embedding)
     write(path, **{"network.blank.bias": torch.zeros(2)})

@@ -43,20 +43,22 @@ class Line:
 
 def lines(configuration: Mapping[str, Any], vocabulary: Vocabulary, imagined: Sequence[str], forbidden: Collection[str]) -> list[Line]:
     """All lines of a configuration (`data.toml`); the same for the same. Each voice has its own texts."""
-    rng = random.Random(configuration["seed"])
-    templates = Templates(vocabulary, rng, configuration["texts"]["words"])
+    templates = Templates(vocabulary, random.Random(configuration["seed"]), configuration["texts"]["words"])
     voices = {JOE: [JOE], "kokoro": list_of("tune")["voices"]}
     found = []
     for kind, names in voices.items():
         wanted = configuration[kind]
-        said = [
-            *(templates.words() for _ in range(wanted["words"])),
-            *(templates.sentence() for _ in range(wanted["sentences"])),
-        ]
-        chance = random.Random(f"{configuration['seed']} {kind}")
-        said = [*allowed(said, forbidden), *chance.sample(allowed(imagined, forbidden), min(len(imagined), wanted["imagined"]))]
-        found += [Line(text, chance.choice(names), round(chance.uniform(0.85, 1.25), 2), chance.randrange(len(_NOISES))) for text in said]
+        said = [templates.words() for _ in range(wanted["words"])] + [templates.sentence() for _ in range(wanted["sentences"])]
+        chosen = random.Random(f"{configuration['seed']} {kind}").sample(imagined, min(len(imagined), wanted["imagined"]))
+        found += [_line(text, names) for text in allowed([*said, *chosen], forbidden)]
+    random.Random(configuration["seed"]).shuffle(found)
     return found
+
+
+def _line(text: str, names: Sequence[str]) -> Line:
+    """How a text is said is drawn by the text, so that other lines beside it change nothing."""
+    rng = random.Random(text)
+    return Line(text, rng.choice(names), round(rng.uniform(0.85, 1.25), 2), rng.randrange(len(_NOISES)))
 
 
 class Voices:

@@ -30,14 +30,15 @@ def plain(text: str) -> str:
 
 
 def spelled_out(text: str) -> str:
-    """`text` with numbers and signs as the words that are said for them: "At 7" is "At seven"."""
+    """`text` with numbers and signs as the words that are said for them, and with no marks but . , ? and ': "At 7!" is "At seven."."""
     parts, end = [], 0
     for token in normalise(text):
         written = text[token.start : token.end]
         said = written if re.fullmatch(r"[A-Za-z'\u2019-]+\.?", written) else " ".join(token.words)
         parts += [text[end : token.start], said]
         end = token.end
-    return re.sub(r"\s+", " ", re.sub(r"[^A-Za-z'.,?! -]", " ", "".join([*parts, text[end:]]).replace("\u2019", "'"))).strip()
+    said = "".join([*parts, text[end:]]).replace("\u2019", "'").replace("!", ".").replace(";", ",")
+    return re.sub(r"\s+", " ", re.sub(r"[^A-Za-z'.,? ]", " ", said)).strip()
 
 
 class Vocabulary:
