@@ -59,18 +59,29 @@ class ProjectorShape:
             raise ValueError(f"{self}: sizes are at least 1 and heads divide the width")
 
 
+class _Norm(nn.Module):
+    """Root mean square normalisation (Zhang and Sennrich 2019), in the type of its input."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(width))
+
+    def forward(self, rows: Tensor) -> Tensor:
+        return functional.rms_norm(rows, self.weight.shape, self.weight.to(rows.dtype), 1e-6)
+
+
 class _Layer(nn.Module):
     """Attention to what came before and a gated feed-forward, each with a norm before it and the residual around it."""
 
     def __init__(self, shape: ProjectorShape) -> None:
         super().__init__()
         self.shape: Final = shape
-        self.attention_norm = nn.RMSNorm(shape.width, eps=1e-6)
+        self.attention_norm = _Norm(shape.width)
         self.qkv = nn.Linear(shape.width, 3 * shape.width, bias=False)
         # What a head thinks of a stride by how long ago it was: 0 strides first.
         self.distances = nn.Parameter(torch.zeros(shape.heads, shape.window))
         self.attention_out = nn.Linear(shape.width, shape.width, bias=False)
-        self.norm = nn.RMSNorm(shape.width, eps=1e-6)
+        self.norm = _Norm(shape.width)
         self.gate_up = nn.Linear(shape.width, 2 * shape.inner, bias=False)
         self.down = nn.Linear(shape.inner, shape.width, bias=False)
 
@@ -104,12 +115,12 @@ class ProjectorNetwork(nn.Module):
     def __init__(self, shape: ProjectorShape) -> None:
         super().__init__()
         self.shape: Final = shape
-        self.norm = nn.RMSNorm(shape.stack * shape.frame_width, eps=1e-6)
+        self.norm = _Norm(shape.stack * shape.frame_width)
         # Without a bias, so that what is not there is zero behind it too.
         self.stem = nn.Linear(shape.stack * shape.frame_width, shape.width, bias=False)
         self.convolution = nn.Conv1d(shape.width, shape.width, 2 * shape.ahead + 1)
         self.layers = nn.ModuleList(_Layer(shape) for _ in range(shape.layers))
-        self.out_norm = nn.RMSNorm(shape.width, eps=1e-6)
+        self.out_norm = _Norm(shape.width)
         self.out = nn.Linear(shape.width, shape.embedding_width + shape.sound_width)
         self.blank = nn.Linear(shape.width, 1)
 

@@ -11,7 +11,7 @@ from training.pocket.clips import Clip, DataError
 from training.pocket.frames import encoded, hear, recipe, stored
 from training.pocket.microphone import Microphone
 
-SHAPE = WhisperShape(80, 8, 2, 1, 1, 20, 200, 8)
+SHAPE = WhisperShape(80, 8, 2, 1, 1, 20, 600, 8)
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +39,7 @@ def heard(tmp_path, station, microphone, clips):
 
 
 def test_clips_are_kept_with_what_was_said(tmp_path, station, microphone) -> None:
-    first, second, noise = heard(tmp_path, station, microphone, [clip("a"), clip("b", 0.9), clip("n", text="")])
+    first, second, noise = heard(tmp_path, station, microphone, [clip("a"), clip("b", 3.0), clip("n", text="")])
     assert (first.text, first.source, first.speaker, noise.text) == ("hello", "people", "p1", "")
     assert first.frames.dtype == np.float16
     assert first.frames.shape[1] == 8
