@@ -3,14 +3,15 @@
     python -m benchmarks.blocks [--data ../shared/data] [--clips 4] [--block 16 32 ...] [--lookahead 0 8 ...] [--json FILE]
 
 Every clip is encoded by one stream, block by block as in a call, and decoded once at its end; so the words are those of the final pass.
-Blocks and lookaheads are in audio frames of 20 ms, and the first block is as long as the others. Columns, published weights | adapted ones:
+Blocks and lookaheads are in audio frames of 20 ms; the first block is as long as the others unless --first says more. Columns, published
+weights | adapted ones:
 
 - differ: words in which the text differs from that of full context (Whisper as published: the clip's own loudness floor, padded to 30 s,
   encoded at once), of recordings of speech with any text.
 - error: words in which it differs from the human text, where there is one; those of speechocean762 (learners of English, half of them
   children) apart.
-- encoder: its processor time per second of sound, lookaheads included, but for the last run; end: that of the last run, which a caller
-  who has finished waits for.
+- encoder: its processor time per second of sound, lookaheads included, but for the last run (with --passes also the provisional frames
+  that a call's hypotheses take every 640 ms); end: that of the last run, which a caller who has finished waits for.
 
 `whole` is everything in one run; `before` the blocks of weights as published, `BlockPlan()`. No speaker here was trained on
 (`tests/training`). Intervals of the differences between rows come from the clips: at a thousand words one point is within chance.
@@ -44,6 +45,10 @@ _WEIGHTS: Final = ("published", "adapted")
 _APART: Final = "speechocean762"
 _SCALE: Final = {_APART: 6, "librispeech_train100": 3, "barista": 3, "azure_customspeech": 2}
 """Sets of which so many times as many clips are heard: those that are most like a call, and those that have a person's text."""
+
+
+_PASS: Final = 64 * SAMPLE_RATE // 100
+"""Sound between two hypotheses of a call."""
 
 
 @dataclass
@@ -82,11 +87,11 @@ def references(recogniser: Recogniser, data: Path, clips: int) -> list[Reference
     return [Reference(name, clip, *full_context(recogniser, clip.pcm)) for name, clip in track(found, "full context", transient=True)]
 
 
-def measure(recogniser: Recogniser, plan: BlockPlan, references: Sequence[Reference], row: Row) -> None:
-    """Add to the row what `plan` makes of the clips."""
+def measure(recogniser: Recogniser, plan: BlockPlan, references: Sequence[Reference], row: Row, step: int | None = None) -> None:
+    """Add to the row what `plan` makes of the clips; every `step` samples what is provisional is encoded too."""
     normalise = english_normaliser()
     for reference in references:
-        words, full = normalise(_text(recogniser, plan, reference, row)).split(), normalise(reference.text).split()
+        words, full = normalise(_text(recogniser, plan, reference, row, step)).split(), normalise(reference.text).split()
         row.clips += 1
         row.seconds += len(reference.clip.pcm) / SAMPLE_RATE
         human = normalise(reference.clip.text).split() if reference.clip.text is not None else []
@@ -104,17 +109,20 @@ def measure(recogniser: Recogniser, plan: BlockPlan, references: Sequence[Refere
 
 
 @torch.inference_mode()
-def _text(recogniser: Recogniser, plan: BlockPlan, reference: Reference, row: Row) -> str:
+def _text(recogniser: Recogniser, plan: BlockPlan, reference: Reference, row: Row, step: int | None) -> str:
     stream, decoder = SoundStream(recogniser.encoder, plan), recogniser.model.decoder
-    audio = decoder.new_audio_cache()
-    stream.push(reference.clip.pcm)
-    while True:
-        start, begun = stream.committed, time.process_time()
-        frames = completed(stream.commit())
+    audio, pcm = decoder.new_audio_cache(), reference.clip.pcm
+    for at in range(0, len(pcm), step or len(pcm)):
+        begun = time.process_time()
+        if at:
+            completed(stream.provisional())
+        stream.push(pcm[at : at + (step or len(pcm))])
+        start = stream.committed
+        while (frames := completed(stream.commit())) is not None:
+            row.encoder_s += time.process_time() - begun
+            decoder.listen(frames, start, audio)
+            start, begun = stream.committed, time.process_time()
         row.encoder_s += time.process_time() - begun
-        if frames is None:
-            break
-        decoder.listen(frames, start, audio)
     begun = time.process_time()
     frames = completed(stream.provisional())
     row.end_s += time.process_time() - begun
@@ -146,12 +154,13 @@ def _cells(row: Row) -> tuple[str, ...]:
     )
 
 
-def plans_of(blocks: Sequence[int], lookaheads: Sequence[int], *, others: bool = True) -> dict[str, BlockPlan]:
+def plans_of(blocks: Sequence[int], lookaheads: Sequence[int], first: int | None, *, others: bool) -> dict[str, BlockPlan]:
     """The plans to measure, by what the table calls them."""
     plans = {"whole": BlockPlan(first=1_500), "before": BlockPlan()} if others else {}
     for block in blocks:
         for lookahead in lookaheads:
-            plans[f"{20 * block} + {20 * lookahead} ms"] = BlockPlan(first=block, block=block, lookahead=lookahead)
+            begins = f", first {20 * first}" if first else ""
+            plans[f"{20 * block} + {20 * lookahead} ms{begins}"] = BlockPlan(first=first or block, block=block, lookahead=lookahead)
     return plans
 
 
@@ -167,10 +176,13 @@ def main() -> None:
             raise SystemExit(f"{options.adaptation} was not made for the Whisper in {options.whisper}")
     console = Console(width=160)
     rows = []
-    for name, plan in plans_of(options.block, options.lookahead, others=not options.grid).items():
+    plans = plans_of(options.block, options.lookahead, options.first, others=not options.grid)
+    if options.passes:
+        plans.pop("whole", None)
+    for name, plan in plans.items():
         for weights in options.weights:
             rows.append(Row(name, weights))
-            measure(recognisers[weights], plan, heard, rows[-1])
+            measure(recognisers[weights], plan, heard, rows[-1], _PASS if options.passes else None)
             console.print(name, weights, *_cells(rows[-1]), sep="  ")
     console.print(table_of(rows))
     full = rows[0]
@@ -192,7 +204,11 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--clips", type=int, default=4, help="of a set, at most; of some sets several times as many")
     parser.add_argument("--block", type=int, nargs="*", default=[8, 16, 32, 50, 100], help="in frames of 20 ms")
     parser.add_argument("--lookahead", type=int, nargs="*", default=[0, 8, 16, 32], help="in frames of 20 ms")
+    parser.add_argument(
+        "--passes", action="store_true", help="with what a call costs beside, the provisional frames every 640 ms; not of `whole`"
+    )
     parser.add_argument("--grid", action="store_true", help="these alone, neither `whole` nor `before`")
+    parser.add_argument("--first", type=int, help="the first block, in frames of 20 ms; as long as the others if it is not given")
     parser.add_argument("--threads", type=int, default=2, help="torch's")
     parser.add_argument("--json", type=Path, help="where the figures go too")
     return parser.parse_args()

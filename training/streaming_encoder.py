@@ -12,6 +12,7 @@ import hashlib
 import json
 import math
 import os
+import time
 import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -153,8 +154,10 @@ def train(configuration: Mapping[str, Any], places: Places, *, so_far: bool = Fa
     if not so_far:
         distillation = Distillation(model, student, THIN, LossWeights(settings["frames"], settings["read"]))
         _fit(run, distillation, source, configuration, state)
-    factors = {name: (layer.down, layer.up) for name, layer in layers.items()}
-    write_adaptation(places.out, Adaptation(base, factors, asdict(BlockPlan(**configuration["plan"])), f"{run.recipe}, step {run.step}"))
+    plan, strength = BlockPlan(**configuration["export"]["plan"]), configuration["export"]["strength"]
+    factors = {name: (layer.down, layer.up.detach() * strength) for name, layer in layers.items()}
+    recipe = f"{run.recipe}, step {run.step}, strength {strength}"
+    write_adaptation(places.out, Adaptation(base, factors, asdict(plan), recipe))
     print(f"wrote {places.out}, {places.out.stat().st_size} bytes, sha256 {hashlib.sha256(places.out.read_bytes()).hexdigest()}")
 
 
@@ -168,7 +171,7 @@ def _fit(run: Run, distillation: Distillation, source: HeardSpeech, configuratio
             progress.update(task, completed=run.step)
             if run.step % _KEPT_EVERY == 0 or run.step == settings["steps"]:
                 run.save(state)
-                progress.console.print(f"step {run.step}: {run.report()}")
+                progress.console.print(f"step {run.step}, {time.process_time():.0f} s of this run's processor time: {run.report()}")
 
 
 def _step(run: Run, distillation: Distillation, source: HeardSpeech, configuration: Mapping[str, Any]) -> None:
@@ -233,7 +236,9 @@ def _learning_rate(step: int, settings: Mapping[str, Any]) -> float:
 
 
 def _digest(configuration: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps([_RECIPE, configuration], sort_keys=True).encode()).hexdigest()[:12]
+    """Of what a state depends on: all but what is made of it."""
+    learned = {name: table for name, table in configuration.items() if name != "export"}
+    return hashlib.sha256(json.dumps([_RECIPE, learned], sort_keys=True).encode()).hexdigest()[:12]
 
 
 def _options() -> argparse.Namespace:

@@ -96,17 +96,28 @@ def test_what_it_writes_is_for_the_weights_it_was_made_of_and_the_blocks_of_its_
     adaptation = read_adaptation(places.out)
     published = load_whisper(places.whisper, torch.float32)
     assert adaptation.base == fingerprint(published.encoder.state_dict())
-    assert adaptation.plan == configuration()["plan"]
+    assert adaptation.plan == configuration()["export"]["plan"]
     changed = load_whisper(places.whisper, torch.float32, adaptation=places.out)
     assert changed.adaptation is not None
     name = "layers.0.self_attention.qkv.weight"
     assert not torch.equal(changed.encoder.state_dict()[name], published.encoder.state_dict()[name])
 
 
+def test_less_of_the_changes_may_be_written_and_of_the_same_state(places: Places) -> None:
+    settings = configuration()
+    settings["export"]["strength"] = 1.0
+    train(settings, places)
+    whole = factors(places.out)
+    settings["export"]["strength"] = 0.5
+    train(settings, places)
+    for name, factor in factors(places.out).items():
+        assert torch.equal(factor, whole[name] / 2 if name.endswith(".up") else whole[name])
+
+
 def test_what_was_learned_so_far_is_written_without_training(places: Places, monkeypatch: pytest.MonkeyPatch) -> None:
     train_until(3, places, monkeypatch)
     train(configuration(), places, so_far=True)
-    assert read_adaptation(places.out).recipe.endswith("step 2")
+    assert read_adaptation(places.out).recipe.startswith(f"{streaming_encoder._digest(configuration())}, step 2,")
 
 
 def test_a_state_of_another_configuration_is_not_gone_on_with(places: Places) -> None:
