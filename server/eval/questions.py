@@ -35,7 +35,8 @@ _REPEAT: Final = "Repeat the order of the customer, word for word. Say nothing e
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """One recording by one path. `right` None where no answer is known, `slots` None where there are none."""
+    """One recording by one path. `right` None where no answer is known, `slots` (all of them repeated) None where there are none; so is
+    `slots_heard` (all of them in the transcript), and by other paths than that."""
 
     clip: str
     set: str
@@ -48,6 +49,7 @@ class Asked:
     divergence: float
     right: bool | None = None
     slots: bool | None = None
+    slots_heard: bool | None = None
 
 
 def ask_questions(models: Understanding, clips: Sequence[Clip], done: Callable[[], object], most_tokens: int = 32) -> list[Asked]:
@@ -73,6 +75,7 @@ def ask_questions(models: Understanding, clips: Sequence[Clip], done: Callable[[
                     divergence=divergence(on_paper.first, reply.first),
                     right=_right(clip, reply.text),
                     slots=all(holds(repeated, [slot]) for slot in slots) if slots else None,
+                    slots_heard=all(holds(heard.words, [slot]) for slot in slots) if slots and path == "words" else None,
                 )
             )
         done()
@@ -117,6 +120,7 @@ def summary(asked: Sequence[Asked]) -> dict[str, dict[str, object]]:
 def _figures(mine: Sequence[Asked], on_paper: dict[str, bool | None]) -> dict[str, object]:
     known = [one for one in mine if one.right is not None]
     slotted = [one.slots for one in mine if one.slots is not None]
+    caught = [one.slots_heard for one in mine if one.slots_heard is not None]
     ratio = resampled([float(bool(one.right)) for one in known], [float(bool(on_paper[one.clip])) for one in known])
     return {
         "accuracy": share(sum(bool(one.right) for one in known), len(known)),
@@ -125,6 +129,7 @@ def _figures(mine: Sequence[Asked], on_paper: dict[str, bool | None]) -> dict[st
         "F1": f"{np.mean([one.f1 for one in mine]):.3f}",
         "same first token": share(sum(one.same_first for one in mine), len(mine)),
         "KL, nats": f"{np.mean([one.divergence for one in mine]):.3f} (median {np.median([one.divergence for one in mine]):.3f})",
+        "all slots heard": share(sum(caught), len(caught)),
         "all slots repeated": share(sum(slotted), len(slotted)),
     }
 
