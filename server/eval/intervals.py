@@ -42,7 +42,8 @@ def resampled(counts: Sequence[float], sizes: Sequence[float]) -> Rate:
     pairs = np.stack([np.asarray(counts, float), np.asarray(sizes, float)])  # (2, clips)
     chosen = np.random.default_rng(0).integers(0, len(counts), (_DRAWS, len(counts)))
     errors, words = pairs[:, chosen].sum(axis=2)  # (draws,) each
-    rates = errors / np.maximum(words, 1e-9)
+    drawn = words > 0
+    rates = errors[drawn] / words[drawn]
     return Rate(float(np.sum(counts)) / total, float(np.percentile(rates, 2.5)), float(np.percentile(rates, 97.5)), len(counts))
 
 

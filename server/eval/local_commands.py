@@ -107,7 +107,7 @@ def questions(
         models = Understanding(_parts(bundle, threads, projector))
         with _progress("asking", len(chosen)) as done:
             asked = ask_questions(models, chosen, done, most_tokens)
-        report_questions(asked, Console(width=160))
+        report_questions(asked, Console(width=200))
         _write(to_json, as_json(asked))
 
 

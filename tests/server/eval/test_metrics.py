@@ -135,4 +135,5 @@ def test_intervals() -> None:
     assert drawn.value == pytest.approx(0.1)
     assert drawn.low <= 0.1 <= drawn.high
     assert resampled([1, 0, 2], [10, 10, 10]) == drawn
+    assert resampled([1, 1], [1, 0]).high <= 2  # a draw without anything to count is none
     assert math.isnan(resampled([], []).value)
