@@ -11,7 +11,6 @@ import torch
 from tokenizers import Tokenizer, decoders, pre_tokenizers
 from tokenizers.models import BPE, WordLevel
 from tokenizers.trainers import BpeTrainer
-from torch.nn import functional
 
 from streaming.audio import AudioFrame, Samples
 from streaming.audio_path import AudioPath
@@ -117,15 +116,15 @@ def projecting_parts(tiny_parts: Parts) -> Parts:
 
 def random_projector(embedding: torch.Tensor) -> PocketProjector:
     """From frames of the tiny Whisper."""
-    shape = ProjectorShape(frame_width=16, stack=4, width=8, inner=12, layers=1, heads=2, window=9, embedding_width=embedding.shape[1])
+    width = embedding.shape[1]
+    shape = ProjectorShape(frame_width=16, stack=4, width=8, inner=12, layers=1, heads=2, window=9, embedding_width=width, sound_width=2)
     with torch.random.fork_rng():
-        torch.manual_seed(1)
+        torch.manual_seed(4)
         network = ProjectorNetwork(shape)
         network.out.weight.data.mul_(6)
         tokens = torch.arange(10, 70)
-        pieces = Pieces(
-            tokens, tokens, tokens, torch.zeros(60, dtype=torch.bool), torch.zeros(61), functional.pad(embedding[tokens], (0, 0, 1, 0))
-        )
+        places = torch.cat((embedding[tokens], torch.randn(60, 2)), 1)
+        pieces = Pieces(tokens, tokens, tokens, torch.zeros(60, dtype=torch.bool), places)
         return PocketProjector(network.requires_grad_(False), pieces, embedding)
 
 

@@ -36,7 +36,8 @@ def file(tmp_path: Path, tiny_recogniser: Recogniser, model: LlamaLanguageModel,
     assert isinstance(projector, PocketProjector)
     pieces = projector.pieces
     tensors = {f"network.{name}": tensor.contiguous() for name, tensor in projector.network.state_dict().items()}
-    tensors |= {f"pieces.{name}": getattr(pieces, name).clone() for name in ("tokens", "first", "behind_stop", "stops", "bias")}
+    tensors |= {f"pieces.{name}": getattr(pieces, name).clone() for name in ("tokens", "first", "behind_stop", "stops")}
+    tensors["pieces.sounds"] = pieces.places[:, projector.network.shape.embedding_width :].clone()
     tensors |= fit_tensors(tiny_recogniser.model.encoder, model.embedding)
     shape = json.dumps(asdict(projector.network.shape))
     save_file(tensors, tmp_path / "p.safetensors", {"shape": shape, "encoder": "Whisper tiny", "language_model": "LM tiny"})

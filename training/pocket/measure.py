@@ -8,7 +8,7 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from benchmarks.transcript import distance
+from server.eval.words import word_distance
 from streaming.models.llama import Llama, Stretch
 from streaming.models.pocket_projector import PocketProjector
 
@@ -40,7 +40,7 @@ def transcribed(projector: PocketProjector, tokenizer: Tokenizer, frames: Tensor
 def word_errors(texts: Sequence[tuple[str, str]], normalise: Callable[[str], str]) -> Errors:
     """Of pairs of what was heard and what was said."""
     pairs = [(normalise(heard).split(), normalise(said).split()) for heard, said in texts]
-    return Errors(len(pairs), sum(len(said) for _, said in pairs), sum(distance(heard, said) for heard, said in pairs))
+    return Errors(len(pairs), sum(len(said) for _, said in pairs), sum(word_distance(heard, said) for heard, said in pairs))
 
 
 @dataclass(frozen=True, slots=True)
