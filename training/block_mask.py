@@ -69,8 +69,9 @@ def planned(plan: BlockPlan, mel: int, tail: int) -> list[Block]:
     return [*blocks, Block(heard - committed + plan.silence, 0)]
 
 
-def view_of(blocks: Sequence[Block], positions: int, every: int, dtype: torch.dtype) -> View:
-    """Of blocks that follow each other from frame 0 on, in a model of `positions` whose silence is thinned to one in `every`."""
+def view_of(blocks: Sequence[Block], positions: int, every: int, like: Tensor) -> View:
+    """Of blocks that follow each other from frame 0 on, in a model of `positions` whose silence is thinned to one in `every`; for rows of
+    the type of `like`, and where they are."""
     counts = torch.tensor([block.frames + block.lookahead for block in blocks])
     frames = torch.tensor([block.frames for block in blocks])
     starts = frames.cumsum(0) - frames
@@ -81,16 +82,16 @@ def view_of(blocks: Sequence[Block], positions: int, every: int, dtype: torch.dt
     quiet = torch.arange(len(range(every // 2, positions, every))) * every >= (starts + counts)[group][:, None]  # (rows, silences)
     bias = torch.where(torch.cat((quiet, seen), dim=1), 0.0, -torch.inf)
     bias[:, : quiet.shape[1]] += math.log(every)
-    return View(starts[group] + within, kept.nonzero()[:, 0], _stretches(bias.to(dtype)))
+    return View((starts[group] + within).to(like.device), kept.nonzero()[:, 0].to(like.device), _stretches(bias, like))
 
 
-def _stretches(bias: Tensor) -> tuple[Stretch, ...]:
+def _stretches(bias: Tensor, like: Tensor) -> tuple[Stretch, ...]:
     """Of what is added to the scores of everything, (rows, silences + rows)."""
     found = []
     for part in torch.arange(len(bias)).tensor_split(-(-len(bias) // _STRETCH)):
         start, end = int(part[0]), int(part[-1]) + 1
         seen = torch.isfinite(bias[start:end]).any(dim=0).nonzero()[:, 0]
-        found.append(Stretch(start, end, seen, bias[start:end, seen]))
+        found.append(Stretch(start, end, seen.to(like.device), bias[start:end, seen].to(like)))
     return tuple(found)
 
 

@@ -26,8 +26,9 @@ class LowRank(nn.Module):
         super().__init__()
         self.weight, self.bias = layer.weight, layer.bias
         bound = 1 / math.sqrt(layer.in_features)
-        self.down = nn.Parameter(torch.empty(rank, layer.in_features).uniform_(-bound, bound, generator=chance))
-        self.up = nn.Parameter(torch.zeros(layer.out_features, rank))
+        down = torch.empty(rank, layer.in_features).uniform_(-bound, bound, generator=chance)
+        self.down = nn.Parameter(down.to(layer.weight.device))
+        self.up = nn.Parameter(torch.zeros(layer.out_features, rank, device=layer.weight.device))
 
     def forward(self, rows: Tensor) -> Tensor:
         """(n, inputs) to (n, outputs)."""
@@ -80,16 +81,16 @@ class Distillation:
     def loss(self, mel: Tensor, blocks: list[Block]) -> Tensor:
         """Of `mel` (2n + 3, mels), n frames from the first on, in these blocks."""
         with torch.no_grad():
-            stem = self._teacher.stem(mel, 0)
+            stem = self._teacher.stem(mel.to(self._silent_stem.device), 0)
             target = self._teacher(stem, [Span(len(stem), 0, self._teacher.new_cache(), self._teacher_silence)])
-        view = view_of(blocks, self._teacher.shape.audio_positions, self._thin, stem.dtype)
+        view = view_of(blocks, self._teacher.shape.audio_positions, self._thin, stem)
         frames = masked_frames(self._student, stem, view, self._student_silence)
         return self._apart(frames, target)
 
     def silence_loss(self) -> Tensor:
         """Of silence over all positions, which must stay what it is: it follows every sound."""
         positions = self._teacher.shape.audio_positions
-        view = view_of([Block(positions, 0)], positions, self._thin, self._silent_stem.dtype)
+        view = view_of([Block(positions, 0)], positions, self._thin, self._silent_stem)
         frames = masked_frames(self._student, self._silent_stem, view, self._student_silence).float()
         return (frames - self._silent_frames).square().mean() / self._silent_frames.square().mean()
 

@@ -59,7 +59,7 @@ class HeardSpeech:
         self._noises: list[str] = [line["path"] for line in train_lines(data, ["esc10"])]
 
     def example(self, number: int) -> Samples:
-        """Float32 (n,) at 16 kHz. Raises OSError or soundfile.LibsndfileError, which name the file, for one that can't be read."""
+        """Float32 (n,) at 16 kHz. Raises ValueError, naming the file, for one that is not there or can't be read."""
         rng = np.random.default_rng([self._seed, number])
         settings = self._settings
         seconds = rng.uniform(*settings["long_seconds" if rng.random() < settings["long"] else "seconds"])
@@ -88,7 +88,10 @@ class HeardSpeech:
 
     def _read(self, path: str, speed: float) -> Samples:
         """A recording, said `speed` times as fast (and as high)."""
-        pcm, rate = soundfile.read(self._data / path, dtype="float32", always_2d=True)
+        try:
+            pcm, rate = soundfile.read(self._data / path, dtype="float32", always_2d=True)
+        except soundfile.LibsndfileError as error:
+            raise ValueError(f"{self._data / path}, which the manifest names, can't be read ({error.error_string})") from error
         return resample_clause(np.ascontiguousarray(pcm[:, 0]), round(rate * speed), SAMPLE_RATE)
 
     def _noise(self, count: int, rng: np.random.Generator) -> Samples:

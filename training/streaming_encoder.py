@@ -109,6 +109,7 @@ class Run:
                     with torch.no_grad():
                         factor.copy_(tensors[f"{name}.{side}"])
                     moments = {key: tensors[f"{name}.{side}.{key}"] for key in ("exp_avg", "exp_avg_sq", "step")}
+                    moments |= {key: moments[key].to(factor.device) for key in ("exp_avg", "exp_avg_sq")}
                     self.optimiser.state[factor] = moments
             self.step = int(said["step"])
         except (KeyError, RuntimeError, ValueError) as error:
@@ -123,7 +124,7 @@ def main() -> None:
         configuration["fit"]["steps"] = options.steps
     torch.set_num_threads(options.threads)
     try:
-        train(configuration, Places(options.data, options.whisper, options.work, options.out), so_far=options.so_far)
+        train(configuration, Places(options.data, options.whisper, options.work, options.out), so_far=options.so_far, device=options.device)
     except (OSError, ValueError) as error:
         raise SystemExit(str(error)) from error
 
@@ -138,12 +139,12 @@ class Places:
     out: Path
 
 
-def train(configuration: Mapping[str, Any], places: Places, *, so_far: bool = False) -> None:
+def train(configuration: Mapping[str, Any], places: Places, *, so_far: bool = False, device: str = "cpu") -> None:
     """Train to the configured step, or take what has been learned `so_far`, and write the file. Raises OSError, ValueError."""
     settings, seed = configuration["fit"], configuration["seed"]
     source = HeardSpeech(places.data, configuration["data"], seed)
     base = fingerprint(load_whisper(whisper_file(places.whisper), torch.float32).encoder.state_dict())
-    model = load_whisper(whisper_file(places.whisper), usual_dtype())
+    model = load_whisper(whisper_file(places.whisper), usual_dtype(device), device)
     student, layers = adapted(model.encoder, settings["rank"], seed)
     run = Run(layers, _optimiser(layers, settings), _digest(configuration))
     places.work.mkdir(parents=True, exist_ok=True)
@@ -253,6 +254,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, default=STREAMING_ENCODER, help="the file to write")
     parser.add_argument("--so-far", action="store_true", help="write what a run has learned that is still under way, and train nothing")
     parser.add_argument("--steps", type=int, help="instead of the configuration's")
+    parser.add_argument("--device", default="cpu", help="torch's: cpu, cuda")
     parser.add_argument("--threads", type=int, default=1, help="torch's")
     return parser.parse_args()
 

@@ -49,13 +49,13 @@ def test_one_masked_run_is_what_the_stream_gives_block_by_block(encoder: Whisper
     mel[:BEFORE] = 0
     heard = np.concatenate((pushed, tail))
     mel[BEFORE : BEFORE + len(heard)] = torch.from_numpy(heard)
-    view = view_of(blocks, encoder.shape.audio_positions, every, torch.float32)
+    view = view_of(blocks, encoder.shape.audio_positions, every, torch.zeros(0))
     got = masked_frames(encoder, encoder.stem(mel, 0), view, silence)
     torch.testing.assert_close(got, torch.cat(expected), atol=1e-4, rtol=1e-4)
 
 
 def test_a_row_sees_what_was_committed_its_own_block_and_lookahead_and_silence_behind() -> None:
-    view = view_of([Block(2, 1), Block(1, 0)], positions=6, every=2, dtype=torch.float32)
+    view = view_of([Block(2, 1), Block(1, 0)], positions=6, every=2, like=torch.zeros(0))
     assert view.positions.tolist() == [0, 1, 2, 2]
     assert view.kept.tolist() == [0, 1, 3]
     (stretch,) = view.stretches

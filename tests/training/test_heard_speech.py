@@ -47,6 +47,22 @@ def test_examples_are_as_long_as_the_configuration_says_and_never_clip(speech: H
         assert np.abs(pcm).max() <= 1.0
 
 
+@pytest.mark.parametrize("damage", ["missing", "no sound"])
+def test_a_recording_that_cannot_be_read_is_named(speech: HeardSpeech, tmp_path: Path, damage: str) -> None:
+    for path in (tmp_path / "train").iterdir():
+        path.unlink() if damage == "missing" else path.write_bytes(b"nothing")
+    with pytest.raises(ValueError, match=r"train/\w+\.flac, which the manifest names, can't be read"):
+        speech.example(3)
+
+
+def test_empty_and_clipped_recordings_at_other_rates_are_taken_as_they_are(tmp_path: Path) -> None:
+    write(tmp_path, [line("read"), line("esc10")])
+    soundfile.write(tmp_path / "train/read0.flac", np.zeros(0), 8_000, format="WAV")
+    soundfile.write(tmp_path / "train/esc100.flac", np.ones(44_100), 44_100)
+    speech = HeardSpeech(tmp_path, SETTINGS | {"shares": {"read": 1.0}, "noisy": 1.0}, seed=5)
+    assert all(np.isfinite(speech.example(number)).all() for number in range(3))
+
+
 def test_dev_and_share_alike_recordings_are_left_out(tmp_path: Path) -> None:
     write(tmp_path, [line("a"), line("a", part="dev", number=1), line("a", licence="CC-BY-SA-4.0", number=2), line("b")])
     lines = train_lines(tmp_path, ["a"])
