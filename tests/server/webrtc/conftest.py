@@ -88,9 +88,9 @@ class Caller:
                 await self._arrived.wait()
         return self.got[count]
 
-    async def until(self, kind: str, begin: int = 0) -> dict[str, object]:
+    async def until(self, kind: str, begin: int = 0, patience: float = 30) -> dict[str, object]:
         """The first event of this type, from number `begin` on."""
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(patience):
             while True:
                 found = [event for event in self.got[begin:] if event["type"] == kind]
                 if found:
