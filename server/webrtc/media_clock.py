@@ -20,6 +20,8 @@ _MAX_LEAD_SECONDS: Final = 1.0
 """Sound further ahead of real time than this is dropped: a microphone is not."""
 _IDLE_SECONDS: Final = 0.2
 """Nothing for so long is no jitter."""
+_IDLE_STEP_SECONDS: Final = 0.1
+"""Silence given at once: after a stall of our own the packets that came meanwhile are still unread, and nothing was silent."""
 
 
 class MediaClock:
@@ -64,10 +66,10 @@ class MediaClock:
         return given
 
     def idle(self, now: float) -> Pcm16:
-        """Nothing has come: silence up to what time says, shape (n,); none where that is within jitter."""
+        """Nothing has come: silence towards what time says, shape (n,); none where that is within jitter."""
         if self._next is None or now - self._came < _IDLE_SECONDS:
             return np.zeros(0, np.int16)
-        missing = int((now - self._began - _IDLE_SECONDS) * self._rate) - self._given
+        missing = min(round((now - self._began - _IDLE_SECONDS) * self._rate) - self._given, round(_IDLE_STEP_SECONDS * self._rate))
         if missing <= 0:
             return np.zeros(0, np.int16)
         given = self._fade_out(missing)

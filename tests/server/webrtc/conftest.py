@@ -79,6 +79,12 @@ class Caller:
     def send(self, **event: object) -> None:
         self.channel.send(json.dumps(event))
 
+    async def pause_for(self, milliseconds: int) -> None:
+        """A turn ends after so much silence: a machine that is busy with others lets the microphone falter."""
+        detection = {"type": "server_vad", "silence_duration_ms": milliseconds}
+        self.send(type="session.update", session={"type": "realtime", "audio": {"input": {"turn_detection": detection}}})
+        await self.until("session.updated")
+
     async def receive(self) -> dict[str, object]:
         """The next event."""
         async with asyncio.timeout(20):

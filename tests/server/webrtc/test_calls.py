@@ -39,6 +39,7 @@ async def gone(served) -> None:
 async def test_a_spoken_turn_is_answered_in_sound(start, ring, speech) -> None:
     served = await start(ScriptedEngine([ScriptedReply("One two three four five.")]), factory=Conversation)
     caller = await ring(served)
+    await caller.pause_for(2_000)
     caller.mouth.say(speech(600, rate=48_000))
     done = await caller.until("response.done")
     assert done["response"]["status"] == "completed"
@@ -60,6 +61,7 @@ async def test_a_caller_who_interrupts_cuts_the_sound_and_is_told_what_was_heard
     engine = ScriptedEngine([STORY, ScriptedReply("Yes?")])
     served = await start(engine, factory=Conversation)
     caller = await ring(served)
+    await caller.pause_for(2_000)
     caller.mouth.say(speech(600, rate=48_000))
     await caller.hears(RATE)
     begin = len(caller.got)

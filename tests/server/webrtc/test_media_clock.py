@@ -64,11 +64,18 @@ def test_while_nothing_comes_silence_goes_on_at_the_pace_of_time() -> None:
     assert heard == int((2.0 - 0.2) * RATE)
 
 
+def test_a_stall_of_our_own_is_not_taken_for_silence_in_one_lump() -> None:
+    clock = MediaClock(RATE)
+    clock.push(0, frame(), 0.0)
+    assert len(clock.idle(5.0)) == 100
+    assert np.array_equal(clock.push(FRAME, frame(7), 5.0), frame(7))
+
+
 def test_after_a_pause_the_sender_may_have_counted_it_or_not() -> None:
     for counted in (0, 2_000):
         clock = MediaClock(RATE)
         clock.push(0, frame(), 0.0)
-        idle = len(clock.idle(2.0))
+        idle = sum(len(clock.idle(tenth / 10)) for tenth in range(21))
         assert idle == 1_800 - FRAME
         given = clock.push(FRAME + counted, frame(7), 2.0)
         assert np.array_equal(given[-FRAME:], frame(7))

@@ -42,6 +42,7 @@ def counted(metrics: str, name: str) -> float:
 async def test_a_turn_is_heard_through_loss(start, ring, speech, loss) -> None:
     served = await start(ScriptedEngine([ScriptedReply("One two three.")]), factory=Conversation)
     caller = await ring(served)
+    await caller.pause_for(2_000)
     spoil(caller, loss=loss)
     caller.mouth.say(speech(1_500, rate=RATE))
     done = await caller.until("response.done")
@@ -57,6 +58,7 @@ async def test_a_turn_is_heard_through_loss(start, ring, speech, loss) -> None:
 async def test_what_is_swapped_is_put_in_order(start, ring, speech) -> None:
     served = await start(ScriptedEngine([ScriptedReply("One two three.")]), factory=Conversation)
     caller = await ring(served)
+    await caller.pause_for(2_000)
     spoil(caller, swap=0.3)
     caller.mouth.say(speech(1_500, rate=RATE))
     assert (await caller.until("response.done"))["response"]["status"] == "completed"
