@@ -1,6 +1,11 @@
 """What the voice costs: milliseconds to the first chunk of a clause and to its last, beside the same clause synthesised at once.
 
     python -m benchmarks.voice [--voice FOLDER] [--rounds 20] [--threads 1] [--rate 24000]
+    python -m benchmarks.voice --bundle pocket-kokoro [--rounds 20] [--threads 2] [--rate 24000]
+
+The second is of any bundle's voice, Kokoro's too: for each clause, as the first of a reply, milliseconds to its first chunk, seconds
+computed for a second of sound (`real time`; above 1 no dialogue is possible), and the longest that a listener waits in the middle of it
+(`gap`), for whom each chunk plays as soon as it is there. The rest of this is about the first, a Piper voice in a folder.
 
 Each round speaks other clauses, each of them both ways, so that a busy moment falls on both: compare columns of one run, not runs. Median
 and the 10th to 90th percentile. `first` is how long the first chunk takes, `all` the whole clause in chunks, `at once` the reference;
@@ -24,7 +29,8 @@ from typing import Final, TypeVar
 import numpy as np
 
 from streaming.audio import Pcm16
-from streaming.bundle import default_places
+from streaming.bundle import default_places, ensure_bundle
+from streaming.manifest import load_manifest
 from streaming.models.piper import WHOLE, PiperModel, Stretches, Utterance
 from streaming.phonemes import EnglishPhonemes
 from streaming.tts import PhonemeVoice
@@ -162,9 +168,44 @@ def onset(pcm: Pcm16) -> int:
     return int(loud[0]) if len(loud) else len(pcm)
 
 
+def bundle_table(bundle: str, rounds: int, threads: int | None, rate: int) -> None:
+    """How the voice of a bundle begins a reply, by the words of its first clause."""
+    voice = PhonemeVoice.load(ensure_bundle(load_manifest(bundle)).part("voice"), threads)
+    chance = random.Random(1)
+    rows: dict[int, list[tuple[float, float, float]]] = {length: [] for length in _LENGTHS}
+    for _ in range(rounds):
+        for length, row in rows.items():
+            row.append(begin_reply(voice, clause(length, chance), rate))
+    threading = "the usual threads" if threads is None else f"{threads} thread(s)"
+    print(f"{bundle}: n = {rounds} clauses a row, {threading}, {rate} Hz; median (10th to 90th percentile)")
+    print("words  first ms                 real time              gap ms")
+    for length, row in rows.items():
+        first, pace, gap = zip(*row, strict=True)
+        paces = sorted(pace)
+        between = f"{statistics.median(pace):.2f} ({paces[rounds // 10]:.2f} to {paces[-1 - rounds // 10]:.2f})"
+        print(f"{length:5}  {spread(first):24} {between:22} {spread(gap)}")
+
+
+def begin_reply(voice: PhonemeVoice, text: str, rate: int) -> tuple[float, float, float]:
+    """Milliseconds to the first chunk, seconds computed for a second of sound, and the longest gap in ms."""
+    begun = time.perf_counter()
+    first = played_until = gap = sound = 0.0
+    for chunk in voice.speak(text, rate, prompt=True):
+        now = 1000 * (time.perf_counter() - begun)
+        first = first or now
+        gap = max(gap, now - played_until) if played_until else 0.0
+        played_until = max(now, played_until) + 1000 * len(chunk.pcm) / rate
+        sound += len(chunk.pcm) / rate
+    return first, (time.perf_counter() - begun) / sound, gap
+
+
 def main() -> None:
     """Load, speak the first clause cold, then each length in turn, and print a table."""
     arguments = _arguments()
+    if arguments.bundle is not None:
+        bundle_table(arguments.bundle, arguments.rounds, arguments.threads, arguments.rate)
+        return
+    arguments.threads = arguments.threads or 1
     chance = random.Random(1)
     begun = time.perf_counter()
     model = PiperModel.load(next(arguments.voice.glob("*.onnx")), arguments.threads)
@@ -202,7 +243,8 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--voice", type=Path, default=default_places().cache / "parts" / "piper-en-us-joe")
     parser.add_argument("--rounds", type=int, default=20)
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--threads", type=int, help="the voice's own number where it is not given")
+    parser.add_argument("--bundle", help="this bundle's voice instead")
     parser.add_argument("--rate", type=int, default=24_000)
     return parser.parse_args()
 

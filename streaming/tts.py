@@ -58,6 +58,10 @@ class VoiceModel(Protocol):
     def sample_rate(self) -> int:
         """Samples a second."""
 
+    @property
+    def whole(self) -> bool:
+        """Whether what it is given is made at once, so that nothing of it sounds before all of it has been made."""
+
     def stream(self, symbols: Sequence[str], length_scale: float, stretches: Stretches, name: str = "", /) -> Utterance:
         """Say `symbols` (one code point each); `length_scale` 2.0 is twice as slow. Samples come by `stretches` where the model can be cut,
         with the voice `name` where it has several."""
@@ -77,11 +81,17 @@ class PhonemeVoice:
 
     @classmethod
     def load(
-        cls, folder: Path, threads: int = 1, noise: Noise | None = None, stretches: Stretches | None = None, gpu: int | None = None
+        cls,
+        folder: Path,
+        threads: int | None = None,
+        noise: Noise | None = None,
+        stretches: Stretches | None = None,
+        gpu: int | None = None,
     ) -> "PhonemeVoice":
-        """From a folder with a Piper voice, one .onnx and its .onnx.json, in about 2 s, or with Kokoro (`streaming.models.kokoro`). `noise`
-        is Piper's; None: its own, no two readings alike. `gpu` is the number of the one that computes, None: the CPU. Raises
-        FileNotFoundError where there is not one model, ValueError where it is neither, OSError where that GPU can't be used."""
+        """From a folder with a Piper voice, one .onnx and its .onnx.json, in about 2 s, or with Kokoro (`streaming.models.kokoro`).
+        `threads` None is one, and for Kokoro two. `noise` is Piper's; None: its own, no two readings alike. `gpu` is the number of the one
+        that computes, None: the CPU. Raises FileNotFoundError where there is not one model, ValueError where it is neither, OSError where
+        that GPU can't be used."""
         model, phonemes = _model(folder, threads, noise, gpu), EnglishPhonemes.load()
         # The first runs of a graph cost twice as much as any other, and these serve two purposes.
         utterances = (model.stream(piece.symbols, 1.0, WHOLE) for text in _SAMPLE_TEXTS for piece in _pieces(normalise(text), phonemes))
@@ -93,10 +103,10 @@ class PhonemeVoice:
         if not SPEED_RANGE[0] <= speed <= SPEED_RANGE[1]:
             raise ValueError(f"speed is {SPEED_RANGE[0]} to {SPEED_RANGE[1]}, got {speed}")
         mastering = Mastering(self._model.sample_rate, rate, self._gain, prompt=prompt)
-        return self._speak(text, mastering, speed, rate * _LEAST_MS // 1000, name)
+        return self._speak(text, mastering, speed, rate * _LEAST_MS // 1000, name, prompt=prompt)
 
-    def _speak(self, text: str, mastering: Mastering, speed: float, least: int, name: str) -> Iterator[Speech]:
-        pieces = list(_pieces(normalise(text), self._phonemes))
+    def _speak(self, text: str, mastering: Mastering, speed: float, least: int, name: str, *, prompt: bool) -> Iterator[Speech]:
+        pieces = list(_pieces(normalise(text), self._phonemes, _BEGINNING if prompt and self._model.whole else ()))
         words = _Words(len(text), pieces, mastering)
         # What has been mastered and not given.
         sound = np.zeros(0, np.int16)
@@ -120,14 +130,17 @@ class PhonemeVoice:
                     sound = sound[:0]
 
 
-def _model(folder: Path, threads: int, noise: Noise | None, gpu: int | None) -> VoiceModel:
+def _model(folder: Path, threads: int | None, noise: Noise | None, gpu: int | None) -> VoiceModel:
     if (folder / "vocab.json").is_file():
-        return KokoroModel.load(folder, threads, gpu)
+        return KokoroModel.load(folder, threads or _WHOLE_THREADS, gpu)
     models = sorted(folder.glob("*.onnx"))
     if len(models) != 1:
         raise FileNotFoundError(f"expected one .onnx in {folder}, found {len(models)}")
-    return PiperModel.load(models[0], threads, noise, gpu)
+    return PiperModel.load(models[0], threads or 1, noise, gpu)
 
+
+_WHOLE_THREADS: Final = 2
+"""Of a voice whose pieces are made at once: a caller waits for a whole one."""
 
 _LEAST_MS: Final = 100
 """The shortest chunk, unless it is a clause's last: what follows takes some tens of milliseconds, and other callers' chunks may come before
@@ -194,13 +207,20 @@ _HARD_LIMIT: Final = 200
 """Symbols of a piece: past the soft limit (about 8 s) it ends at the next comma, past the hard one at the next word. The graph's time
 and memory grow with length, and so does what an interruption has to wait for."""
 
+_BEGINNING: Final = (16, 32)
+"""The hard limits of a reply's first pieces where a piece is made at once: about 1 s and 2 s of sound. While one plays the next is made."""
+
+_LEAST_SYMBOLS: Final = 12
+"""What is left of a sentence is not cut off such a piece where it is less: a word or two alone sound like a sentence."""
+
 _SENTENCE_ENDS: Final = (".", "?", "!")
 
 
 class _Piece:
-    """What is synthesised at once: symbols with a space between words and each stop behind its word."""
+    """What is synthesised at once: symbols with a space between words and each stop behind its word. `limit` is the hard one."""
 
-    def __init__(self) -> None:
+    def __init__(self, limit: int = _HARD_LIMIT) -> None:
+        self._limit = limit
         self.symbols: list[str] = []
         # Spoken tokens with the index of their last symbol (its stop not counted).
         self.tokens: list[tuple[SpokenToken, int]] = []
@@ -225,24 +245,28 @@ class _Piece:
             self.symbols.append(stop)
             self.stop = stop
 
-    @property
-    def full(self) -> bool:
-        """Whether nothing more is to be added."""
-        return len(self.symbols) > (_SOFT_LIMIT if self.stop else _HARD_LIMIT)
+    def full(self, left: int) -> bool:
+        """Whether nothing more is to be added of a sentence that has so many symbols `left`."""
+        if self._limit < _HARD_LIMIT and left < _LEAST_SYMBOLS:
+            return False
+        return len(self.symbols) > (min(_SOFT_LIMIT, self._limit) if self.stop else self._limit)
 
 
-def _pieces(tokens: Sequence[SpokenToken], phonemes: EnglishPhonemes) -> Iterator[_Piece]:
-    """The pieces of a text, in order, none of them silent."""
+def _pieces(tokens: Sequence[SpokenToken], phonemes: EnglishPhonemes, beginning: Sequence[int] = ()) -> Iterator[_Piece]:
+    """The pieces of a text, in order, none of them silent. `beginning` are the hard limits of the first ones."""
+    limits = iter(beginning)
     for sentence in _sentences(tokens):
-        sounds = iter(phonemes.pronounce([word for token in sentence for word in token.words]))
-        piece = _Piece()
+        spelt = phonemes.pronounce([word for token in sentence for word in token.words])
+        sounds, left = iter(spelt), sum(map(len, spelt))
+        piece = _Piece(next(limits, _HARD_LIMIT))
         for token in sentence:
             for _ in token.words:
                 if sound := next(sounds):
-                    if piece.full:
+                    if piece.full(left):
                         yield piece
-                        piece = _Piece()
+                        piece = _Piece(next(limits, _HARD_LIMIT))
                     piece.add(token, sound)
+                    left -= len(sound)
             piece.end(token.stop)
         if piece.symbols:
             yield piece

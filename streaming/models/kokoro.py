@@ -46,6 +46,7 @@ class KokoroModel:
     """All voices of a folder. Called by one thread at a time."""
 
     sample_rate: Final = 24_000
+    whole: Final = True
 
     def __init__(self, session: onnxruntime.InferenceSession, ids: dict[str, int], styles: dict[str, npt.NDArray[np.float32]]) -> None:
         """`styles` are the voices by their names, [510, 256] each, of which the first is the usual one."""

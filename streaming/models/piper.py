@@ -151,6 +151,8 @@ def _only(what: str, found: Collection[str]) -> str:
 class PiperModel:
     """One loaded voice. Called by one thread at a time; several utterances may be under way."""
 
+    whole: Final = False
+
     def __init__(
         self,
         front: onnxruntime.InferenceSession,

@@ -10,7 +10,7 @@ import pytest
 from streaming.audio import Samples, resample_clause, to_samples
 from streaming.features import LogMel
 from streaming.models.frames import Frames
-from streaming.models.piper import WHOLE, Noise, Stretches
+from streaming.models.piper import WHOLE, Noise, Stretches, Utterance
 from streaming.normalise import normalise
 from streaming.phonemes import EnglishPhonemes
 from streaming.tts import PhonemeVoice, Speech
@@ -323,6 +323,43 @@ def test_whisper_hears_what_kokoro_said_in_voices_of_its_own(kokoro: Path, hear:
     third = heart.words[2]
     assert plain_words(text[: third.text_end]) == ["bananas", "oranges", "apples"]
     assert word_errors(["bananas", "oranges", "apples"], plain_words(hear(to_samples(heart.pcm[: third.end])))) <= 1
+
+
+class WholeModel:
+    """Makes 100 samples of each symbol, all of an utterance at once."""
+
+    sample_rate = RATE
+    whole = True
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+
+    def stream(self, symbols: Sequence[str], length_scale: float, stretches: Stretches, name: str = "", /) -> Utterance:
+        del length_scale, stretches, name
+        self.asked.append("".join(symbols))
+        samples = np.full(100 * len(symbols), 0.5, np.float32)
+        return Utterance(len(samples), 100 * np.arange(1, len(symbols) + 1), 0, iter([samples]))
+
+
+def test_a_reply_of_a_voice_that_can_not_be_cut_begins_with_a_short_piece() -> None:
+    text = "The garden of the old teacher remembers every single one of the quiet golden winters."
+    pieces, marks = {}, {}
+    for prompt in (False, True):
+        model = WholeModel()
+        speech = joined(PhonemeVoice(model, EnglishPhonemes.load()).speak(text, RATE, prompt=prompt))
+        pieces[prompt], marks[prompt] = model.asked, [mark.text_end for mark in speech.words]
+    assert len(pieces[False]) == 1
+    assert " ".join(pieces[True]) == pieces[False][0]
+    first, second, *_ = (len(piece) for piece in pieces[True])
+    assert 16 < first < second
+    assert marks[True] == marks[False]
+
+
+@pytest.mark.parametrize("text", ["Yes, of course.", "How may I help you today?"])
+def test_no_short_word_is_cut_off_a_reply(text: str) -> None:
+    model = WholeModel()
+    list(PhonemeVoice(model, EnglishPhonemes.load()).speak(text, RATE, prompt=True))
+    assert len(model.asked) == 1
 
 
 @pytest.mark.models
