@@ -216,11 +216,23 @@ async def die_amid(socket) -> None:
     socket.transport.abort()
 
 
-async def fall_silent(socket) -> None:
+async def begin_to_speak(socket) -> None:
     await greet(socket)
     await begin(socket)
     await socket.send(event("response.output_audio_transcript.delta", response_id="r", item_id="i", delta="Once "))
+
+
+async def fall_silent(socket) -> None:
+    await begin_to_speak(socket)
     await socket.wait_closed()
+
+
+async def drip(socket) -> None:
+    await begin_to_speak(socket)
+    socket.transport.write(b"\x81\x7e\x03\xe8")  # the head of a text message of 1,000 bytes
+    while not socket.transport.is_closing():
+        socket.transport.write(b" ")
+        await asyncio.sleep(0.05)
 
 
 async def no_sound(socket) -> None:
@@ -247,6 +259,7 @@ async def refuse_reply(socket) -> None:
         (flood, "it sent a message of more than 4 MiB"),
         (die_amid, "its connection broke"),
         (fall_silent, "it fell silent"),
+        (drip, "it fell silent"),
         (no_sound, "it sent sound that is no base64"),
         (refuse_reply, "it refused the reply: slow down"),
     ],
