@@ -229,7 +229,7 @@ def test_long_text_is_spoken_in_bounded_pieces(voice: PhonemeVoice, monkeypatch:
 def test_every_symbol_of_every_pronunciation_is_the_voices(voice: PhonemeVoice) -> None:
     english = EnglishPhonemes.load()
     known = set(voice._model._ids)
-    lexicon = english._lexicon
+    lexicon = english.lexicon
     words = list(lexicon._words)  # type: ignore[attr-defined]
     assert len(words) > 100_000
     unknown = {
@@ -242,7 +242,7 @@ def map_sounds(english: EnglishPhonemes, words: Sequence[str]) -> list[str]:
     # By the lexicon alone: the tagger would be most of the time.
     from streaming.phonemes import narrow
 
-    return [narrow(phonemes) for word in words for phonemes in english._lexicon.roles(word).values()]
+    return [narrow(phonemes) for word in words for phonemes in english.lexicon.roles(word).values()]
 
 
 # ---------------------------------------------------------------------------------------------- what Whisper hears
