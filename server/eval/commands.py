@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from server.eval.benchmarks.task import Task
     from server.eval.run import TaskResult
 
-__all__ = ["audiobench", "dynamic_superb", "evaluate", "superb", "voicebench"]
+__all__ = ["evaluate"]
 
 evaluate = typer.Typer(
     no_args_is_help=True,
@@ -26,6 +26,7 @@ evaluate = typer.Typer(
 _Data = Annotated[Path, typer.Argument(metavar="FOLDER", help="The data set on disk, as it is published on Hugging Face.")]
 _Subset = Annotated[str, typer.Option(metavar="NAME", help="Only this part of the set. [default: all that are there]")]
 _Split = Annotated[str, typer.Option(metavar="NAME", help="The split; '' takes every file.")]
+_Text = Annotated[bool, typer.Option("--text", help="VoiceBench: ask in text, what the language model can do at best.")]
 _Url = Annotated[
     str | None, typer.Option(metavar="URL", help="A server with chat completions, its `/v1` included. [default: start `vivavoce serve`]")
 ]
@@ -48,149 +49,14 @@ _JudgeModel = Annotated[str, typer.Option(metavar="NAME", help="The judging mode
 _Json = Annotated[Path | None, typer.Option("--json", metavar="FILE.json", help="Write the figures here.")]
 
 
-@evaluate.command()
-def voicebench(
-    data: _Data,
-    subset: _Subset = "",
-    split: _Split = "test",
-    text: Annotated[bool, typer.Option("--text", help="Ask in text instead of sound: what the language model can do at best.")] = False,
-    url: _Url = None,
-    api_key: _Key = None,
-    model: _Model = "pocket",
-    serve: _Serve = "",
-    items: _Items = None,
-    at_once: _AtOnce = 2,
-    answers: _Answers = None,
-    judge_url: _JudgeUrl = None,
-    judge_model: _JudgeModel = "gpt-4o-mini",
-    to_json: _Json = None,
-) -> None:
-    """VoiceBench: alpacaeval, commoneval, wildvoice, sd-qa (a judge's), openbookqa, mmsu, bbh, ifeval, advbench.
-
-    Each subset has the benchmark's own measure; docs/eval.md says where ours departs from it.
-
-    Examples:
-
-        vivavoce eval voicebench voicebench/ --subset openbookqa
-        vivavoce eval voicebench voicebench/ --subset sd-qa --split usa --judge-url http://localhost:8000/v1 --judge-model llama-3-70b
-        vivavoce eval voicebench voicebench/ --subset advbench --url http://127.0.0.1:8765/v1 --items 50 --answers answers/
-    """
-
-    def tasks() -> "list[Task]":
-        from server.eval.benchmarks.voicebench import voicebench as read
-
-        return read(data, subset, split, text=text)
-
-    _run(tasks, _Options(url, api_key, model, serve, items, at_once, answers, False, judge_url, judge_model, to_json))
-
-
-@evaluate.command()
-def audiobench(
-    data: _Data,
-    subset: _Subset = "",
-    split: _Split = "test",
-    heard: _Heard = False,
-    url: _Url = None,
-    api_key: _Key = None,
-    model: _Model = "pocket",
-    serve: _Serve = "",
-    items: _Items = None,
-    at_once: _AtOnce = 2,
-    answers: _Answers = None,
-    judge_url: _JudgeUrl = None,
-    judge_model: _JudgeModel = "llama-3-70b-instruct",
-    to_json: _Json = None,
-) -> None:
-    """AudioBench: recognition (word error), translation (BLEU), MMAU (words), everything else by a judge.
-
-    A set is known by its folder's name, as it is published.
-
-    Examples:
-
-        vivavoce eval audiobench AudioLLMs/ --subset librispeech_test_clean_v2 --heard --items 200
-        vivavoce eval audiobench AudioLLMs/clotho_aqa_test --judge-url http://localhost:5000/v1
-    """
-
-    def tasks() -> "list[Task]":
-        from server.eval.benchmarks.audiobench import audiobench as read
-
-        return read(data, subset, split)
-
-    _run(tasks, _Options(url, api_key, model, serve, items, at_once, answers, heard, judge_url, judge_model, to_json))
-
-
-@evaluate.command()
-def superb(
-    data: _Data,
-    subset: _Subset = "",
-    split: _Split = "test",
-    heard: _Heard = False,
-    url: _Url = None,
-    api_key: _Key = None,
-    model: _Model = "pocket",
-    serve: _Serve = "",
-    items: _Items = None,
-    at_once: _AtOnce = 2,
-    answers: _Answers = None,
-    to_json: _Json = None,
-) -> None:
-    """SUPERB's tasks that can be asked in words: asr, ks, ic, er, si, sf. No heads are trained: not comparable with its table.
-
-    Labels that are to be chosen from are those of the set on disk.
-
-    Examples:
-
-        vivavoce eval superb superb/ --subset asr --heard
-        vivavoce eval superb superb/ --subset ks --items 200 --json ks.json
-    """
-
-    def tasks() -> "list[Task]":
-        from server.eval.benchmarks.superb import superb as read
-
-        return read(data, subset, split)
-
-    _run(tasks, _Options(url, api_key, model, serve, items, at_once, answers, heard, None, "", to_json))
-
-
-@evaluate.command("dynamic-superb")
-def dynamic_superb(
-    data: _Data,
-    subset: _Subset = "",
-    split: _Split = "test",
-    heard: _Heard = False,
-    url: _Url = None,
-    api_key: _Key = None,
-    model: _Model = "pocket",
-    serve: _Serve = "",
-    items: _Items = None,
-    at_once: _AtOnce = 2,
-    answers: _Answers = None,
-    judge_url: _JudgeUrl = None,
-    judge_model: _JudgeModel = "gpt-4o",
-    to_json: _Json = None,
-) -> None:
-    """Dynamic-SUPERB: an instruction about sound and a label; accuracy by the exact label, by a judge too where there is one.
-
-    An instance is a folder, as it is published; without --subset all that are there are asked.
-
-    Examples:
-
-        vivavoce eval dynamic-superb DynamicSuperb/ --items 50
-        vivavoce eval dynamic-superb DynamicSuperb/SpeechTextMatching_LJSpeech --judge-url http://localhost:8000/v1
-    """
-
-    def tasks() -> "list[Task]":
-        from server.eval.benchmarks.dynamic_superb import dynamic_superb as read
-
-        return read(data, subset, split, judged=judge_url is not None)
-
-    _run(tasks, _Options(url, api_key, model, serve, items, at_once, answers, heard, judge_url, judge_model, to_json))
-
-
 @dataclass(frozen=True, slots=True)
 class _Options:
-    """What the benchmarks' commands have in common; their own names."""
+    """What a benchmark's command was told."""
 
+    data: Path
+    subset: str
+    split: str
+    text: bool
     url: str | None
     api_key: str | None
     model: str
@@ -204,15 +70,121 @@ class _Options:
     to_json: Path | None
 
 
-def _run(tasks: "Callable[[], Sequence[Task]]", options: _Options) -> None:
+def _add(name: str, tasks: "Callable[[_Options], Sequence[Task]]", about: str) -> None:
+    """A command for a benchmark; all take the same options."""
+
+    def command(
+        data: _Data, subset: _Subset = "", split: _Split = "test", text: _Text = False, heard: _Heard = False,
+        url: _Url = None, api_key: _Key = None, model: _Model = "pocket", serve: _Serve = "",
+        items: _Items = None, at_once: _AtOnce = 2, answers: _Answers = None,
+        judge_url: _JudgeUrl = None, judge_model: _JudgeModel = "", to_json: _Json = None,
+    ) -> None:  # fmt: skip
+        _run(
+            tasks,
+            _Options(
+                data, subset, split, text, url, api_key, model, serve, items, at_once, answers, heard, judge_url, judge_model, to_json
+            ),
+        )
+
+    evaluate.command(name, help=about)(command)
+
+
+def _voicebench(options: _Options) -> "Sequence[Task]":
+    from server.eval.benchmarks.voicebench import voicebench
+
+    return voicebench(options.data, options.subset, options.split, text=options.text)
+
+
+def _audiobench(options: _Options) -> "Sequence[Task]":
+    from server.eval.benchmarks.audiobench import audiobench
+
+    return audiobench(options.data, options.subset, options.split)
+
+
+def _superb(options: _Options) -> "Sequence[Task]":
+    from server.eval.benchmarks.superb import superb
+
+    return superb(options.data, options.subset, options.split)
+
+
+def _dynamic_superb(options: _Options) -> "Sequence[Task]":
+    from server.eval.benchmarks.dynamic_superb import dynamic_superb
+
+    return dynamic_superb(options.data, options.subset, options.split, judged=options.judge_url is not None)
+
+
+_add(
+    "voicebench",
+    _voicebench,
+    """VoiceBench: alpacaeval, commoneval, wildvoice, sd-qa (a judge's), openbookqa, mmsu, bbh, ifeval, advbench.
+
+Each subset has the benchmark's own measure; docs/eval.md says where ours departs from it.
+
+Examples:
+
+    vivavoce eval voicebench voicebench/ --subset openbookqa
+    vivavoce eval voicebench voicebench/ --subset sd-qa --split usa --judge-url http://localhost:8000/v1 --judge-model llama-3-70b
+    vivavoce eval voicebench voicebench/ --subset advbench --url http://127.0.0.1:8765/v1 --items 50 --answers answers/
+""",
+)
+_add(
+    "audiobench",
+    _audiobench,
+    """AudioBench: recognition (word error), translation (BLEU), MMAU (words), everything else by a judge.
+
+A set is known by its folder's name, as it is published.
+
+Examples:
+
+    vivavoce eval audiobench AudioLLMs/ --subset librispeech_test_clean_v2 --heard --items 200
+    vivavoce eval audiobench AudioLLMs/clotho_aqa_test --judge-url http://localhost:5000/v1 --judge-model llama-3-70b
+""",
+)
+_add(
+    "superb",
+    _superb,
+    """SUPERB's tasks that can be asked in words: asr, ks, ic, er, si, sf. No heads are trained: not comparable with its table.
+
+Labels that are to be chosen from are those of the set on disk.
+
+Examples:
+
+    vivavoce eval superb superb/ --subset asr --heard
+    vivavoce eval superb superb/ --subset ks --items 200 --json ks.json
+""",
+)
+_add(
+    "dynamic-superb",
+    _dynamic_superb,
+    """Dynamic-SUPERB: an instruction about sound and a label; accuracy by the exact label, by a judge too where there is one.
+
+An instance is a folder, as it is published; without --subset all that are there are asked.
+
+Examples:
+
+    vivavoce eval dynamic-superb DynamicSuperb/ --items 50
+    vivavoce eval dynamic-superb DynamicSuperb/SpeechTextMatching_LJSpeech --judge-url http://localhost:8000/v1 --judge-model gpt-4o
+""",
+)
+
+for _command in (words, questions, noise):
+    evaluate.command()(_command)
+
+
+def _run(tasks: "Callable[[_Options], Sequence[Task]]", options: _Options) -> None:
     with one_line():
         import asyncio
 
         from rich.console import Console
 
+        from server.eval.errors import EvalError
         from server.eval.run import report_tasks, write_tasks
 
-        results = asyncio.run(_results(tasks(), options))
+        if options.text and tasks is not _voicebench:
+            raise EvalError("--text is for voicebench: the others' sets are about sound")
+        if options.judge_url is not None and not options.judge_model:
+            raise EvalError("name the judging model with --judge-model")
+        results = asyncio.run(_results(tasks(options), options))
         report_tasks(results, Console(width=140))
         write_tasks(results, options.to_json)
 
@@ -232,7 +204,3 @@ async def _results(tasks: "Sequence[Task]", options: _Options) -> "list[TaskResu
             judge = await stack.enter_async_context(open_asker(options.judge_url, key, options.judge_model))
         asker = await stack.enter_async_context(open_asker(options.url, options.api_key, options.model, shlex.split(options.serve)))
         return await run_tasks(asker, tasks, RunOptions(options.items, options.at_once, options.answers, options.heard, judge))
-
-
-for _command in (words, questions, noise):
-    evaluate.command()(_command)

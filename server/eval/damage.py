@@ -17,6 +17,8 @@ def with_noise(pcm: Samples, noise: Samples, ratio: float, seed: int) -> Samples
         return pcm
     start = int(np.random.default_rng(seed).integers(len(noise)))
     heard = np.resize(np.roll(noise, -start), len(pcm))
+    if not float(np.square(heard).mean()):  # a silent stretch of it: from its loudest sample, then
+        heard = np.resize(np.roll(noise, -int(np.abs(noise).argmax())), len(pcm))
     scale = np.sqrt(np.square(pcm).mean() / np.square(heard).mean() / 10 ** (ratio / 10))
     mixed: Samples = np.clip(pcm + heard * scale, -1.0, 1.0).astype(np.float32)
     return mixed

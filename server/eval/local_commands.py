@@ -42,7 +42,9 @@ def words(
     condition: Annotated[
         list[str] | None, typer.Option(metavar="NAME", help="clean, '20 dB', '10 dB', '5 dB', '0 dB' or '8 kHz'; may be given again.")
     ] = None,
-    noise_set: Annotated[str, typer.Option("--noise", metavar="NAME", help="The set whose clips are the noise.")] = "esc10",
+    noises: Annotated[
+        Path | None, typer.Option("--noise", metavar="FOLDER", help="Noises. [default: the set esc10 of the recordings]", file_okay=False)
+    ] = None,
     whole: Annotated[bool, typer.Option("--whole", help="Hear each clip whole too, as Whisper is published.")] = False,
     bundle: _Bundle = "pocket",
     threads: _Threads = 1,
@@ -61,7 +63,7 @@ def words(
     with one_line():
         from rich.console import Console
 
-        from server.eval.clips import load_clip
+        from server.eval.clips import load_clip, read_clips
         from server.eval.errors import EvalError
         from server.eval.recognition import CONDITIONS, as_json, report_words, transcribe_all
 
@@ -69,10 +71,13 @@ def words(
         if unknown := [name for name in conditions if name not in CONDITIONS]:
             raise EvalError(f"there is no condition {unknown[0]!r}: choose from {', '.join(CONDITIONS)}")
         chosen = [clip for clip in _clips(data, sets, part, clips) if clip.text and (clip.field("language") or "en").startswith("en")]
-        noises = [load_clip(clip) for clip in _clips(data, [noise_set], part, None)] if any("dB" in name for name in conditions) else []
+        noisy = any("dB" in name for name in conditions)
+        sounds = [] if not noisy else read_clips(noises) if noises is not None else _clips(data, ["esc10"], part, None)
         parts = _parts(bundle, threads)
         with _progress("hearing", len(chosen) * len(conditions)) as done:
-            spoken = transcribe_all(parts.recogniser, _whole(bundle) if whole else None, chosen, conditions, noises, done)
+            spoken = transcribe_all(
+                parts.recogniser, _whole(bundle) if whole else None, chosen, conditions, [load_clip(clip) for clip in sounds], done
+            )
         report_words(spoken, Console(width=140))
         _write(to_json, as_json(spoken))
 

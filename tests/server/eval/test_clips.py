@@ -106,6 +106,9 @@ def test_noise_at_a_ratio(ratio: float) -> None:
     added = mixed - speech
     assert 10 * np.log10(np.square(speech).mean() / np.square(added).mean()) == pytest.approx(ratio, abs=0.1)
     assert np.array_equal(with_noise(speech, np.zeros(10, np.float32), ratio, 0), speech)
+    gappy = np.concatenate([np.zeros(200_000, np.float32), noise])
+    assert all(np.isfinite(with_noise(speech, gappy, ratio, seed)).all() for seed in range(4))
+    assert not any(np.array_equal(with_noise(speech, gappy, ratio, seed), speech) for seed in range(4))
 
 
 def test_a_telephone_has_no_sound_above_4_khz() -> None:
