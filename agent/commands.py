@@ -11,7 +11,7 @@ from typing import Literal
 
 from agent.items import Item, PartKind
 from agent.settings import AudioFormat, SessionSettings
-from streaming.events import EngineOrder, Usage
+from streaming.events import EngineOrder, SoundKind, Usage
 
 __all__ = [
     "AgentOrder",
@@ -29,6 +29,8 @@ __all__ = [
     "Hold",
     "InputCleared",
     "InputCommitted",
+    "InputSoundStarted",
+    "InputSoundStopped",
     "InputSpeechStarted",
     "InputSpeechStopped",
     "InputTimeoutTriggered",
@@ -66,6 +68,7 @@ __all__ = [
     "TranscriptionCompleted",
     "TranscriptionDelta",
     "TranscriptionFailed",
+    "TurnHeard",
     "UseLine",
 ]
 
@@ -313,6 +316,34 @@ class InputSpeechStopped:
 
 
 @dataclass(frozen=True, slots=True)
+class InputSoundStarted:
+    """vivavoce.sound.started (extension): told once it is known, up to a second after `audio_start_ms`"""
+
+    kind: SoundKind
+    audio_start_ms: int
+    probability: float
+
+
+@dataclass(frozen=True, slots=True)
+class InputSoundStopped:
+    """vivavoce.sound.stopped (extension): it was last heard at `audio_end_ms`"""
+
+    kind: SoundKind
+    audio_end_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class TurnHeard:
+    """vivavoce.turn.heard (extension): what there is to say of a turn of the caller besides its words, with its final text. `confidence` is
+    the mean probability of a token, `speech` how likely it is that anybody spoke."""
+
+    item_id: str
+    sounds: tuple[SoundKind, ...]
+    confidence: float
+    speech: float
+
+
+@dataclass(frozen=True, slots=True)
 class InputTimeoutTriggered:
     """input_audio_buffer.timeout_triggered"""
 
@@ -508,6 +539,9 @@ Notify = (
     | InputCleared
     | InputSpeechStarted
     | InputSpeechStopped
+    | InputSoundStarted
+    | InputSoundStopped
+    | TurnHeard
     | InputTimeoutTriggered
     | ResponseCreated
     | ResponseDone

@@ -14,6 +14,8 @@ from agent.commands import (
     ErrorRaised,
     InputCleared,
     InputCommitted,
+    InputSoundStarted,
+    InputSoundStopped,
     InputSpeechStarted,
     InputTimeoutTriggered,
     ItemAdded,
@@ -60,6 +62,7 @@ from agent.prompt import is_nobodys, is_owed
 from agent.responses import ResponseEvent, Responses
 from agent.scene import Softener, scene_at
 from agent.settings import SemanticVad, ServerVad, SessionKind, SessionSettings
+from agent.sounds import SoundDiary, note_of
 from agent.speculation import Speculation, Speculator
 from agent.state import IllegalEventError, State, StateMachine
 from agent.tools import ToolCalls
@@ -78,6 +81,8 @@ from streaming.events import (
     Listened,
     OverlapScore,
     ResponseFinished,
+    SoundStarted,
+    SoundStopped,
     SpeechStarted,
     SpeechStopped,
     SpeechSuspected,
@@ -124,6 +129,7 @@ class Conversation:
         self._belief = Belief(self._history, self._heard, self._responses, memory)
         self._output = OutputBuffer(self._heard, self._responses)
         self._prepared = Speculator(self._turns, self._responses)
+        self._sounds = SoundDiary()
         # Whether the client has sent a `session.update`, which fixes the session's kind.
         self._updated = False
 
@@ -226,6 +232,8 @@ class Conversation:
                 return self._apply(self._turns.speech_stopped(at), now)
             case EndOfTurnScore(at, probability):
                 return self._apply(self._turns.scored(at, probability), now)
+            case SoundStarted() | SoundStopped():
+                return self._sound(event)
             case OverlapScore():
                 return self._apply(self._turns.overlap_scored(event), now)
             case TextDelta() | AudioReady() | ToolArgumentsDelta() | ToolCallReady() | ResponseFinished() if self._prepared.withhold(event):
@@ -347,6 +355,7 @@ class Conversation:
     def _configure(self, now: int) -> list[Command]:
         detection, transcription = self._settings.turn_detection, self._settings.transcription
         self._turns.announced = self._settings.kind is SessionKind.REALTIME
+        self._transcripts.wants_sounds = self._settings.wants_sounds
         self._transcripts.wanted = transcription is not None or self._settings.kind is SessionKind.TRANSCRIPTION
         self._turns.least_ms = self._settings.min_interruption_ms
         turns = self._apply(self._turns.configure(detection), now)
@@ -409,28 +418,43 @@ class Conversation:
         outcome = self._turns.commit(self._turns.listened)
         return self._apply([replace(step, detected=not words) if isinstance(step, TurnEnded) else step for step in outcome], now)
 
+    def _sound(self, event: SoundStarted | SoundStopped) -> list[Command]:
+        """A sound that is not speech began, or is over."""
+        match event:
+            case SoundStarted(at, kind, probability):
+                news, notice = self._sounds.started(event), InputSoundStarted(kind, milliseconds(at), probability)
+                return [notice] if news and self._settings.wants_sounds else []
+            case SoundStopped(at, kind):
+                stopped = InputSoundStopped(kind, milliseconds(at))
+                return [stopped] if self._sounds.stopped(event) and self._settings.wants_sounds else []
+
     def _hear_out(self, words: TranscriptProvisional) -> list[Command]:
         """What the turn says if it ends in this pause: the reply to that is prepared."""
         self._turns.worded(words.at, words.text)
         self._transcripts.foresee(words)
         if self._offers.ending is not None:
             return []
-        return self._prepared.hear_out(words, self._settings, self._basis())
+        return self._prepared.hear_out(words, self._note(), self._settings, self._basis())
 
     def _basis(self) -> tuple[object, ...]:
         """What a reply is made from besides the words."""
-        return (self._settings, self._history.version, self._heard.version, self._responses.current, self._offers.ending)
+        return (self._settings, self._history.version, self._heard.version, self._responses.current, self._offers.ending, self._note())
+
+    def _note(self) -> str:
+        """What the language model is told of the sounds heard since the last turn."""
+        return note_of(self._sounds.heard) if self._settings.tells_sounds else ""
 
     def _adopt(self, speculation: Speculation) -> list[Command]:
         """The turn has ended with the words that were expected: what was prepared is the reply. The client is told in the order in which it
         is told of any other."""
         words = speculation.words
         begun = self._responses.adopt(speculation.response_id, self._settings)
-        told = self._transcripts.finish(TranscriptDone(words.item_id, words.text, words.confidence, ""))
+        told = self._transcripts.finish(TranscriptDone(words.item_id, words.text, words.confidence, "", words.speech))
         return [*begun, *told, Adopt(speculation.response_id)]
 
     def _add_audio_item(self, item_id: str, transcript: str | None) -> list[Command]:
-        item = Message(item_id, "user", (ContentPart(PartKind.INPUT_AUDIO, transcript),))
+        note = self._note()
+        item = Message(item_id, "user", (ContentPart(PartKind.INPUT_AUDIO, transcript),), sounds=self._sounds.take(), note=note)
         previous = self._history.add(item)
         return [InputCommitted(item_id, previous), ItemAdded(item, previous), ItemDone(item, previous)]
 

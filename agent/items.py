@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Literal
 
-from streaming.events import ToolSpec
+from streaming.events import SoundKind, ToolSpec
 
 __all__ = [
     "ApprovalRequest",
@@ -54,12 +54,15 @@ class ContentPart:
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """A system, user or assistant message."""
+    """A system, user or assistant message. `sounds` are those that were heard in a turn of the caller, or since the one before; `note` is
+    what the language model is told of them, behind the words."""
 
     id: str
     role: Literal["system", "user", "assistant"]
     content: tuple[ContentPart, ...]
     status: ItemStatus = ItemStatus.COMPLETED
+    sounds: tuple[SoundKind, ...] = ()
+    note: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,7 +40,9 @@ def _messages(item: Item, names: Mapping[str, str], heard: Mapping[str, str]) ->
         case Message(role="assistant") if item.id in heard:
             return (ContextMessage("assistant", item.id, heard[item.id], complete=False),) if heard[item.id] else ()
         case Message():
-            return (ContextMessage(item.role, item.id, words_of(item), complete=item.status is not ItemStatus.INCOMPLETE),)
+            words = words_of(item)
+            told = words if words is None else words + item.note
+            return (ContextMessage(item.role, item.id, told, complete=item.status is not ItemStatus.INCOMPLETE),)
         case _:
             return ()  # approvals and lists are between the client and the server
 

@@ -167,6 +167,10 @@ class SessionSettings:
     """Extension `vivavoce.min_interruption_ms`: the least speech over a reply that may end it."""
     wants_ledger: bool = False
     """Extension `vivavoce.ledger`: the client is told the latency ledger of each turn."""
+    wants_sounds: bool = False
+    """Extension `vivavoce.sounds`: the client is told of sounds that are not speech, and of each turn what was heard besides words."""
+    tells_sounds: bool = False
+    """Extension `vivavoce.tell_sounds`: the language model is told of them too, in brackets behind the caller's words."""
     speculation: bool = True
     """Extension `vivavoce.speculation`: a reply is prepared at every pause that may end the turn. Off to compare."""
     shows_tools: bool = False

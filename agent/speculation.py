@@ -60,8 +60,8 @@ class Speculator:
         # What was withheld of the one that has just become a reply.
         self._released: list[_Withheld] = []
 
-    def hear_out(self, words: TranscriptProvisional, settings: SessionSettings, basis: tuple[object, ...]) -> list[Command]:
-        """What the turn says if it ends in this pause: the reply to that is prepared, where there may be one."""
+    def hear_out(self, words: TranscriptProvisional, note: str, settings: SessionSettings, basis: tuple[object, ...]) -> list[Command]:
+        """What the turn says if it ends in this pause: the reply to that, with the `note` behind it, is prepared where there may be one."""
         if words.item_id != self._turns.open_item_id or words.at != self._turns.paused_at:
             return []  # late: the caller has gone on
         if self._current is not None and self._current.words.text == words.text:
@@ -72,7 +72,7 @@ class Speculator:
             return dropped
         response_id, options = prepared
         self._current = Speculation(response_id, words, basis)
-        return [*dropped, Speculate(response_id, words.item_id, words.text, options)]
+        return [*dropped, Speculate(response_id, words.item_id, words.text + note, options)]
 
     def withhold(self, event: _Withheld) -> bool:
         """Whether the engine tells of the reply that is being prepared: that is kept back. With a call of a tool, which would be a side

@@ -5,13 +5,14 @@ until then its words are withheld. What belongs to no turn is stale.
 """
 
 from collections.abc import Container
+from dataclasses import replace
 
-from agent.commands import Command, TranscriptionCompleted, TranscriptionDelta, TranscriptionFailed
+from agent.commands import Command, TranscriptionCompleted, TranscriptionDelta, TranscriptionFailed, TurnHeard
 from agent.history import History
 from agent.items import ContentPart, Message, PartKind
 from agent.prompt import is_nobodys, is_unclear
 from agent.turns import TurnTaker
-from streaming.events import TranscriptDelta, TranscriptDone, TranscriptFailed, TranscriptProvisional
+from streaming.events import SoundKind, TranscriptDelta, TranscriptDone, TranscriptFailed, TranscriptProvisional
 
 __all__ = ["Transcripts"]
 
@@ -20,8 +21,9 @@ class Transcripts:
     """One session's. Final texts go into the history's items, whatever the client wants to know."""
 
     def __init__(self, history: History, turns: TurnTaker) -> None:
-        # Whether the client wants transcription events.
+        # Whether the client wants transcription events, and to be told what was heard besides words.
         self.wanted = False
+        self.wants_sounds = False
         self._history = history
         self._turns = turns
         # Audio items whose final text is still to come, and how long each is in seconds.
@@ -105,12 +107,23 @@ class Transcripts:
         text = event.text if isinstance(event, TranscriptDone) else ""
         if isinstance(event, TranscriptDone) and event.item_id in self._history and is_unclear(text, event.confidence):
             self._unclear.add(event.item_id)
-        self._history.replace(Message(event.item_id, "user", (ContentPart(PartKind.INPUT_AUDIO, text),)))
+        sounds = self._write(event.item_id, text)
+        heard = [TurnHeard(event.item_id, sounds, event.confidence, event.speech)] if isinstance(event, TranscriptDone) else []
+        told = heard if self.wants_sounds else []
         if not self.wanted:
-            return []
+            return [*told]
         if isinstance(event, TranscriptFailed):
             return [TranscriptionFailed(event.item_id, event.error)]
-        return [TranscriptionCompleted(event.item_id, text, seconds)]
+        return [TranscriptionCompleted(event.item_id, text, seconds), *told]
+
+    def _write(self, item_id: str, text: str) -> tuple[SoundKind, ...]:
+        """The item's words are known; returns the sounds that were heard with them."""
+        if item_id not in self._history:
+            return ()
+        item = self._history.find(item_id, "")
+        assert isinstance(item, Message)
+        self._history.replace(replace(item, content=(ContentPart(PartKind.INPUT_AUDIO, text),)))
+        return item.sounds
 
     def fail(self, error: str) -> list[Command]:
         """The engine is gone: nothing of what is due will come."""

@@ -5,7 +5,7 @@ from typing import Final
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from server.ledger import STAGES, TurnLedger
-from streaming.events import SAMPLE_RATE
+from streaming.events import SAMPLE_RATE, SoundKind
 
 __all__ = ["CONTENT_TYPE", "Metrics"]
 
@@ -33,6 +33,7 @@ class Metrics:
         )
         for outcome in ("adopted", "dropped"):
             self._speculations.labels(outcome)  # there from the start, so that a rate can be taken
+        self._sounds = Counter("vivavoce_sounds", "Sounds of callers that are not speech, by kind", ["kind"], registry=self._registry)
         self._turn = Histogram(
             "vivavoce_turn_seconds",
             "Last speech sample received to first audio sent",
@@ -71,6 +72,10 @@ class Metrics:
         """A reply that was prepared has been adopted, or dropped with `wasted` tokens decoded."""
         self._speculations.labels("adopted" if adopted else "dropped").inc()
         self._wasted.inc(wasted)
+
+    def sound(self, kind: SoundKind) -> None:
+        """A sound that is not speech began."""
+        self._sounds.labels(kind.value).inc()
 
     def text(self) -> bytes:
         """The exposition format."""

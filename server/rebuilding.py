@@ -38,6 +38,8 @@ from streaming.events import (
     Say,
     SessionSpec,
     SetHistory,
+    SoundStarted,
+    SoundStopped,
     Speculate,
     SpeechStarted,
     SpeechStopped,
@@ -138,7 +140,7 @@ class SessionRecord:
         """What the session is told of an engine's output."""
         fact = output.event if isinstance(output, SessionEvent) else output
         match fact:
-            case SpeechStarted() | SpeechStopped() | EndOfTurnScore() | OverlapScore() | Listened():
+            case SpeechStarted() | SpeechStopped() | EndOfTurnScore() | OverlapScore() | SoundStarted() | SoundStopped() | Listened():
                 return [*self._evidence.tell(fact)]
             case TranscriptDelta(item_id) if item_id in self._heard_again:
                 return []

@@ -63,6 +63,8 @@ from streaming.events import (
     OverlapScore,
     ResponseFinished,
     SessionSpec,
+    SoundKind,
+    SoundStarted,
     SpeechStarted,
     SpeechSuspected,
 )
@@ -112,6 +114,8 @@ class SessionParts:
     on_speculation: Callable[[bool, int], None]
     recorder: Recorder | None = None
     agent: AgentCode | None = None
+    # A sound that is not speech began.
+    on_sound: Callable[[SoundKind], None] = lambda _: None
 
 
 class _EndedError(Exception):
@@ -313,6 +317,8 @@ class Session:
             return
         if isinstance(fact, Listened):
             self._ingress.heard(fact.at)
+        if isinstance(fact, SoundStarted):
+            self._parts.on_sound(fact.kind)
         if isinstance(fact, ResponseFinished):
             self._playout.finish(fact.response_id)
             self._replies.finished(fact)

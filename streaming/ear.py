@@ -22,6 +22,7 @@ from streaming.events import (
     SpeechStopped,
     SpeechSuspected,
 )
+from streaming.sound_events import HOP, PATCH, SoundClassifier, SoundGate
 from streaming.turn import TURN_SAMPLES, EndOfTurnModel
 from streaming.vad import WINDOW, GatePhase, SpeechGate, SpeechModel, VadState
 
@@ -40,12 +41,21 @@ speculation; most turns end on the second; the later ones give a turn that sound
 `benchmarks/turn_taking.py`."""
 
 
-class Ear:
-    """VAD, its hysteresis and the end-of-turn model over one session's input. Not shared between threads."""
+_QUIET: Final = 1e-3
+"""Peak of a patch (-60 dBFS) below which nothing sounds in it for all that anybody could hear: the model is not asked."""
 
-    def __init__(self, turn: EndOfTurnModel | None) -> None:
-        """The model may serve other sessions too. Without `turn` no `EndOfTurnScore` is ever reported."""
+
+class Ear:
+    """VAD, its hysteresis, the end-of-turn model and the naming of sounds over one session's input. Not shared between threads."""
+
+    def __init__(self, turn: EndOfTurnModel | None, classifier: SoundClassifier | None = None) -> None:
+        """The models may serve other sessions too. Without `turn` no `EndOfTurnScore` is ever reported, without `classifier` no sound."""
         self._turn = turn
+        self._classifier = classifier
+        self._sounds = None if classifier is None else SoundGate(classifier.classes)
+        # Where the next patch begins; None before the first frame. And the one to be named before the next window.
+        self._patch_start: int | None = None
+        self._unnamed: tuple[int, Samples] | None = None
         # Whether the session wants end-of-turn scores.
         self._scoring = True
         self._gate = SpeechGate()
@@ -82,13 +92,14 @@ class Ear:
         """Take a frame."""
         if self._heard is None:
             self._heard = frame.at
+            self._patch_start = -(-frame.at // HOP) * HOP
         assert frame.at == self._heard + len(self._rest), f"frame at {frame.at}, expected {self._heard + len(self._rest)}"
         self._rest = np.concatenate((self._rest, frame.pcm))
 
     def window(self) -> tuple[Samples, VadState] | None:
-        """The next window (512,) to judge and what the VAD remembers; None until there is enough sound, and while a score is due. Then
-        comes `judged`."""
-        return None if self.score_due or len(self._rest) < WINDOW else (self._rest[:WINDOW], self._state)
+        """The next window (512,) to judge and what the VAD remembers; None until there is enough sound, and while a score or a patch is
+        due. Then comes `judged`."""
+        return None if self.score_due or self.patch_due or len(self._rest) < WINDOW else (self._rest[:WINDOW], self._state)
 
     def judged(self, probability: float, state: VadState) -> list[EarEvent]:
         """The VAD's judgement of the window; the events end with its `Listened`. Then `score`, if one is due."""
@@ -119,6 +130,7 @@ class Ear:
     def _hear(self, window: Samples, probability: float, end: int) -> list[EarEvent]:
         """One window, whose last sample precedes position `end`."""
         self._recent.append(window, end)
+        self._note_patch(end)
         if end <= self._floor:  # committed before it was heard
             self._gate.push(probability, end - WINDOW)
             return [Listened(end, self._gate.silence, round(probability, 3))]
@@ -153,6 +165,30 @@ class Ear:
             start = max(self._turn_start - _PRE_ROLL, self._floor)
             self._unscored = (end, self._recent.between(start, end).copy())
 
+    def _note_patch(self, end: int) -> None:
+        """Keep the patch that is complete with the window that ends at `end`, if one is."""
+        assert self._patch_start is not None
+        if self._classifier is None or end < self._patch_start + PATCH:
+            return
+        start, self._patch_start = self._patch_start, self._patch_start + HOP
+        self._unnamed = (start, self._recent.between(start, start + PATCH).copy())
+
+    @property
+    def patch_due(self) -> bool:
+        """Whether `name_sounds` comes before the next window."""
+        return self._unnamed is not None
+
+    def name_sounds(self, *, spare: bool) -> list[EarEvent]:
+        """What began and what is over with the patch that is due; where there is no `spare` time it is left out."""
+        assert self._unnamed is not None
+        assert self._sounds is not None
+        assert self._classifier is not None
+        (start, patch), self._unnamed = self._unnamed, None
+        if not spare or len(patch) < PATCH:
+            return []
+        loud = np.abs(patch).max() >= _QUIET
+        return [*self._sounds.push(self._classifier.hear(patch) if loud else np.zeros(len(self._classifier.classes), np.float32), start)]
+
     @property
     def score_due(self) -> bool:
         """Whether `score` comes before the next window."""
@@ -167,17 +203,18 @@ class Ear:
 
 
 class Ears:
-    """All sessions' Ears, heard together: one run of the VAD judges a window of each that has one. While something is `pending`, `judge`
-    and `score` by turns: a score takes as long as hundreds of windows, so nobody waits for more than one."""
+    """All sessions' Ears, heard together: one run of the VAD judges a window of each that has one. While something is `pending`, `judge`,
+    `score` and `name_sounds` by turns: a score takes as long as hundreds of windows, so nobody waits for more than one."""
 
-    def __init__(self, vad: SpeechModel, turn: EndOfTurnModel | None) -> None:
+    def __init__(self, vad: SpeechModel, turn: EndOfTurnModel | None, classifier: SoundClassifier | None = None) -> None:
         self._vad = vad
         self._turn = turn
+        self._classifier = classifier
         self._ears: dict[str, Ear] = {}
 
     def open(self, session_id: str) -> None:
         """A session begins."""
-        self._ears[session_id] = Ear(self._turn)
+        self._ears[session_id] = Ear(self._turn, self._classifier)
 
     def close(self, session_id: str) -> None:
         """A session is over."""
@@ -190,8 +227,8 @@ class Ears:
 
     @property
     def pending(self) -> bool:
-        """Whether `judge` or `score` has something to do."""
-        return any(ear.score_due or ear.window() is not None for ear in self._ears.values())
+        """Whether `judge`, `score` or `name_sounds` has something to do."""
+        return any(ear.score_due or ear.patch_due or ear.window() is not None for ear in self._ears.values())
 
     def judge(self) -> list[tuple[str, EarEvent | EngineFailed]]:
         """Judge the next window of every session that has one and no score due. Where that fails each is judged alone, and whom it fails
@@ -231,6 +268,18 @@ class Ears:
         except Exception:
             log.exception("session %s: a pause could not be scored", session_id)
             return []
+
+    def name_sounds(self, *, spare: bool) -> list[tuple[str, EarEvent]]:
+        """Name what sounds in the patches that are due, 3 ms each, unless there is no `spare` time. Where that fails nothing is named."""
+        found: list[tuple[str, EarEvent]] = []
+        for session_id, ear in self._ears.items():
+            if not ear.patch_due:
+                continue
+            try:
+                found += [(session_id, event) for event in ear.name_sounds(spare=spare)]
+            except Exception:
+                log.exception("session %s: the sounds of a second could not be named", session_id)
+        return found
 
 
 class _Recent:

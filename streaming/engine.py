@@ -34,7 +34,7 @@ __all__ = ["Parts", "SpeechEngine"]
 log = logging.getLogger(__name__)
 
 _SPECULATE_BELOW: Final = 0.6
-"""Share of the engine's time in use beyond which it does not speculate: what it would prepare then, others would wait for."""
+"""Share of the engine's time in use beyond which it does not speculate, nor name sounds: others would wait for what comes of that."""
 
 _KV_BYTES: Final = 2 << 30
 """Keys and values of all sessions; beyond it idle ones give theirs up, the longest idle first. 21 sessions of SmolLM2-135M with all
@@ -73,7 +73,9 @@ class SpeechEngine:
         self._pass_on = early or self._outputs.put
         # What was knocked at the doors, and what the Ears found, in order; bounded by what the server lets a session send.
         self._inbox: queue.SimpleQueue[tuple[str, Callable[[], None]]] = queue.SimpleQueue()
-        self._ears = Ears(parts.vad, parts.end_of_turn)
+        self._ears = Ears(parts.vad, parts.end_of_turn, parts.sounds)
+        # Whether there is time to name sounds: read on the Ears' lane, so no more than a flag.
+        self._spare = True
         self._listening = Lane("ear", threaded=threaded)
         # Whether a job of that lane will hear what has come; any thread asks for one.
         self._will_listen = False
@@ -141,12 +143,13 @@ class SpeechEngine:
     # -------------------------------------------------------------------------------------------- the Ears' lane
 
     def _listen(self) -> None:
-        """Hear a window of every session that has one, and score a pause; then whatever has come meanwhile, so that nobody waits for the
-        sound that another has sent at once."""
+        """Hear a window of every session that has one, score a pause and name sounds; then whatever has come meanwhile, so that nobody
+        waits for the sound that another has sent at once."""
         with self._will_listen_lock:
             self._will_listen = False
         self._report_heard(self._ears.judge())
         self._report_heard(self._ears.score())
+        self._report_heard(self._ears.name_sounds(spare=self._spare))
         if self._ears.pending:
             self._want_listen()
 
@@ -213,7 +216,7 @@ class SpeechEngine:
 
     def _find_work(self) -> list[Job]:
         """Every job that could go on, each at its next call."""
-        speculate = self._meter.busy(self._clock()) < _SPECULATE_BELOW
+        speculate = self._spare = self._meter.busy(self._clock()) < _SPECULATE_BELOW
         return [job for session in self._sessions.values() for job in _at_their_calls(session, speculate=speculate)]
 
     def _make_room(self) -> None:

@@ -46,6 +46,9 @@ __all__ = [
     "Say",
     "SessionSpec",
     "SetHistory",
+    "SoundKind",
+    "SoundStarted",
+    "SoundStopped",
     "Speculate",
     "SpeechStarted",
     "SpeechStopped",
@@ -135,6 +138,52 @@ class OverlapScore:
     at: int
     kind: OverlapKind
     probability: float
+
+
+class SoundKind(Enum):
+    """Sounds that are not speech, as far as they are told apart."""
+
+    MUSIC = "music"
+    LAUGHTER = "laughter"
+    CRYING = "crying"
+    COUGH = "cough"
+    SNEEZE = "sneeze"
+    APPLAUSE = "applause"
+    CROWD = "crowd"
+    DOG = "dog"
+    CAT = "cat"
+    BIRD = "bird"
+    ALARM = "alarm"
+    TELEPHONE = "telephone"
+    DOOR = "door"
+    TYPING = "typing"
+    CLOCK = "clock"
+    HORN = "horn"
+    TRAFFIC = "traffic"
+    TOOLS = "tools"
+    WATER = "water"
+    WIND = "wind"
+    FIRE = "fire"
+    GLASS = "glass"
+
+
+@dataclass(frozen=True, slots=True)
+class SoundStarted:
+    """A sound that is not speech began at about `at` (to half a second), told up to a second later.
+    Example: `SoundStarted(at=7680, kind=SoundKind.DOG, probability=0.9)`."""
+
+    at: int
+    kind: SoundKind
+    probability: float
+
+
+@dataclass(frozen=True, slots=True)
+class SoundStopped:
+    """It was last heard at about `at`; told when nothing of it has been heard for 1.4 s. Every `SoundStarted` has one, unless the call or
+    the engine ends before. Example: `SoundStopped(at=30720, kind=SoundKind.DOG)`."""
+
+    at: int
+    kind: SoundKind
 
 
 # ------------------------------------------------------------------------------------------------- engine -> agent
@@ -298,7 +347,7 @@ class EngineFailed:
     error: str
 
 
-EarEvent = SpeechSuspected | SpeechStarted | SpeechStopped | EndOfTurnScore | OverlapScore | Listened
+EarEvent = SpeechSuspected | SpeechStarted | SpeechStopped | EndOfTurnScore | OverlapScore | SoundStarted | SoundStopped | Listened
 EngineEvent = (
     EarEvent
     | TranscriptDelta

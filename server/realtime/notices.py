@@ -14,6 +14,8 @@ from agent.commands import (
     ErrorRaised,
     InputCleared,
     InputCommitted,
+    InputSoundStarted,
+    InputSoundStopped,
     InputSpeechStarted,
     InputSpeechStopped,
     InputTimeoutTriggered,
@@ -47,6 +49,7 @@ from agent.commands import (
     TranscriptionCompleted,
     TranscriptionDelta,
     TranscriptionFailed,
+    TurnHeard,
 )
 from agent.items import PartKind
 from agent.settings import SessionKind
@@ -82,6 +85,7 @@ _PartNotice = (
     | ArgumentsDelta
     | ArgumentsDone
 )
+_SoundNotice = InputSoundStarted | InputSoundStopped | TurnHeard
 _ServerToolNotice = ServerArgumentsDelta | ServerArgumentsDone | ServerCallMoved | ToolsListed
 
 
@@ -115,6 +119,8 @@ def notice_json(notice: Notify, dialect: Dialect, expires_at: int) -> dict[str, 
             | TranscriptionFailed()
         ):
             return _input_notice(notice)
+        case InputSoundStarted() | InputSoundStopped() | TurnHeard():
+            return _sound_notice(notice)
         case ServerArgumentsDelta() | ServerArgumentsDone() | ServerCallMoved() | ToolsListed():
             return _server_tool_notice(notice)
         case OutputStarted(response_id):
@@ -181,6 +187,23 @@ def _input_notice(notice: _InputNotice) -> dict[str, object]:
             # No "param": JS agents refuses a null here.
             error = {"type": "transcription_error", "code": "transcription_failed", "message": message}
             return {"type": _TRANSCRIPTION + "failed", "item_id": item_id, "content_index": 0, "error": error}
+
+
+def _sound_notice(notice: _SoundNotice) -> dict[str, object]:
+    match notice:
+        case InputSoundStarted(kind, audio_start_ms, probability):
+            sure = round(probability, 2)
+            return {"type": "vivavoce.sound.started", "kind": kind.value, "audio_start_ms": audio_start_ms, "probability": sure}
+        case InputSoundStopped(kind, audio_end_ms):
+            return {"type": "vivavoce.sound.stopped", "kind": kind.value, "audio_end_ms": audio_end_ms}
+        case TurnHeard(item_id, sounds, confidence, speech):
+            return {
+                "type": "vivavoce.turn.heard",
+                "item_id": item_id,
+                "sounds": [kind.value for kind in sounds],
+                "confidence": round(confidence, 2),
+                "speech": round(speech, 2),
+            }
 
 
 def _item_notice(notice: _ItemNotice, dialect: Dialect) -> dict[str, object] | None:

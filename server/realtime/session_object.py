@@ -108,14 +108,17 @@ def _extensions_json(settings: SessionSettings) -> dict[str, object]:
     ours: dict[str, object] = {
         "playback": settings.playback is PlaybackOwner.ACKED,
         "ledger": settings.wants_ledger,
+        "sounds": settings.wants_sounds,
+        "tell_sounds": settings.tells_sounds,
         "speculation": settings.speculation,
         "min_interruption_ms": settings.min_interruption_ms,
         "tools": settings.shows_tools,
     }
-    defaults = {"playback": False, "ledger": False, "speculation": True, "min_interruption_ms": 0, "tools": False}
+    defaults = {"speculation": True, "min_interruption_ms": 0}
     if not settings.agent and settings.initiative != Initiative():
         ours["initiative"] = asdict(settings.initiative)
-    return {} if ours == defaults else {"vivavoce": ours}
+    usual = all(value == defaults.get(name, False) for name, value in ours.items())
+    return {} if usual else {"vivavoce": ours}
 
 
 def format_json(wire: AudioFormat, dialect: Dialect) -> object:

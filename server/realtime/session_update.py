@@ -144,6 +144,8 @@ def _read_extensions(session: Fields, current: SessionSettings, limits: Limits) 
     initiative = ours.child("initiative")
     wanted: dict[str, object | None] = {
         "wants_ledger": ours.flag("ledger"),
+        "wants_sounds": ours.flag("sounds"),
+        "tells_sounds": ours.flag("tell_sounds"),
         "speculation": ours.flag("speculation"),
         "min_interruption_ms": ours.integer("min_interruption_ms", 0, _MAX_WAIT_MS),
         "shows_tools": ours.flag("tools"),

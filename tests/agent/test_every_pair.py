@@ -50,6 +50,9 @@ from streaming.events import (
     OverlapScore,
     ReplyRestarted,
     ResponseFinished,
+    SoundKind,
+    SoundStarted,
+    SoundStopped,
     SpeechStarted,
     SpeechStopped,
     SpeechSuspected,
@@ -100,6 +103,8 @@ OUTCOMES: dict[type, str] = {
     SpeechStarted: "Xonoo-",  # an overlap goes on
     SpeechStopped: "Xnnnnn",
     EndOfTurnScore: "X-n---",  # only a turn can end
+    SoundStarted: "Xnnnnn",
+    SoundStopped: "X-----",  # nothing sounds
     OverlapScore: "X----o",  # only an overlap is judged
     Listened: "Xnnnnn",
     TranscriptDelta: "X-o--n",  # of a turn that is over; withheld while its item has not been told
@@ -174,6 +179,8 @@ class Scene:
             SpeechStarted(now, 0.9),
             SpeechStopped(now, 0.1),
             EndOfTurnScore(now, 0.9),
+            SoundStarted(now, SoundKind.DOG, 0.9),
+            SoundStopped(now, SoundKind.DOG),
             OverlapScore(now, OverlapKind.SPEECH, 0.95),
             Listened(now + 512),
             TranscriptDelta(turn, " more", 0.9, "en"),

@@ -8,6 +8,7 @@ from agent.settings import SessionSettings
 from server.ledger import STAGES, TurnLedger
 from server.limits import Limits, SessionSlots
 from server.metrics import Metrics
+from streaming.events import SoundKind
 
 
 async def test_models(start) -> None:
@@ -47,9 +48,11 @@ def test_turns_become_histograms() -> None:
     metrics.turn(TurnLedger("i", "r", (1_600,) * len(STAGES), 1_600 * len(STAGES), played=960))
     metrics.speculation(True, 0)
     metrics.speculation(False, 7)
+    metrics.sound(SoundKind.DOG)
     text = metrics.text().decode()
     assert 'vivavoce_speculations_total{outcome="adopted"} 1.0' in text
     assert 'vivavoce_speculations_total{outcome="dropped"} 1.0' in text
+    assert 'vivavoce_sounds_total{kind="dog"} 1.0' in text
     assert "vivavoce_speculation_wasted_tokens_total 7.0" in text
     assert "vivavoce_turn_seconds_sum 0.8" in text
     assert 'vivavoce_turn_stage_seconds_sum{stage="played"} 0.06\n' in text

@@ -16,6 +16,8 @@ from agent.commands import (
     ErrorRaised,
     InputCleared,
     InputCommitted,
+    InputSoundStarted,
+    InputSoundStopped,
     InputSpeechStarted,
     InputSpeechStopped,
     InputTimeoutTriggered,
@@ -49,6 +51,7 @@ from agent.commands import (
     TranscriptionCompleted,
     TranscriptionDelta,
     TranscriptionFailed,
+    TurnHeard,
 )
 from agent.events import (
     CancelResponse,
@@ -94,7 +97,8 @@ from server.limits import Limits
 from server.realtime.codec import Codec
 from server.realtime.dialect import Dialect, handshake_dialect
 from server.realtime.requests import AppendAudio, ClientMessage
-from streaming.events import ToolSpec, Usage
+from server.realtime.session_object import session_json
+from streaming.events import SoundKind, ToolSpec, Usage
 
 GOLDEN = Path(__file__).parent.parent / "golden"
 PART = PartRef("resp_1", "item_2", 0, 0)
@@ -218,6 +222,9 @@ def notices() -> list[Notify]:
         OutputStarted("resp_1"),
         OutputStopped("resp_1"),
         OutputCleared("resp_1"),
+        InputSoundStarted(SoundKind.DOG, 480, 0.876),
+        InputSoundStopped(SoundKind.DOG, 960),
+        TurnHeard("item_1", (SoundKind.DOG, SoundKind.TRAFFIC), 0.876, 0.999),
     ]
 
 
@@ -367,6 +374,16 @@ def test_extensions_are_opt_in() -> None:
     settings = update({"vivavoce": {"playback": True, "ledger": True}})
     assert (settings.playback, settings.wants_ledger) == (PlaybackOwner.ACKED, True)
     assert update({"vivavoce": {"ledger": False}}, settings).playback is PlaybackOwner.ACKED
+
+
+def test_sounds_are_asked_for() -> None:
+    settings = update({"vivavoce": {"sounds": True, "tell_sounds": True}})
+    assert settings.wants_sounds
+    assert settings.tells_sounds
+    ours = session_json("s", settings, 0, Dialect.GA)["vivavoce"]
+    assert isinstance(ours, dict)
+    assert {name for name, value in ours.items() if value is True} == {"sounds", "tell_sounds", "speculation"}
+    assert "vivavoce" not in session_json("s", SessionSettings(), 0, Dialect.GA)
 
 
 def test_what_the_agent_says_by_itself() -> None:
