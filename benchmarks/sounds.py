@@ -19,9 +19,9 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
+from benchmarks.intervals import share
 from rich.progress import track
 
-from benchmarks.intervals import share
 from benchmarks.transcript import load
 from streaming.audio import AudioFrame, Samples
 from streaming.bundle import default_places
