@@ -23,6 +23,7 @@ from streaming.engine import Parts, SpeechEngine
 from streaming.events import SAMPLE_RATE
 from streaming.hearing_models import hears, load_frame_rows, load_hearing_model
 from streaming.manifest import Hears
+from streaming.models.ctranslate2 import WeightsError
 from streaming.models.voxtral_realtime import is_voxtral_realtime, load_voxtral_realtime
 from streaming.models.waveform import load_waveform, waveform_kind
 from streaming.models.whisper import Silence
@@ -76,6 +77,10 @@ def load_parts(files: EngineFiles) -> Parts:
     model, path = _language_model(files.language_model, device, dtype)
     if path is None and files.projector is not None and files.hears != "words":
         path = AudioPath(load_frame_rows(files.projector, recogniser, model))
+    elif path is not None and files.projector is not None:
+        raise WeightsError(
+            f"{files.language_model} hears by itself: take {files.projector}, the part with the role projector, out of the bundle"
+        )
     if path is not None:
         path = None if files.hears == "words" else replace(path, words=files.hears == "both")
     return Parts(

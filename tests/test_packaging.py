@@ -21,7 +21,15 @@ def test_no_other_distribution_claims_our_names(name: str) -> None:
     assert set(packages_distributions()[name]) == {"vivavoce"}
 
 
-@pytest.mark.parametrize(("package", "file"), [("streaming", "bundles/pocket.toml"), ("web_demo", "index.html"), ("agent", "py.typed")])
+@pytest.mark.parametrize(
+    ("package", "file"),
+    [
+        ("streaming", "bundles/pocket.toml"),
+        ("streaming", "bundles/parts/pocket-projector/projector.safetensors"),
+        ("web_demo", "index.html"),
+        ("agent", "py.typed"),
+    ],
+)
 def test_data_is_installed(package: str, file: str) -> None:
     assert (importlib.resources.files(package) / file).is_file()
 

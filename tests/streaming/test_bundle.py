@@ -17,7 +17,7 @@ import streaming.fetch
 from streaming.archives import file_sha256
 from streaming.bundle import Bundle, Places, default_places, ensure_bundle, is_present, missing_bytes
 from streaming.fetch import Progress, Stage
-from streaming.manifest import BundleError, HubSource, Manifest, WheelSource, load_manifest, shipped_bundles
+from streaming.manifest import BundleError, FolderSource, HubSource, Manifest, WheelSource, load_manifest, shipped_bundles
 
 FIRST, SECOND, CONFIG = b"the first half, " * 1000, b"and the second" * 1000, b'{"rate": 22050}'
 SHAPE = """
@@ -119,12 +119,17 @@ def test_pocket_has_every_role_and_its_sources_agree() -> None:
         "encoder",
         "transcript",
         "language_model",
+        "projector",
         "voice",
         "end_of_turn",
         "sounds",
     }
     for part in pocket.parts:
         wheel, *others = part.sources
+        if isinstance(wheel, FolderSource):  # comes with the program
+            assert wheel.path.is_absolute()
+            assert all((wheel.path / file.name).stat().st_size == file.size and file.sha256 for file in wheel.files)
+            continue
         assert isinstance(wheel, WheelSource)
         for hub in others:  # not every part is known to be there
             assert isinstance(hub, HubSource)
