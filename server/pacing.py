@@ -1,5 +1,5 @@
-"""Frames out at a steady pace, for transports whose playback the server owns: WebRTC, AudioSocket (design.md section 6, "Who owns
-playback"). None of them is here yet: what uses it is the bench that says how evenly frames leave while the engine computes.
+"""Frames out at a steady pace, for transports whose playback the server owns: WebRTC, later AudioSocket (design.md section 6, "Who owns
+playback").
 
 `FrameClock` is the arithmetic; time is an argument. `Metronome` is the same beside an event loop. Deadlines are absolute, so that lateness
 does not add up, and after a stall the pace is taken up again rather than the past made good: a receiver has played silence for what it did

@@ -21,6 +21,8 @@ _ANSWER_SECONDS: Final = 10.0
 _MAX_WAITING: Final = 256
 _MAX_WAITING_BYTES: Final = 4 << 20
 """Messages of the client that the session has not read. It reads one in each turn of the loop: more waiting is a flood."""
+_PING: Final = "ping"
+"""What Pipecat's clients send every second; that the connection lives is ICE's to find out."""
 _TAIL_SECONDS: Final = 0.3
 """When we end a call: what the client's jitter buffer holds is still to be heard, and the last events are on their way."""
 
@@ -121,7 +123,7 @@ class CallChannel:
         self._metrics.rtp_packets.labels("dropped").inc(dropped)
 
     def _take(self, message: str | bytes) -> None:
-        if self._hung_up:
+        if self._hung_up or message == _PING:
             return
         if len(self._waiting) >= _MAX_WAITING or self._waiting_bytes + len(message) > _MAX_WAITING_BYTES:
             log.warning("call %s: the client floods the data channel; hanging up", self._call_id)

@@ -17,6 +17,10 @@ async def test_an_offer_is_answered_and_the_call_comes_up(start, caller, client)
     assert (patched.status_code, patched.json()) == (200, {"status": "success"})
     await one.accept(answer["sdp"])
     await one.until("session.created")
+    one.channel.send("ping")
+    one.send(type="session.update", session={"type": "realtime"})
+    await one.until("session.updated")
+    assert "error" not in one.kinds()
 
 
 async def test_a_call_may_be_begun_anew(start, caller, client) -> None:
