@@ -96,7 +96,8 @@ def test_turns_are_among_the_events(tmp_path: Path) -> None:
 
 
 def test_an_event_that_orders_nothing_says_nothing_of_it(recorded) -> None:
-    assert recorded((5, Listened(512), [])).read_text().splitlines()[1] == '{"now":5,"event":"Listened","fields":{"at":512,"silence":0}}'
+    line = recorded((5, Listened(512), [])).read_text().splitlines()[1]
+    assert line == '{"now":5,"event":"Listened","fields":{"at":512,"silence":0,"probability":0.0}}'
 
 
 @pytest.mark.parametrize(
