@@ -24,6 +24,7 @@ from tokenizers import Tokenizer
 from streaming.bundle import default_places
 from streaming.encoder import BlockPlan
 from streaming.models.ctranslate2 import WeightsError
+from streaming.models.fit import fit_tensors
 from streaming.models.gguf import load_gguf
 from streaming.models.llama import Llama
 from streaming.models.pocket_projector import ProjectorShape
@@ -51,7 +52,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m training.pocket", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("stages", nargs="*", choices=[*_STAGES, []], help="texts, hear, ctc, export")
+    parser.add_argument("stages", nargs="*", choices=[*_STAGES, "all"], default="all", help="what to do; nothing named: all")
     parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="folder with manifest.jsonl")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="torch's")
@@ -60,7 +61,7 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     pocket = Pocket(options.data, options.device, options.out)
     try:
-        for stage in options.stages or list(_STAGES):
+        for stage in _STAGES if "all" in options.stages else options.stages:
             _STAGES[stage](pocket)
     except (DataError, FitError, WeightsError, OSError) as error:
         raise SystemExit(str(error)) from error
@@ -123,7 +124,8 @@ class Pocket:
             "recipe": state["recipe"],
             "step": str(state["step"]),
         }
-        digest = export(self._out, learner.network, sounds, table, metadata, {})
+        kept = fit_tensors(self._recogniser.model.encoder, self._language_model[0].weights.embedding)
+        digest = export(self._out, learner.network, sounds, table, metadata, kept)
         print(f"wrote {self._out}, {self._out.stat().st_size} bytes, sha256 {digest}")
 
     @property
@@ -140,7 +142,8 @@ class Pocket:
 
     @cached_property
     def _recogniser(self) -> Recogniser:
-        return load_recogniser(self._part("whisper-base", "model.bin").parent, device=self._device)
+        # As it was published: what changes it for blocks was trained to give the same frames.
+        return load_recogniser(self._part("whisper-base", "model.bin").parent, device=self._device, adaptation=None)
 
     @cached_property
     def _phonemes(self) -> EnglishPhonemes:

@@ -12,6 +12,7 @@ from typing import Any, Final
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from training.pocket.frames import Heard
 from training.pocket.learner import Batch, Learner, batch_of
@@ -131,7 +132,7 @@ def _batches(examples: Sequence[Example], settings: Mapping[str, Any], seed: int
             yield lambda chosen=chosen, seeds=(seed, epoch, number): batch_of(
                 [
                     (
-                        _hidden(examples[index].heard.frames, settings, np.random.default_rng([*seeds, index])),
+                        _changed(examples[index].heard.frames, settings, np.random.default_rng([*seeds, index])),
                         examples[index].pieces,
                         examples[index].phonemes,
                     )
@@ -141,14 +142,17 @@ def _batches(examples: Sequence[Example], settings: Mapping[str, Any], seed: int
             )
 
 
-def _hidden(frames: np.ndarray[Any, np.dtype[np.float16]], settings: Mapping[str, Any], rng: np.random.Generator) -> Tensor:
-    """Frames (n, width) with some stretches of time gone (Park et al. 2019)."""
+def _changed(frames: np.ndarray[Any, np.dtype[np.float16]], settings: Mapping[str, Any], rng: np.random.Generator) -> Tensor:
+    """Frames (n, width) with some stretches of time gone (Park et al. 2019), at another pace, and with some noise in them."""
     shown = torch.from_numpy(frames.astype(np.float32))
     for _ in range(int(rng.integers(settings["stretches"] + 1))):
         length = int(rng.uniform(0, settings["hidden"] / settings["stretches"]) * len(shown))
         start = int(rng.integers(max(1, len(shown) - length)))
         shown[start : start + length] = 0
-    return shown
+    slower = float(rng.uniform(*settings["slower"]))
+    shown = functional.interpolate(shown.T[None], size=max(1, int(len(shown) * slower)), mode="linear")[0].T
+    noise = torch.from_numpy(rng.standard_normal(shown.shape).astype(np.float32))
+    return shown + noise * (float(rng.uniform(0, settings["noise"])) * shown.std())
 
 
 def _save(learner: Learner, optimiser: torch.optim.Optimizer, path: Path, recipe: str, step: int) -> None:

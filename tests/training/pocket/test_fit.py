@@ -26,6 +26,8 @@ SETTINGS = {
     "phonemes": 0.3,
     "hidden": 0.1,
     "stretches": 1,
+    "slower": [0.9, 1.1],
+    "noise": 0.1,
 }
 
 
