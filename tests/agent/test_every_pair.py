@@ -13,6 +13,7 @@ from agent.events import (
     AgentChanged,
     CancelResponse,
     ClearInput,
+    ClearOutput,
     CommitInput,
     CreateItem,
     CreateResponse,
@@ -82,6 +83,7 @@ OUTCOMES: dict[type, str] = {
     UpdateSession: "Xooooo",
     CommitInput: "Xooooo",
     ClearInput: "Xooooo",
+    ClearOutput: "X---oo",  # nothing sounds
     CreateItem: "Xooooo",
     RetrieveItem: "Xooooo",
     TruncateItem: "Xoo!oo",  # nothing of it has been heard
@@ -158,6 +160,7 @@ class Scene:
             UpdateSession("e", replace(SETTINGS, instructions="Be brief.")),
             CommitInput("e", now + 3_200),
             ClearInput("e", now),
+            ClearOutput("e"),
             CreateItem("e", Message("", "user", (ContentPart(PartKind.INPUT_TEXT, "Hello."),)), None),
             RetrieveItem("e", item),
             TruncateItem("e", item, 0, 100),
