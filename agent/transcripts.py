@@ -84,14 +84,15 @@ class Transcripts:
 
     def foresee(self, words: TranscriptProvisional) -> None:
         """What the turn says if it ends in this pause."""
-        self._worded = None if is_unclear(words.text, words.confidence) else words.item_id
+        if words.item_id == self._turns.open_item_id:
+            self._worded = None if is_unclear(words.text, words.confidence) else words.item_id
         self._nobodys = words.item_id if is_nobodys(words.text, words.speech) and words.at == self._turns.paused_at else None
 
     def settle(self, event: TranscriptDelta) -> list[Command]:
         """More words of a turn."""
-        if not is_unclear(event.text, event.confidence):
-            self._worded = event.item_id
         is_open = event.item_id == self._turns.open_item_id
+        if (is_open or event.item_id in self._due) and not is_unclear(event.text, event.confidence):
+            self._worded = event.item_id
         if not self.wanted or not (is_open or event.item_id in self._due):
             return []
         if is_open and not self._turns.told:
