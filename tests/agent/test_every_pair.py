@@ -110,7 +110,7 @@ OUTCOMES: dict[type, str] = {
     OverlapScore: "X----o",  # only an overlap is judged
     Listened: "Xnnnnn",
     TranscriptDelta: "X-o--n",  # of a turn that is over; withheld while its item has not been told
-    TranscriptProvisional: "X-o---",  # the caller has gone on, or has no turn
+    TranscriptProvisional: "X-o--n",  # the caller has no turn; that there are words in it is noted where they have gone on
     TranscriptDone: "X-----",  # none is due
     TranscriptFailed: "X-----",  # none is due
     TextDelta: "X--nnn",  # of a reply that is over
