@@ -29,8 +29,10 @@ __all__ = ["Overheard", "as_json", "overhear", "report_overheard"]
 _WIRE_RATE: Final = 24_000
 _CHUNK: Final = _WIRE_RATE // 10
 _BEHIND_SECONDS: Final = 2.0
-_PATIENCE_SECONDS: Final = 20.0
-"""How long a server that has everything may stay silent before it is believed to have nothing more to say."""
+_QUIET_SECONDS: Final = 3.0
+"""Without news after the last sound: it may be 30 s ahead of the engine, which hears it twenty times as fast on two idle cores."""
+_PATIENCE_SECONDS: Final = 60.0
+"""For the words of the last turns, of a machine that is busy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +74,7 @@ async def _listen(url: str, api_key: str | None, clip: Clip, pcm: Samples, pace:
                 audio = base64.b64encode(encode_pcm16(sound[start : start + _CHUNK])).decode()
                 await connection.send(json.dumps({"type": "input_audio_buffer.append", "audio": audio}))
                 await asyncio.sleep(_CHUNK / _WIRE_RATE / pace)
-            await told.settled(len(sound) / _WIRE_RATE * (1 - 1 / pace))
+            await told.settled()
         finally:
             reader.cancel()
     finally:
@@ -114,14 +116,14 @@ class _Told:
                 return
         self._news.set()
 
-    async def settled(self, seconds: float) -> None:
-        """Until the server has caught up: nothing new for `seconds` and the words of every turn there, at most for 20 s more."""
+    async def settled(self) -> None:
+        """Until the server has caught up: nothing new for a while and the words of every turn there."""
         try:
-            async with asyncio.timeout(seconds + _PATIENCE_SECONDS):
+            async with asyncio.timeout(_PATIENCE_SECONDS):
                 while True:
                     self._news.clear()
                     try:
-                        async with asyncio.timeout(seconds + 1.0):
+                        async with asyncio.timeout(_QUIET_SECONDS):
                             await self._news.wait()
                     except TimeoutError:
                         if self._due <= 0:
