@@ -3,7 +3,7 @@ beside what it makes of the text.
 
     python -m training.pocket.measure [--data ../shared/data] [--whole]
 
-prints it for recordings of the `dev` part. Sets with a person's text come first; of the others (and of 18 of the 30 questions) the text
+prints it for recordings of the `dev` part. Sets with a person's text come first; of the others (and of 21 of the 30 questions) the text
 is a recogniser's, Whisper's own, so that an error there may be either's.
 """
 
