@@ -14,7 +14,7 @@ import soundfile
 from streaming.audio import Samples, resample_clause
 from streaming.events import SAMPLE_RATE
 
-__all__ = ["HeardSpeech", "train_lines"]
+__all__ = ["HeardSpeech", "may_be_shipped", "train_lines"]
 
 _SHARE_ALIKE: Final = ("-SA", "Sampling")
 """In the names of licences whose recordings nothing that we ship is trained on."""
@@ -30,6 +30,11 @@ _QUIET: Final = 1e-4
 _TELEPHONE: Final = 8_000
 
 
+def may_be_shipped(line: Mapping[str, Any]) -> bool:
+    """Whether what is trained on this line of the manifest may be shipped under our licence."""
+    return not any(word in line["licence"] for word in _SHARE_ALIKE)
+
+
 def train_lines(data: Path, sets: Sequence[str]) -> list[dict[str, Any]]:
     """The manifest's lines of these sets that may be trained on. Raises FileNotFoundError without the recordings, and ValueError for a set
     that has none."""
@@ -38,7 +43,7 @@ def train_lines(data: Path, sets: Sequence[str]) -> list[dict[str, Any]]:
         raise FileNotFoundError(f"{manifest} is missing: --data names the folder of the recordings")
     lines = [json.loads(line) for line in manifest.read_text(encoding="utf-8").splitlines()]
     mine = [line for line in lines if line["part"] == "train" and line["set"] in sets]
-    allowed = [line for line in mine if not any(word in line["licence"] for word in _SHARE_ALIKE)]
+    allowed = [line for line in mine if may_be_shipped(line)]
     if missing := sorted(set(sets) - {line["set"] for line in allowed}):
         raise ValueError(f"{manifest} has nothing of {missing[0]} that may be trained on")
     return allowed

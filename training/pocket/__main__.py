@@ -21,6 +21,7 @@ import torch
 from rich.progress import track
 from tokenizers import Tokenizer
 
+from benchmarks.spoken_questions import questions
 from streaming.bundle import default_places
 from streaming.encoder import BlockPlan
 from streaming.models.ctranslate2 import WeightsError
@@ -39,7 +40,7 @@ from training.pocket.microphone import Microphone
 from training.pocket.pieces import PieceTable, Speller
 from training.pocket.sounds import Sounds
 from training.pocket.speech import JOE, Voices, lines
-from training.pocket.texts import Templates, Vocabulary, imagined
+from training.pocket.texts import Templates, Vocabulary, imagined, plain
 
 _HERE: Final = Path(__file__).parent
 _OUT: Final = _HERE.parents[1] / "streaming" / "bundles" / "parts" / "pocket-projector" / "projector.safetensors"
@@ -191,7 +192,8 @@ class Pocket:
             clips += [Clip(f"noise {number} {seed}", "noise", "noise", "", _silent) for number in range(settings["recordings"]["noises"])]
             rng.shuffle(clips)
             yield f"recorded-{seed}", clips, seed
-        said, voices = lines(settings, self._vocabulary, self._sentences(), dev_texts(self._lines)), Voices()
+        asked = {plain(text) for text, _ in questions()}
+        said, voices = lines(settings, self._vocabulary, self._sentences(), dev_texts(self._lines) | asked), Voices()
         for name in ("joe", "kokoro"):
             yield f"{name}-1", spoken([line for line in said if (line.voice == JOE) == (name == "joe")], voices), 1
 

@@ -15,13 +15,11 @@ import soundfile
 
 from streaming.audio import Samples, resample_clause
 from streaming.events import SAMPLE_RATE
+from training.heard_speech import may_be_shipped
 from training.pocket.speech import Line, Voices
 from training.pocket.texts import plain, spelled_out
 
 __all__ = ["Clip", "DataError", "dev_texts", "manifest", "noises", "read", "recorded", "spoken"]
-
-_SHARE_ALIKE: Final = ("-SA", "Sampling")
-"""In the names of licences whose recordings nothing that we ship is trained on."""
 
 _RATES: Final = (8_000, 11_025, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000)
 _CLIPPED: Final = 0.05
@@ -64,7 +62,8 @@ def recorded(data: Path, lines: Sequence[Mapping[str, Any]], names: Sequence[str
     """The recordings of these sets that may be trained on, of nobody who is heard in the `dev` part. `cased` writes a word of a text in
     capitals as a sentence has it. Raises DataError for a set without any, and for a recording without a text."""
     known = {line.get("speaker") for line in lines if line["part"] == "dev"} - {None}
-    mine = [line for line in lines if line["part"] == "train" and line["set"] in names and _free(line) and line.get("speaker") not in known]
+    ours = [line for line in lines if line["part"] == "train" and line["set"] in names and may_be_shipped(line)]
+    mine = [line for line in ours if line.get("speaker") not in known]
     if missing := sorted(set(names) - {line["set"] for line in mine}):
         raise DataError(f"{data / 'manifest.jsonl'} has nothing of {missing[0]} that may be trained on")
     found = []
@@ -79,7 +78,7 @@ def recorded(data: Path, lines: Sequence[Mapping[str, Any]], names: Sequence[str
 
 def noises(data: Path, lines: Sequence[Mapping[str, Any]]) -> list[Callable[[], Samples]]:
     """What reads each noise of the `train` part that may be trained on."""
-    mine = [line for line in lines if line["part"] == "train" and line.get("kind") == "noise" and _free(line)]
+    mine = [line for line in lines if line["part"] == "train" and line.get("kind") == "noise" and may_be_shipped(line)]
     return [lambda path=line["path"]: read(data / path) for line in mine]
 
 
@@ -107,10 +106,6 @@ def read(path: Path) -> Samples:
     if np.mean(np.abs(mono) > 0.999) > _CLIPPED:
         raise DataError(f"{path} is clipped throughout")
     return resample_clause(mono, rate, SAMPLE_RATE)
-
-
-def _free(line: Mapping[str, Any]) -> bool:
-    return not any(word in line["licence"] for word in _SHARE_ALIKE)
 
 
 def _sentence(text: str, cased: Callable[[str], str]) -> str:

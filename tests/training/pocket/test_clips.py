@@ -62,7 +62,12 @@ class _Vocabulary:
 
 
 def test_what_may_not_be_shipped_is_not_learned_from(tmp_path) -> None:
-    lines = [line(), line(path="b.wav", licence="CC-BY-SA-4.0"), line(path="c.wav", part="dev"), line(path="d.wav", kind="noise", set="n")]
+    lines = [
+        line(),
+        line(path="b.wav", licence="CC-BY-SA-4.0"),
+        line(path="c.wav", part="dev", speaker="p3"),
+        line(path="d.wav", kind="noise", set="n"),
+    ]
     lines.append(line(path="e.wav", kind="noise", set="n", licence="CC-Sampling+"))
     found = recorded(tmp_path, lines, ["people"], str)
     assert [clip.name for clip in found] == ["a.wav"]
