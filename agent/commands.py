@@ -11,6 +11,7 @@ from typing import Literal
 
 from agent.items import Item, PartKind
 from agent.settings import AudioFormat, SessionSettings
+from agent.style import TurnStyle
 from streaming.events import EngineOrder, SoundKind, Usage
 
 __all__ = [
@@ -341,6 +342,7 @@ class TurnHeard:
     sounds: tuple[SoundKind, ...]
     confidence: float
     speech: float
+    style: TurnStyle
 
 
 @dataclass(frozen=True, slots=True)

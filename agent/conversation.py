@@ -65,6 +65,7 @@ from agent.settings import SemanticVad, ServerVad, SessionKind, SessionSettings
 from agent.sounds import SoundDiary, note_of
 from agent.speculation import Speculation, Speculator
 from agent.state import IllegalEventError, State, StateMachine
+from agent.style import SpokenWatch
 from agent.tools import ToolCalls
 from agent.transcripts import Transcripts
 from agent.turns import Floor, Interrupted, Outcome, TurnEnded, TurnTaker, milliseconds
@@ -130,6 +131,7 @@ class Conversation:
         self._output = OutputBuffer(self._heard, self._responses)
         self._prepared = Speculator(self._turns, self._responses)
         self._sounds = SoundDiary()
+        self._spoken = SpokenWatch()
         # Whether the client has sent a `session.update`, which fixes the session's kind.
         self._updated = False
 
@@ -226,9 +228,11 @@ class Conversation:
                 return self._apply(self._turns.suspected(at), now)
             case SpeechStarted(at):
                 self._transcripts.goes_on()
+                self._spoken.started(at)
                 scene = scene_at(at, self._turns, self._history, self._heard, self._settings.playback, now)
                 return self._apply(self._turns.speech_started(at, scene), now)
             case SpeechStopped(at):
+                self._spoken.stopped(at)
                 return self._apply(self._turns.speech_stopped(at), now)
             case EndOfTurnScore(at, probability):
                 return self._apply(self._turns.scored(at, probability), now)
@@ -394,7 +398,7 @@ class Conversation:
         words = None if speculation is None else speculation.words.text
         commands = [CommitTurn(turn.item_id, turn.start, turn.end, words), *self._add_audio_item(turn.item_id, None)]
         commands += self._transcripts.turn_named(turn.item_id)
-        self._transcripts.expect(turn.item_id, (turn.end - turn.start) / SAMPLE_RATE)
+        self._transcripts.expect(turn.item_id, (turn.end - turn.start) / SAMPLE_RATE, self._spoken.take(turn.start, turn.end))
         if speculation is not None:
             return [*commands, *self._adopt(speculation)]
         if not turn.detected or not self._settings.answers_turns or self._offers.ending is not None:
@@ -453,8 +457,9 @@ class Conversation:
         return [*begun, *told, Adopt(speculation.response_id)]
 
     def _add_audio_item(self, item_id: str, transcript: str | None) -> list[Command]:
+        content = (ContentPart(PartKind.INPUT_AUDIO, transcript),)
         note = self._note()
-        item = Message(item_id, "user", (ContentPart(PartKind.INPUT_AUDIO, transcript),), sounds=self._sounds.take(), note=note)
+        item = Message(item_id, "user", content, sounds=self._sounds.take(), note=note)
         previous = self._history.add(item)
         return [InputCommitted(item_id, previous), ItemAdded(item, previous), ItemDone(item, previous)]
 
@@ -477,6 +482,6 @@ class Conversation:
         self._turns.committed = end
         commands: list[Command] = [InputTimeoutTriggered(milliseconds(start), milliseconds(end), item_id), DiscardTurn(end)]
         commands += self._add_audio_item(item_id, "")
-        self._transcripts.expect(item_id, (end - start) / SAMPLE_RATE)
+        self._transcripts.expect(item_id, (end - start) / SAMPLE_RATE, self._spoken.take(start, end))
         commands += self._transcripts.finish(TranscriptDone(item_id, "", 1.0, ""))
         return [*commands, *self._responses.say(prompt.words, self._settings)]

@@ -11,8 +11,9 @@ from agent.commands import Command, TranscriptionCompleted, TranscriptionDelta, 
 from agent.history import History
 from agent.items import ContentPart, Message, PartKind
 from agent.prompt import is_nobodys, is_unclear
+from agent.style import Spoken, style_of
 from agent.turns import TurnTaker
-from streaming.events import SoundKind, TranscriptDelta, TranscriptDone, TranscriptFailed, TranscriptProvisional
+from streaming.events import TranscriptDelta, TranscriptDone, TranscriptFailed, TranscriptProvisional
 
 __all__ = ["Transcripts"]
 
@@ -26,8 +27,8 @@ class Transcripts:
         self.wants_sounds = False
         self._history = history
         self._turns = turns
-        # Audio items whose final text is still to come, and how long each is in seconds.
-        self._due: dict[str, float] = {}
+        # Audio items whose final text is still to come, how long each is in seconds, and when there was speech in it.
+        self._due: dict[str, tuple[float, Spoken]] = {}
         # Audio items whose words the recogniser was not sure of: as many as the conversation has items.
         self._unclear: set[str] = set()
         # The newest item in which words to be sure of were found before its end; and the one that was nobody's, if it ends in the present
@@ -73,9 +74,9 @@ class Transcripts:
         words, self._withheld = self._withheld, ""
         return [TranscriptionDelta(item_id, words)] if words else []
 
-    def expect(self, item_id: str, seconds: float) -> None:
+    def expect(self, item_id: str, seconds: float, spoken: Spoken) -> None:
         """The turn has ended; its final text will come."""
-        self._due[item_id] = seconds
+        self._due[item_id] = seconds, spoken
 
     def forget(self, item_id: str) -> None:
         """The item has been deleted."""
@@ -102,30 +103,34 @@ class Transcripts:
 
     def finish(self, event: TranscriptDone | TranscriptFailed) -> list[Command]:
         """The final text of a turn, or that there is none."""
-        seconds = self._due.pop(event.item_id, None)
-        if seconds is None:
+        due = self._due.pop(event.item_id, None)
+        if due is None:
             return []
+        seconds, spoken = due
         text = event.text if isinstance(event, TranscriptDone) else ""
         if isinstance(event, TranscriptDone) and event.item_id in self._history and is_unclear(text, event.confidence):
             self._unclear.add(event.item_id)
-        sounds = self._write(event.item_id, text)
-        heard = [TurnHeard(event.item_id, sounds, event.confidence, event.speech)] if isinstance(event, TranscriptDone) else []
-        told = heard if self.wants_sounds else []
+        item = self._write(event.item_id, text)
+        told = [_heard(item, event, spoken)] if isinstance(event, TranscriptDone) and item is not None and self.wants_sounds else []
         if not self.wanted:
             return [*told]
         if isinstance(event, TranscriptFailed):
             return [TranscriptionFailed(event.item_id, event.error)]
         return [TranscriptionCompleted(event.item_id, text, seconds), *told]
 
-    def _write(self, item_id: str, text: str) -> tuple[SoundKind, ...]:
-        """The item's words are known; returns the sounds that were heard with them."""
+    def _write(self, item_id: str, text: str) -> Message | None:
+        """The item's words are known; returns the item, None where it has been deleted."""
         if item_id not in self._history:
-            return ()
+            return None
         item = self._history.find(item_id, "")
         assert isinstance(item, Message)
         self._history.replace(replace(item, content=(ContentPart(PartKind.INPUT_AUDIO, text),)))
-        return item.sounds
+        return item
 
     def fail(self, error: str) -> list[Command]:
         """The engine is gone: nothing of what is due will come."""
         return [command for item_id in tuple(self._due) for command in self.finish(TranscriptFailed(item_id, error))]
+
+
+def _heard(item: Message, done: TranscriptDone, spoken: Spoken) -> TurnHeard:
+    return TurnHeard(item.id, item.sounds, done.confidence, done.speech, style_of(spoken, done.text))

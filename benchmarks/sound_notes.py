@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from typing import Final
 
 import torch
-from benchmarks.intervals import share
 
 from agent.sounds import note_of
+from server.eval.intervals import share
 from streaming.batching import completed
 from streaming.bundle import default_places
 from streaming.chat import ChatTemplate

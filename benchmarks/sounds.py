@@ -19,10 +19,10 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
-from benchmarks.intervals import share
 from rich.progress import track
 
 from benchmarks.transcript import load
+from server.eval.intervals import share
 from streaming.audio import AudioFrame, Samples
 from streaming.bundle import default_places
 from streaming.ear import Ear, Ears

@@ -19,8 +19,8 @@ from streaming.voicing import Voicing
 
 __all__ = ["SpeechJudge", "evidence_of", "probability_of"]
 
-_WEIGHTS: Final = (-5.42, -0.37, 0.80, 8.53)
-_WEIGHTS_WITH_SOUND: Final = (-3.71, -0.07, 0.75, 7.20, 0.35)
+_WEIGHTS: Final = (-5.24, -0.89, 1.59, 8.11)
+_WEIGHTS_WITH_SOUND: Final = (-3.8, -0.7, 1.1, 6.82, 0.66)
 """Of 1 and `evidence_of`, in its order."""
 
 _CERTAIN: Final = 0.98

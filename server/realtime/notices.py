@@ -196,13 +196,19 @@ def _sound_notice(notice: _SoundNotice) -> dict[str, object]:
             return {"type": "vivavoce.sound.started", "kind": kind.value, "audio_start_ms": audio_start_ms, "probability": sure}
         case InputSoundStopped(kind, audio_end_ms):
             return {"type": "vivavoce.sound.stopped", "kind": kind.value, "audio_end_ms": audio_end_ms}
-        case TurnHeard(item_id, sounds, confidence, speech):
+        case TurnHeard(item_id, sounds, confidence, speech, style):
             return {
                 "type": "vivavoce.turn.heard",
                 "item_id": item_id,
                 "sounds": [kind.value for kind in sounds],
                 "confidence": round(confidence, 2),
                 "speech": round(speech, 2),
+                "style": {
+                    "words_per_second": style.words_per_second,
+                    "pauses": style.pauses,
+                    "longest_pause_ms": style.longest_pause_ms,
+                    "hesitations": list(style.hesitations),
+                },
             }
 
 

@@ -93,6 +93,7 @@ from agent.settings import (
     ToolChoice,
     Transcription,
 )
+from agent.style import TurnStyle
 from server.limits import Limits
 from server.realtime.codec import Codec
 from server.realtime.dialect import Dialect, handshake_dialect
@@ -224,7 +225,7 @@ def notices() -> list[Notify]:
         OutputCleared("resp_1"),
         InputSoundStarted(SoundKind.DOG, 480, 0.876),
         InputSoundStopped(SoundKind.DOG, 960),
-        TurnHeard("item_1", (SoundKind.DOG, SoundKind.TRAFFIC), 0.876, 0.999),
+        TurnHeard("item_1", (SoundKind.DOG, SoundKind.TRAFFIC), 0.876, 0.999, TurnStyle(2.8, 1, 640, ("um",))),
     ]
 
 
