@@ -102,7 +102,7 @@ OUTCOMES: dict[type, str] = {
     EndRequested: "Xoonnn",  # it waits until all has been played
     InterjectionWanted: "Xonnnn",  # it waits for a breath of the caller, or until nobody speaks
     SpeechSuspected: "Xnnnon",
-    SpeechStarted: "Xonoo-",  # an overlap goes on
+    SpeechStarted: "Xonoon",  # an overlap goes on
     SpeechStopped: "Xnnnnn",
     EndOfTurnScore: "X-n---",  # only a turn can end
     SoundStarted: "Xnnnnn",
