@@ -35,7 +35,7 @@ test: $(VENV)/.dev clients lint
 	$(BIN)/vivavoce pull pocket
 	@if command -v npm >/dev/null; then $(BIN)/vivavoce pull pocket-kokoro; \
 	else echo 'make: npm is missing, so Kokoro, whose voices come from there, is not tested: install Node.js to do so' >&2; fi
-	VIVAVOCE_REQUIRE_MODELS=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal $(TESTS)
+	VIVAVOCE_REQUIRE_MODELS=1 VIVAVOCE_TEST_TIME_SCALE=3 OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadgroup $(TESTS)
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -33,6 +33,9 @@ settings.register_profile("long", max_examples=10_000, deadline=None)
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 CLIENT_GROUPS = ("openai", "livekit", "pipecat", "node")
+_REAL_TIME = ("clients", "server", "web_demo")
+"""Folders of such tests."""
+
 TIME_LIMIT = 10.0
 """Seconds that anything which should happen at once may take on a busy machine; `VIVAVOCE_TEST_TIME_SCALE` stretches it."""
 
@@ -54,6 +57,14 @@ def missing_browser() -> str | None:
     """What a `browser` test lacks, None if nothing."""
     found = any(shutil.which(name) for name in ("chromium", "chromium-browser", "google-chrome"))
     return None if found else "no Chromium on this machine: install the package `chromium`"
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Keeps the tests that wait for a clock, with servers, callers and browsers, in one process: beside each other they would be late."""
+    if config.pluginmanager.hasplugin("xdist"):
+        for item in items:
+            if item.path.is_relative_to(REPOSITORY / "tests") and item.path.relative_to(REPOSITORY / "tests").parts[0] in _REAL_TIME:
+                item.add_marker(pytest.mark.xdist_group("real time"))
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

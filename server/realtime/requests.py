@@ -90,7 +90,7 @@ def read_request(message: Fields, situation: Situation, limits: Limits) -> Clien
 def _read(kind: str, event_id: str | None, message: Fields, situation: Situation, limits: Limits) -> ClientMessage:
     match kind:
         case "input_audio_buffer.append":
-            if situation.settings.playback is PlaybackOwner.SERVER:
+            if situation.settings.input_format.told_rate is not None:
                 raise BadField("invalid_event", "The sound of this call comes by its own transport, not in messages.", "type")
             return AppendAudio(event_id, _read_audio(message))
         case "input_audio_buffer.commit":
