@@ -1,6 +1,7 @@
 """A WebRTC client made of the library the server is made of, over loopback: it says what it is told to say and keeps what it hears."""
 
 import asyncio
+import contextlib
 import json
 from collections import deque
 from collections.abc import AsyncIterator, Callable
@@ -126,6 +127,11 @@ class Caller:
                 await asyncio.sleep(0.01)
 
     async def hang_up(self) -> None:
+        # Closed while it connects, aioice begins to ask for consent afterwards, and nobody ends that.
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(5):
+                while self.pc.connectionState == "connecting":  # noqa: ASYNC110 - what is awaited has no event to wait for
+                    await asyncio.sleep(0.01)
         await self.pc.close()
         if self._ear is not None:
             self._ear.cancel()
