@@ -79,7 +79,7 @@ class Call:
             self.at += FRAME
 
     async def until(self, condition: Callable[[], bool]) -> None:
-        async with asyncio.timeout(120):  # an engine of real models begins again in 10 s where the machine is idle
+        async with asyncio.timeout(120):  # a busy machine takes long to load real models again
             while not condition():
                 self._told.clear()
                 await self._told.wait()
@@ -124,13 +124,13 @@ async def die(link: ProcessEngineLink) -> None:
     assert link._process is not None
     assert link._process.pid is not None
     os.kill(link._process.pid, signal.SIGKILL)
-    async with asyncio.timeout(120):  # an engine of real models begins again in 10 s where the machine is idle
+    async with asyncio.timeout(120):  # a busy machine takes long to load real models again
         while link.running:  # noqa: ASYNC110 - the link tells only its sessions
             await asyncio.sleep(0)
 
 
 async def back(link: ProcessEngineLink) -> None:
-    async with asyncio.timeout(120):  # an engine of real models begins again in 10 s where the machine is idle
+    async with asyncio.timeout(120):  # a busy machine takes long to load real models again
         while not link.running:  # noqa: ASYNC110 - the link tells nobody when it is back
             await asyncio.sleep(0.01)
 
@@ -336,7 +336,7 @@ async def test_sessions_are_given_up_when_it_dies_again_and_again(start) -> None
 async def test_stopping_while_another_is_started(start) -> None:
     link = await start()
     await die(link)
-    async with asyncio.timeout(120):  # an engine of real models begins again in 10 s where the machine is idle
+    async with asyncio.timeout(120):  # a busy machine takes long to load real models again
         while not multiprocessing.active_children():  # noqa: ASYNC110 - the link tells nobody what it is at
             await asyncio.sleep(0)
     await link.stop()
