@@ -1,7 +1,8 @@
 """The frames of one sequence of sound, each computed once for all who read them: Whisper's decoder, and the projector of an audio path.
 
 Whoever asks first begins the work, and whoever asks meanwhile carries it on. It belongs to none of them: one that is dropped half way
-leaves it to the others, and two of them may wait for the same call, which is made once (`streaming.encoder.EncoderStation`).
+leaves it to the others, and two of them may wait for the same call, which is made once (`streaming.encoder.EncoderStation`). Where nobody
+is left the work is dropped too, so that who asks next is not made to wait for frames of less sound than there is by then.
 """
 
 from collections.abc import Sequence
@@ -40,6 +41,8 @@ class SharedFrames:
         # What is being computed, and the call it waits for; None where nothing is.
         self._work: Work[None] | None = None
         self._call: Call | None = None
+        # How many wait for that call.
+        self._waiting = 0
 
     @property
     def blocks(self) -> Sequence[Tensor]:
@@ -90,7 +93,15 @@ class SharedFrames:
     def _carry_on(self) -> Work[None]:
         """What is under way, to its end."""
         while (call := self._call) is not None:
-            yield call
+            self._waiting += 1
+            try:
+                yield call
+            except GeneratorExit:
+                if self._waiting == 1:
+                    self._work = self._call = None
+                raise
+            finally:
+                self._waiting -= 1
             if call is self._call:  # nobody else has gone on from here
                 self._go_on()
 

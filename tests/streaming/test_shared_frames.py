@@ -67,6 +67,17 @@ def test_a_call_that_two_wait_for_is_made_once(station: CountingStation) -> None
     assert found[0] is found[1]
 
 
+@pytest.mark.parametrize("readers", [1, 2])
+def test_a_call_that_nobody_waits_for_any_more_is_not_made_for_who_asks_next(station: CountingStation, readers: int) -> None:
+    frames = SharedFrames(SoundStream(station))
+    frames.push(NOISE[:20_000])
+    dropped, *others = (frames.tail() for _ in range(readers))
+    calls = [next(work) for work in (dropped, *others)]
+    dropped.close()
+    frames.push(NOISE[20_000:30_000])
+    assert (next(frames.tail()) is calls[0]) == bool(others)
+
+
 @settings(deadline=None, max_examples=25)
 @given(moves=st.lists(st.tuples(st.integers(0, 5), st.integers(0, 2)), min_size=5, max_size=60))
 def test_readers_that_go_on_in_any_order_and_are_dropped_find_the_frames_of_one_alone(
