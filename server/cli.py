@@ -107,6 +107,19 @@ def serve(
     upstream_url: Annotated[str | None, typer.Option(metavar="URL", help="Its address. [default: the hosted service's]")] = None,
     upstream_model: Annotated[str | None, typer.Option(metavar="NAME", help="The model there.")] = None,
     upstream_key_file: Annotated[Path | None, typer.Option(metavar="FILE", help="The key to it; or else `VIVAVOCE_UPSTREAM_KEY`.")] = None,
+    public_address: Annotated[
+        list[str] | None,
+        typer.Option(metavar="ADDRESS|NAME", help="Where WebRTC calls reach this machine from outside; may be given again."),
+    ] = None,
+    udp_ports: Annotated[str | None, typer.Option(metavar="FIRST-LAST", help="UDP ports of WebRTC calls. [default: any free ones]")] = None,
+    stun_server: Annotated[list[str] | None, typer.Option(metavar="stun:HOST", help="A STUN server; may be given again.")] = None,
+    turn_server: Annotated[
+        list[str] | None, typer.Option(metavar="turn:HOST|turns:HOST", help="A TURN server; may be given again.")
+    ] = None,
+    turn_secret_file: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="The secret shared with the TURN servers; or else `VIVAVOCE_TURN_SECRET`.")
+    ] = None,
+    relay_only: Annotated[bool | None, typer.Option("--relay-only", help="Take WebRTC calls through the TURN servers only.")] = None,
 ) -> None:
     """Serve until Ctrl-C. Fetches the bundle if it is not here yet; prints `vivavoce ready on ...` once the models are warm.
 
@@ -122,6 +135,7 @@ def serve(
         vivavoce serve --port 9000 --bundle my.toml
         vivavoce serve --record logs/
         vivavoce serve --chat-url http://localhost:11434/v1 --chat-model llama3.2
+        vivavoce serve --public-address 203.0.113.7 --udp-ports 40000-40100
         vivavoce keys new > keys.txt
         vivavoce serve --host 0.0.0.0 --api-keys-file keys.txt --tls-cert cert.pem --tls-key key.pem
     """
@@ -146,6 +160,12 @@ def serve(
         "upstream_url": upstream_url,
         "upstream_model": upstream_model,
         "upstream_key_file": upstream_key_file,
+        "public_addresses": public_address,
+        "udp_ports": udp_ports,
+        "stun_servers": stun_server,
+        "turn_servers": turn_server,
+        "turn_secret_file": turn_secret_file,
+        "relay_only": relay_only,
     }
     with _one_line():
         from server.config import load_config

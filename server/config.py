@@ -25,9 +25,10 @@ from pydantic_settings import (
 
 from server.auth import is_loopback_host
 from server.limits import Limits
+from server.webrtc.ice import IceOptions, parse_ports
 from streaming.manifest import Hears, Manifest
 
-__all__ = ["ConfigError", "ServerConfig", "load_config", "new_api_key"]
+__all__ = ["ConfigError", "ServerConfig", "load_config", "new_api_key", "read_key"]
 
 _PREFIX: Final = "VIVAVOCE_"
 _OTHER_VARIABLES: Final = ("VIVAVOCE_CACHE", "VIVAVOCE_MODELS", "VIVAVOCE_CONFIG", "VIVAVOCE_SHARED_DATA")
@@ -103,6 +104,28 @@ class ServerConfig(BaseSettings):
     """The key to it. No flag, as others could see it in `ps`."""
     upstream_key_file: Path | None = None
     """A file with the key to it, in its first line."""
+    public_addresses: Annotated[tuple[str, ...], NoDecode] = ()
+    """Addresses or names under which this machine is reached from outside: WebRTC calls are told of them."""
+    udp_ports: str | None = None
+    """The UDP ports of WebRTC calls, the first and the last: `40000-40100`; by default any that are free."""
+    stun_servers: Annotated[tuple[str, ...], NoDecode] = ()
+    """STUN servers, `stun:HOST:PORT`, for this server and the browsers that call it."""
+    turn_servers: Annotated[tuple[str, ...], NoDecode] = ()
+    """TURN servers, `turn:HOST:PORT?transport=udp` or `turns:HOST:PORT`, for both too."""
+    turn_username: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.@-]{1,64}$")] = "vivavoce"
+    """The user there."""
+    turn_password: SecretStr | None = None
+    """The user's lasting password, which every browser that may call is told. No flag, as others could see it in `ps`."""
+    turn_password_file: Path | None = None
+    """A file with it, in its first line."""
+    turn_secret: SecretStr | None = None
+    """Or the secret shared with the TURN servers (coturn's `static-auth-secret`), of which credentials are made that expire. No flag."""
+    turn_secret_file: Path | None = None
+    """A file with it, in its first line."""
+    turn_seconds: Annotated[int, Field(ge=60, le=86_400)] = 3_600
+    """How long such credentials last: a session's life."""
+    relay_only: bool = False
+    """Whether calls reach this server through a TURN server only: it tells nobody its own addresses."""
     drain_seconds: Annotated[float, Field(ge=0)] = 10.0
     """What a running reply gets to finish when the server is told to stop."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
@@ -110,7 +133,7 @@ class ServerConfig(BaseSettings):
     limits: Limits = Limits()
     """What one client may ask of the server."""
 
-    @field_validator("api_keys", "allowed_origins", mode="before")
+    @field_validator("api_keys", "allowed_origins", "public_addresses", "stun_servers", "turn_servers", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
@@ -150,9 +173,9 @@ class ServerConfig(BaseSettings):
     def _check_together(self) -> Self:
         if self.chat_url is not None and self.chat_model is None:
             raise ValueError("a chat endpoint needs both chat_url and chat_model")
-        for name in ("chat", "upstream"):
-            if getattr(self, f"{name}_key") is not None and getattr(self, f"{name}_key_file") is not None:
-                raise ValueError(f"give {name}_key or {name}_key_file, not both")
+        for name in ("chat_key", "upstream_key", "turn_password", "turn_secret"):
+            if getattr(self, name) is not None and getattr(self, f"{name}_file") is not None:
+                raise ValueError(f"give {name} or {name}_file, not both")
         if self.upstream is not None and self.chat_model is not None:
             raise ValueError("either a chat endpoint answers or an upstream, not both")
         if self.upstream is None and (self.upstream_url is not None or self.upstream_model is not None):
@@ -165,6 +188,21 @@ class ServerConfig(BaseSettings):
             message = f"{self.host} can be reached from outside, so an API key is needed: make one with `vivavoce keys new` and pass it"
             raise ValueError(f"{message} with --api-key or VIVAVOCE_API_KEYS, or serve on 127.0.0.1")
         return self
+
+    @model_validator(mode="after")
+    def _check_ice(self) -> Self:
+        given = [name for name in ("turn_password", "turn_secret") if getattr(self, name) or getattr(self, f"{name}_file")]
+        if len(given) > 1:
+            raise ValueError("give turn_password or turn_secret, not both")
+        if bool(given) != bool(self.turn_servers):
+            raise ValueError("turn_servers need turn_secret (credentials that expire) or turn_password, and these need turn_servers")
+        _ice(self, "", "")
+        return self
+
+    @property
+    def ice(self) -> IceOptions:
+        """How WebRTC calls reach this server. Raises ConfigError where a secret can't be read."""
+        return _ice(self, read_key(self.turn_password, self.turn_password_file), read_key(self.turn_secret, self.turn_secret_file))
 
     def on(self, manifest: Manifest) -> Self:
         """These settings, and the bundle's where nobody has set one. Raises ConfigError where something is missing then."""
@@ -218,6 +256,37 @@ def load_config(flags: Mapping[str, object], file: Path | None = None) -> Server
 def new_api_key() -> str:
     """A key nobody can guess: 256 random bits after `vv_`, in characters that fit a header and a WebSocket subprotocol."""
     return "vv_" + secrets.token_urlsafe(32)
+
+
+def read_key(key: SecretStr | None, file: Path | None) -> str:
+    """A key to something elsewhere, in clear; "" for none. Raises ConfigError."""
+    if key is None and file is None:
+        return ""
+    text, place = "" if key is None else key.get_secret_value().strip(), "the key's variable"
+    if file is not None:
+        place = str(file)
+        try:
+            text = file.read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"cannot read the key in {file}: {getattr(error, 'strerror', None) or 'it is not UTF-8 text'}") from error
+    if not text or not text.isascii() or not text.isprintable() or " " in text:
+        raise ConfigError(f"{place} should hold one key and nothing else")
+    return text
+
+
+def _ice(config: ServerConfig, password: str, secret: str) -> IceOptions:
+    """Raises ValueError."""
+    return IceOptions(
+        config.public_addresses,
+        None if config.udp_ports is None else parse_ports(config.udp_ports),
+        config.stun_servers,
+        config.turn_servers,
+        config.turn_username,
+        password,
+        secret,
+        config.turn_seconds,
+        config.relay_only,
+    )
 
 
 def _key_problem(key: str) -> str | None:

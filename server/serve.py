@@ -29,6 +29,7 @@ from server.metrics import Metrics
 from server.realtime.transport import RealtimeProtocol
 from server.sessions import ConversationFactory, Sessions, SessionsOptions
 from server.webrtc.calls import Calls
+from server.webrtc.ice import IceOptions
 
 __all__ = ["ServeOptions", "StartupError", "run_server", "serve"]
 
@@ -58,6 +59,7 @@ class ServeOptions:
     models: Sequence[str] = ("pocket",)
     record: Path | None = None
     agent: Agent | None = None
+    ice: IceOptions = field(default_factory=IceOptions)
     drain_seconds: float = 10.0
 
 
@@ -111,7 +113,7 @@ async def serve(
         team = None if options.agent is None else await stack.enter_async_context(open_team(options.agent, options.defaults))
         metrics = Metrics()
         sessions = Sessions(link, new_conversation, SessionsOptions(options.limits, options.defaults, options.record, team), metrics)
-        calls = Calls(sessions, options.limits, metrics)
+        calls = Calls(sessions, options.limits, metrics, options.ice)
         server = _Server(_uvicorn_config(options, sessions, calls, metrics))
         serving = asyncio.create_task(server.serve([sock]), name="http")
         try:

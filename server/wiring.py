@@ -65,6 +65,7 @@ def serve_options(config: ServerConfig, bundle: Bundle, agent: Agent | None = No
         models=(bundle.manifest.name,),
         record=config.record,
         agent=agent,
+        ice=config.ice,
         drain_seconds=config.drain_seconds,
     )
 

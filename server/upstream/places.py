@@ -2,14 +2,11 @@
 
 import ipaddress
 from functools import partial
-from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
-from pydantic import SecretStr
-
 from server.auth import is_loopback_host
-from server.config import ConfigError, ServerConfig
+from server.config import ServerConfig, read_key
 from server.upstream.chat_client import ChatOptions
 from server.upstream.chat_session import ChatUpstream
 from server.upstream.gemini_live import GeminiService, Setups, gemini_address
@@ -26,7 +23,7 @@ _GEMINI: Final = "wss://generativelanguage.googleapis.com"
 
 def upstream_of(config: ServerConfig) -> Upstream | None:
     """What answers instead of the bundle's language model; None where that does. Raises ConfigError."""
-    key = _key(config.upstream_key, config.upstream_key_file)
+    key = read_key(config.upstream_key, config.upstream_key_file)
     if config.upstream == "openai-realtime":
         address = openai_address(config.upstream_url or _OPENAI, config.upstream_model or _OPENAI_MODEL, key)
         return ServiceUpstream(address, lambda: partial(OpenAIService, config.upstream_voice))
@@ -36,7 +33,7 @@ def upstream_of(config: ServerConfig) -> Upstream | None:
     if config.chat_url is None or config.chat_model is None:
         return None
     speculates = _is_near(config.chat_url) if config.chat_speculates is None else config.chat_speculates
-    return ChatUpstream(ChatOptions(config.chat_url, config.chat_model, _key(config.chat_key, config.chat_key_file), speculates))
+    return ChatUpstream(ChatOptions(config.chat_url, config.chat_model, read_key(config.chat_key, config.chat_key_file), speculates))
 
 
 def _is_near(url: str) -> bool:
@@ -48,19 +45,3 @@ def _is_near(url: str) -> bool:
         return ipaddress.ip_address(host).is_private
     except ValueError:
         return "." not in host  # a name that only a private network knows
-
-
-def _key(key: SecretStr | None, file: Path | None) -> str:
-    """The key in clear; "" for none. Raises ConfigError."""
-    if key is None and file is None:
-        return ""
-    text, place = "" if key is None else key.get_secret_value().strip(), "the key's variable"
-    if file is not None:
-        place = str(file)
-        try:
-            text = file.read_text(encoding="utf-8").strip()
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(f"cannot read the key in {file}: {getattr(error, 'strerror', None) or 'it is not UTF-8 text'}") from error
-    if not text or not text.isascii() or not text.isprintable() or " " in text:
-        raise ConfigError(f"{place} should hold one key and nothing else")
-    return text

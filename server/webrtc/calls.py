@@ -5,12 +5,12 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from agent.settings import AudioFormat, PlaybackOwner, SessionSettings
-from server.auth import Refusal
 from server.limits import Limits
 from server.metrics import Metrics
 from server.realtime.dialect import Dialect
 from server.sessions import Sessions, new_id
-from server.webrtc.channel import CallChannel
+from server.webrtc.channel import CallChannel, CallRefusedError
+from server.webrtc.ice import IceOptions
 from server.webrtc.offer import OfferError, read_offer
 from server.webrtc.speaker import RATE
 
@@ -18,14 +18,6 @@ __all__ = ["Call", "CallRefusedError", "Calls"]
 
 _MEDIA_FORMAT: Final = AudioFormat(rate=RATE, told_rate=AudioFormat().rate)
 """What comes out of the decoder and goes into the encoder. Clients believe in the protocol's only rate."""
-
-
-class CallRefusedError(Exception):
-    """No call can begin now."""
-
-    def __init__(self, refusal: Refusal) -> None:
-        super().__init__(refusal.message)
-        self.refusal = refusal
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,10 +36,11 @@ class Call:
 class Calls:
     """All of them."""
 
-    def __init__(self, sessions: Sessions, limits: Limits, metrics: Metrics) -> None:
+    def __init__(self, sessions: Sessions, limits: Limits, metrics: Metrics, ice: IceOptions) -> None:
         self._sessions = sessions
         self._limits = limits
         self._metrics = metrics
+        self.ice = ice
         self._calls: dict[str, Call] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -65,7 +58,7 @@ class Calls:
         offer = read_offer(offer_text)
         settings = replace(settings, playback=PlaybackOwner.SERVER, input_format=_MEDIA_FORMAT, output_format=_MEDIA_FORMAT)
         call_id = new_id("rtc")
-        call = Call(call_id, CallChannel(call_id, offer, self._limits.connect_seconds, self._metrics))
+        call = Call(call_id, CallChannel(call_id, offer, self._limits.connect_seconds, self._metrics, self.ice))
         task = asyncio.create_task(self._run(call, settings, dialect), name=call_id)
         self._calls[call_id] = call
         self._tasks.add(task)

@@ -6,18 +6,23 @@ import logging
 from collections import deque
 from typing import Final
 
+from server.auth import Refusal
 from server.doors import ChannelClosedError
 from server.metrics import Metrics
+from server.webrtc.gathering import NoCandidatesError
+from server.webrtc.ice import IceOptions
 from server.webrtc.offer import Offer, OfferError
 from server.webrtc.peer import Peer
 from server.webrtc.sideband import Sidebands
 
-__all__ = ["CallChannel"]
+__all__ = ["CallChannel", "CallRefusedError"]
 
 log = logging.getLogger(__name__)
 
 _ANSWER_SECONDS: Final = 10.0
-"""Gathering candidates: the addresses of this machine, later what a STUN server says."""
+"""Gathering candidates: the addresses of this machine, what STUN and TURN servers say (`server.webrtc.gathering`)."""
+_RETRY_SECONDS: Final = 5
+"""By then a call may have ended and given its port back."""
 _MAX_WAITING: Final = 256
 _MAX_WAITING_BYTES: Final = 4 << 20
 """Messages of the client that the session has not read. It reads one in each turn of the loop: more waiting is a flood."""
@@ -27,19 +32,27 @@ _TAIL_SECONDS: Final = 0.3
 """When we end a call: what the client's jitter buffer holds is still to be heard, and the last events are on their way."""
 
 
+class CallRefusedError(Exception):
+    """No call can begin now."""
+
+    def __init__(self, refusal: Refusal) -> None:
+        super().__init__(refusal.message)
+        self.refusal = refusal
+
+
 class CallChannel:
     """Made with the offer, `accept`ed by the session, closed by the call."""
 
-    def __init__(self, call_id: str, offer: Offer, connect_seconds: float, metrics: Metrics) -> None:
+    def __init__(self, call_id: str, offer: Offer, connect_seconds: float, metrics: Metrics, ice: IceOptions) -> None:
         """The call is given up where it is not connected within `connect_seconds`."""
         self._call_id = call_id
         self._offer = offer
         self._connect_seconds = connect_seconds
         self._metrics = metrics
-        # The answer to the offer, or why there is none (`OfferError`).
+        # The answer to the offer, or why there is none (`OfferError`, `CallRefusedError`).
         self.answer: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self.sidebands = Sidebands()
-        self.peer = Peer(self._take, metrics.rtp_wait.observe)
+        self.peer = Peer(self._take, metrics.rtp_wait.observe, ice)
         self._waiting: deque[str | bytes] = deque()
         self._waiting_bytes = 0
         self._changed = asyncio.Event()
@@ -56,6 +69,10 @@ class CallChannel:
             reason = error if isinstance(error, OfferError) else OfferError("No answer could be made in time.")
             self.answer.set_exception(reason)
             raise ChannelClosedError from error
+        except NoCandidatesError as error:
+            log.warning("call %s: %s", self._call_id, error)
+            self.answer.set_exception(CallRefusedError(Refusal(503, "no_way_to_server", str(error), _RETRY_SECONDS)))
+            raise ChannelClosedError from error
         self.answer.set_result(answer)
         try:
             async with asyncio.timeout(self._connect_seconds):
@@ -66,6 +83,7 @@ class CallChannel:
             log.info("call %s was not connected%s within %.0f seconds", self._call_id, wanted, self._connect_seconds)
             raise ChannelClosedError from error
         self._metrics.webrtc_calls.labels("connected").inc()
+        log.info("call %s is connected, %s", self._call_id, self.peer.path)
 
     async def receive(self) -> str | bytes | None:
         """The next message; None when the call is over."""

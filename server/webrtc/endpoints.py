@@ -1,8 +1,9 @@
 """Where WebRTC calls come in over HTTP: OpenAI's (protocols.md 1.15), WHIP (RFC 9725) and Pipecat's SmallWebRTC (protocols.md 4). They
-differ in how the offer is wrapped and how a call is named; the call is the same.
+differ in how the offer is wrapped and how a call is named; the call is the same. And where a browser learns of the STUN and TURN servers.
 """
 
 import re
+import time
 from email.parser import BytesParser
 from email.policy import HTTP
 from typing import Final
@@ -49,6 +50,7 @@ class CallEndpoints:
         return [
             *(Route(f"{base}/calls", self.create, methods=["POST"]) for base in _BASES),
             *(Route(f"{base}/calls/{{call_id}}/hangup", self.hang_up, methods=["POST"]) for base in _BASES),
+            *(Route(f"{base}/ice_servers", self.ice_servers) for base in _BASES),
             Route("/v1/realtime", self.create, methods=["POST"]),
             Route("/whip", self.whip, methods=["POST", "OPTIONS"]),
             Route("/whip/{call_id}", self.whip_session, methods=["PATCH", "DELETE"]),
@@ -90,6 +92,13 @@ class CallEndpoints:
         call.channel.hang_up()
         return Response(status_code=200)
 
+    async def ice_servers(self, request: Request) -> Response:
+        """`GET /v1/realtime/ice_servers`, ours: what a browser makes its `RTCPeerConnection` with, credentials and their end included."""
+        refusal = self._policy.refuses(request)
+        if refusal is not None:
+            return refusal_response(refusal)
+        return JSONResponse(self._calls.ice.configuration(time.time()), headers={"Cache-Control": "no-store"})
+
     # -- WHIP
 
     async def whip(self, request: Request) -> Response:
@@ -104,7 +113,10 @@ class CallEndpoints:
         call = await self._begin(request, body, self._initial_settings(request))
         if isinstance(call, Response):
             return call
-        return Response(call.answer, 201, {"Location": f"/whip/{call.id}", "ETag": _entity_tag(call)}, _SDP)
+        response = Response(call.answer, 201, {"Location": f"/whip/{call.id}", "ETag": _entity_tag(call)}, _SDP)
+        for link in self._calls.ice.links(time.time()):
+            response.headers.append("Link", link)
+        return response
 
     async def whip_session(self, request: Request) -> Response:
         """`DELETE` ends the call, `PATCH` adds candidates (sections 4.2 and 4.3). ICE can't be restarted."""

@@ -6,11 +6,13 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 from aiortc import (
     RTCConfiguration,
     RTCDataChannel,
+    RTCIceTransport,
     RTCPeerConnection,
     RTCRtpReceiver,
     RTCRtpSender,
@@ -19,10 +21,13 @@ from aiortc import (
 from aiortc.exceptions import InternalError, InvalidAccessError, InvalidStateError, OperationError
 from aiortc.jitterbuffer import JitterBuffer, JitterFrame
 from aiortc.mediastreams import MediaStreamTrack
+from aiortc.rtcconfiguration import RTCIceTransportPolicy
 from aiortc.rtp import RtpPacket
 from aiortc.sdp import candidate_from_sdp
 
 from server.doors import ChannelClosedError
+from server.webrtc.gathering import gather
+from server.webrtc.ice import IceOptions
 from server.webrtc.microphone import Microphone
 from server.webrtc.offer import Offer, OfferError, write_answer
 from server.webrtc.reorder import ReorderBuffer
@@ -60,6 +65,7 @@ class Peer:
         self,
         receive: Callable[[str | bytes], None],
         on_wait: Callable[[float], None],
+        ice: IceOptions,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._receive = receive
@@ -68,8 +74,10 @@ class Peer:
         self.microphone = Microphone(clock)
         self.speaker = SpeakerTrack()
         self.packets: ReorderBuffer[tuple[RtpPacket, int]] = ReorderBuffer()
-        # No STUN server unless one is configured: the library would ask a public one.
-        self._connection = RTCPeerConnection(RTCConfiguration(iceServers=[]))
+        self._ice = ice
+        # The servers are ours to ask (`gather`); told of none, the library would ask a public one.
+        policy = RTCIceTransportPolicy.RELAY if ice.relay_only else RTCIceTransportPolicy.ALL
+        self._connection = RTCPeerConnection(RTCConfiguration(iceServers=[], iceTransportPolicy=policy))
         self._events: RTCDataChannel | None = None
         self._wants_events = False
         self._candidates = 0
@@ -91,8 +99,14 @@ class Peer:
         """Whether the client has sent more of an unfinished message than it was allowed to: the library keeps it all."""
         return self._connection.sctp is not None and self._connection.sctp._advertised_rwnd < 0
 
+    @property
+    def path(self) -> str:
+        """How a connected call goes, for the log: the kinds of its two candidates (RFC 8445 section 5.1)."""
+        pairs = [pair for transport in self._transports() for pair in transport._connection._nominated.values()]
+        return " and ".join(f"{pair.local_candidate.type} to {pair.remote_candidate.type}" for pair in pairs)
+
     async def answer(self, offer: Offer) -> str:
-        """The answer, with all of our candidates; from then on the client may connect. Raises OfferError."""
+        """The answer, with all of our candidates; from then on the client may connect. Raises OfferError, NoCandidatesError."""
         self._wants_events = offer.has_events
         self._connection.addTrack(self.speaker)
         transceiver = self._connection.getTransceivers()[0]
@@ -101,6 +115,7 @@ class Peer:
         self._listen_in_order(transceiver.receiver)
         try:
             await self._connection.setRemoteDescription(RTCSessionDescription(offer.sdp, "offer"))
+            self._gather_as_told()
             await self._connection.setLocalDescription()
         except _LIBRARY_ERRORS as error:
             raise OfferError("The offer can't be answered.") from error
@@ -158,6 +173,20 @@ class Peer:
         self.microphone.end()
         self._changed.set()
         self._drained.set()
+
+    def _transports(self) -> set[RTCIceTransport]:
+        """One, unless the client does not bundle its media sections."""
+        ends = [transceiver.receiver.transport for transceiver in self._connection.getTransceivers()]
+        if self._connection.sctp is not None:
+            ends.append(self._connection.sctp.transport)
+        return {end.transport for end in ends}
+
+    def _gather_as_told(self) -> None:
+        """Puts our search for candidates in the place of the library's."""
+        credentials = self._ice.credentials(time.time())
+        for transport in self._transports():
+            connection = transport._connection
+            connection.gather_candidates = partial(gather, connection, self._ice, credentials)  # type: ignore[method-assign]
 
     # -- what the library tells
 

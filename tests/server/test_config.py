@@ -74,6 +74,14 @@ def test_settings_cannot_be_changed() -> None:
         ('voice_device = "cuda:1"', "the setting voice_device is wrong: Input should be 'auto', 'cpu' or 'cuda'"),
         ('dtype = "int8"', "the setting dtype is wrong: Input should be 'auto', 'bfloat16', 'float16' or 'float32'"),
         ("port = ", "is not valid TOML"),
+        ('udp_ports = "40000"', "is no range of UDP ports: write the first and the last"),
+        ('public_addresses = ["example.org:1"]', "neither an IP address nor a name"),
+        ('stun_servers = ["stun.example.org"]', "is no address of a STUN or TURN server"),
+        ('turn_servers = ["turn:turn.example.org"]', "turn_servers need turn_secret (credentials that expire) or turn_password"),
+        ('turn_secret = "shared"', "and these need turn_servers"),
+        ('turn_servers = ["turn:t"]\nturn_secret = "a"\nturn_password = "b"', "give turn_password or turn_secret, not both"),
+        ('turn_servers = ["turn:t"]\nturn_secret = "a"\nturn_secret_file = "b"', "give turn_secret or turn_secret_file, not both"),
+        ("relay_only = true", "relay_only needs turn_servers"),
     ],
 )
 def test_a_bad_file_is_refused_in_one_line(toml: Callable[[str], Path], text: str, complaint: str) -> None:
@@ -162,3 +170,29 @@ def test_new_keys_fit_a_header_and_a_subprotocol() -> None:
     assert len(made) == 100
     assert all(re.fullmatch(r"vv_[A-Za-z0-9_-]{43}", key) for key in made)
     assert load_config({"api_keys": sorted(made)}).plain_keys == tuple(sorted(made))
+
+
+# ------------------------------------------------------------------------------------------------------ the way to it
+
+
+def test_the_way_to_the_server_is_read_from_every_source(toml: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    secret = tmp_path / "turn.txt"
+    secret.write_text("shared-secret\n")
+    monkeypatch.setenv("VIVAVOCE_STUN_SERVERS", "stun:a.example.org, stun:b.example.org:3479")
+    file = toml('udp_ports = "40000-40100"\nturn_servers = ["turns:turn.example.org"]\nturn_seconds = 600\nrelay_only = true\n')
+    ice = load_config({"public_addresses": ["203.0.113.7", "2001:db8::7"], "turn_secret_file": secret}, file).ice
+    assert (ice.public_addresses, ice.ports) == (("203.0.113.7", "2001:db8::7"), (40_000, 40_100))
+    assert ice.stun_servers == ("stun:a.example.org", "stun:b.example.org:3479")
+    assert (ice.turn_servers, ice.turn_secret, ice.turn_seconds, ice.relay_only) == (("turns:turn.example.org",), "shared-secret", 600, True)
+
+
+def test_secrets_of_turn_servers_are_never_shown(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("VIVAVOCE_TURN_SECRET", "shared-secret")
+    config = load_config({"turn_servers": ["turn:turn.example.org"]})
+    for shown in (repr(config), str(config), config.model_dump_json(), repr(config.ice)):
+        assert "shared-secret" not in shown
+    empty = tmp_path / "empty.txt"
+    empty.write_text("")
+    monkeypatch.delenv("VIVAVOCE_TURN_SECRET")
+    with pytest.raises(ConfigError, match="should hold one key and nothing else"):
+        load_config({"turn_servers": ["turn:turn.example.org"], "turn_secret_file": empty}).ice  # noqa: B018
