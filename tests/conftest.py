@@ -1,8 +1,9 @@
 """What every test may use: real weights, shared recordings, a scaled time limit, the guard against leaks; the replay and the audit of
 every session.
 
-Tests that need something a machine may lack carry a marker (`models`, `clients`, `browser`) and are skipped with the reason where it is
-missing. With `VIVAVOCE_REQUIRE_<MARKER>=1` its absence is an error instead: `make test` sets it for the models, `.ci/run` for all.
+Tests that need something a machine may lack carry a marker (`models`, `clients`, `browser`, `networks`) and are skipped with the reason
+where it is missing. With `VIVAVOCE_REQUIRE_<MARKER>=1` its absence is an error instead: `make test` sets it for the models, `.ci/run`
+for all, for networks where the machine lets it make them.
 """
 
 import asyncio
@@ -59,6 +60,13 @@ def missing_browser() -> str | None:
     return None if found else "no Chromium on this machine: install the package `chromium`"
 
 
+def missing_networks() -> str | None:
+    """What a `networks` test lacks, None if nothing."""
+    from benchmarks import nat_world
+
+    return nat_world.missing_networks()
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Keeps the tests that wait for a clock, with servers, callers and browsers, in one process: beside each other they would be late."""
     if config.pluginmanager.hasplugin("xdist"):
@@ -69,7 +77,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skips, or fails, a test whose marker names something this machine lacks."""
-    for marker, probe in (("models", missing_models), ("clients", missing_clients), ("browser", missing_browser)):
+    probes = {"models": missing_models, "clients": missing_clients, "browser": missing_browser, "networks": missing_networks}
+    for marker, probe in probes.items():
         if item.get_closest_marker(marker) and (reason := probe()):
             if os.environ.get(f"VIVAVOCE_REQUIRE_{marker.upper()}") == "1":
                 pytest.fail(reason, pytrace=False)
