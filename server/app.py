@@ -52,7 +52,8 @@ _Handler = Callable[[Request], Awaitable[Response]]
 
 @dataclass(frozen=True, slots=True)
 class AppParts:
-    """What the application is made of. `origins` are the web origins whose pages may use the API."""
+    """What the application is made of. `origins` are the web origins whose pages may use the API; `voices` and `languages` what the model
+    speaks with and in, where it is known."""
 
     sessions: Sessions
     calls: Calls
@@ -62,6 +63,8 @@ class AppParts:
     limits: Limits
     origins: Sequence[str] = ()
     models: Sequence[str] = ("pocket",)
+    voices: Sequence[str] = ()
+    languages: Sequence[str] = ()
 
 
 def make_app(parts: AppParts) -> Starlette:
@@ -105,7 +108,7 @@ class _Api:
         """`GET /v1/models`."""
         if (refusal := self._refuses(request)) is not None:
             return refusal_response(refusal)
-        return JSONResponse({"object": "list", "data": [_model_json(name) for name in self._parts.models]})
+        return JSONResponse({"object": "list", "data": [self._model_json(name) for name in self._parts.models]})
 
     async def model(self, request: Request) -> Response:
         """`GET /v1/models/NAME`."""
@@ -113,7 +116,7 @@ class _Api:
         refusal = self._refuses(request)
         if refusal is None and name not in self._parts.models:
             refusal = Refusal(404, "model_not_found", "No such model.")
-        return JSONResponse(_model_json(name)) if refusal is None else refusal_response(refusal)
+        return JSONResponse(self._model_json(name)) if refusal is None else refusal_response(refusal)
 
     async def health(self, _request: Request) -> Response:
         """`GET /healthz`: 200 once a session can begin. A full server is a healthy one."""
@@ -148,15 +151,16 @@ class _Api:
         status, content = make_secret(body, beta, self._parts.sessions.defaults, self._parts.limits, self._parts.ephemeral)
         return JSONResponse(content, status)
 
+    def _model_json(self, name: str) -> dict[str, object]:
+        """As the hosted service tells it, and what a page may let its visitor choose from."""
+        ours = {"voices": [*self._parts.voices], "languages": [*self._parts.languages]}
+        return {"id": name, "object": "model", "created": 0, "owned_by": "vivavoce"} | ours
+
     def _refuses(self, request: Request, *, ephemeral: bool = True) -> Refusal | None:
         refusal = self._parts.policy.refuses(request, ephemeral=ephemeral)
         if refusal is not None:
             self._parts.metrics.refused.labels(refusal.code).inc()
         return refusal
-
-
-def _model_json(name: str) -> dict[str, object]:
-    return {"id": name, "object": "model", "created": 0, "owned_by": "vivavoce"}
 
 
 class _Page(StaticFiles):

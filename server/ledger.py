@@ -21,13 +21,14 @@ from streaming.events import (
     FinishReason,
     Respond,
     ResponseFinished,
+    Speculate,
     SpeechStarted,
     SpeechStopped,
     TextDelta,
     TranscriptDone,
 )
 
-__all__ = ["STAGES", "Ledger", "TurnLedger"]
+__all__ = ["STAGES", "Ledger", "TurnLedger", "speculation_json"]
 
 STAGES: Final = ("silence", "decision", "transcript", "tools", "first_text", "first_clause", "first_audio", "first_sent")
 """Each stage ends with: the Ear's evidence of silence; the turn committed; its final transcript; the answer asked for, where the turn was
@@ -75,6 +76,20 @@ class TurnLedger:
             "total_ms": _ms(self.total),
             "speculated": self.speculated,
         }
+
+
+def speculation_json(order: EngineOrder) -> dict[str, object] | None:
+    """The extension event `vivavoce.speculation`: what became of an answer that is prepared in a pause. None for any other order."""
+    match order:
+        case Speculate(response_id):
+            state = "begun"
+        case Adopt(response_id):
+            state = "adopted"
+        case Drop(response_id):
+            state = "dropped"
+        case _:
+            return None
+    return {"type": "vivavoce.speculation", "response_id": response_id, "state": state}
 
 
 def _ms(ticks: int) -> float:

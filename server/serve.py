@@ -46,7 +46,8 @@ class StartupError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class ServeOptions:
-    """How to serve. `port` 0 takes any free one. `drain_seconds` is what a running reply gets at shutdown."""
+    """How to serve. `port` 0 takes any free one. `drain_seconds` is what a running reply gets at shutdown. `voices` and `languages` are the
+    model's, as clients are told of them."""
 
     host: str = "127.0.0.1"
     port: int = 8080
@@ -57,6 +58,8 @@ class ServeOptions:
     limits: Limits = field(default_factory=Limits)
     defaults: SessionSettings = field(default_factory=SessionSettings)
     models: Sequence[str] = ("pocket",)
+    voices: Sequence[str] = ()
+    languages: Sequence[str] = ()
     record: Path | None = None
     agent: Agent | None = None
     ice: IceOptions = field(default_factory=IceOptions)
@@ -171,9 +174,20 @@ def _uvicorn_config(options: ServeOptions, sessions: Sessions, calls: Calls, met
     logging.getLogger("uvicorn.error").addFilter(_is_news)
     ephemeral = EphemeralKeys(time.time)
     policy = AccessPolicy(options.api_keys, options.allowed_origins, ephemeral)
-    app = make_app(AppParts(sessions, calls, policy, ephemeral, metrics, options.limits, options.allowed_origins, options.models))
+    parts = AppParts(
+        sessions=sessions,
+        calls=calls,
+        policy=policy,
+        ephemeral=ephemeral,
+        metrics=metrics,
+        limits=options.limits,
+        origins=options.allowed_origins,
+        models=options.models,
+        voices=options.voices,
+        languages=options.languages,
+    )
     return uvicorn.Config(
-        app,
+        make_app(parts),
         ws=RealtimeProtocol,
         ws_max_size=options.limits.max_frame_bytes,
         ws_ping_interval=_PING_SECONDS,

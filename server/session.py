@@ -41,7 +41,7 @@ from agent.settings import SessionSettings
 from server.doors import AgentCode, Channel, ChannelClosedError, Dialogue, Media
 from server.engine_link import EngineLink
 from server.ingress import Ingress
-from server.ledger import Ledger, TurnLedger
+from server.ledger import Ledger, TurnLedger, speculation_json
 from server.limits import Limits
 from server.outbox import Outbox, OutboxFullError
 from server.pacing import Metronome
@@ -425,11 +425,18 @@ class Session:
         if self._conversation.settings.wants_ledger:
             self._outbox.put(self._parts.codec.write_extension(turn.to_json()))
 
+    def _tell_speculation(self, order: EngineOrder) -> None:
+        """To those who want to know where the time goes."""
+        event = speculation_json(order)
+        if event is not None and self._conversation.settings.wants_ledger:
+            self._outbox.put(self._parts.codec.write_extension(event))
+
     def _do(self, command: Command, now: int) -> None:
         if isinstance(command, EngineOrder):
             self._ledger.ordered(command, now)
             self._parts.link.order(self._parts.session_id, command)
             self._replies.ordered(command)
+            self._tell_speculation(command)
             if isinstance(command, Drop | Abort):
                 self._playout.forget(command.response_id)
         elif isinstance(command, PlayoutOrder):

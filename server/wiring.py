@@ -63,6 +63,8 @@ def serve_options(config: ServerConfig, bundle: Bundle, agent: Agent | None = No
         limits=config.limits,
         defaults=SessionSettings(model=bundle.manifest.name, model_hears=_hears(config, bundle), voice=_voice(bundle)),
         models=(bundle.manifest.name,),
+        voices=voices_in(bundle.part("voice")),
+        languages=bundle.manifest.languages,
         record=config.record,
         agent=agent,
         ice=config.ice,

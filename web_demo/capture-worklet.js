@@ -1,4 +1,4 @@
-// The microphone's side of the audio thread: mono, resampled to 24 kHz, 16-bit, in chunks of 40 ms with their loudness.
+// The audio thread's side of a tap: mono, resampled to 24 kHz, 16-bit, in chunks of 40 ms with their loudness.
 
 import { Resampler } from "./resampler.js";
 
@@ -12,16 +12,12 @@ class Capture extends AudioWorkletProcessor {
     this.chunk = new Int16Array(CHUNK);
     this.filled = 0;
     this.energy = 0;
-    this.muted = false;
-    this.port.onmessage = ({ data }) => {
-      this.muted = data.muted;
-    };
   }
 
   process([channels]) {
-    // A source without channels is a device that is being changed; the microphone goes on when it is back.
+    // A source without channels is a device that is being changed; the sound goes on when it is back.
     if (channels.length === 0) return true;
-    for (const sample of this.resampler.push(mono(channels))) this.take(this.muted ? 0 : sample);
+    for (const sample of this.resampler.push(mono(channels))) this.take(sample);
     return true;
   }
 

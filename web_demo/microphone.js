@@ -1,12 +1,15 @@
-// The microphone: 24 kHz PCM16 in chunks of 40 ms, whatever the device's rate; survives the device being unplugged.
+// The microphone: a stream for WebRTC, and 24 kHz PCM16 in chunks of 40 ms; survives the device being unplugged.
+
+import { makeTap } from "./tap.js";
 
 export class Microphone {
-  // onChunk(ArrayBuffer of PCM16, level) every 40 ms; onLost(error) when no microphone is left.
-  constructor({ onChunk, onLost }) {
+  // onChunk(ArrayBuffer of PCM16, level) every 40 ms; onTrack(track) when another device took over; onLost(error) when none is left.
+  constructor({ onChunk, onTrack, onLost }) {
     this.onChunk = onChunk;
+    this.onTrack = onTrack;
     this.onLost = onLost;
     this.context = null;
-    this.node = null;
+    this.tap = null;
     this.source = null;
     this.stream = null;
     this.muted = false;
@@ -19,9 +22,7 @@ export class Microphone {
     const stream = await capture(deviceId);
     try {
       this.context = new AudioContext({ latencyHint: "interactive" });
-      await this.context.audioWorklet.addModule(new URL("capture-worklet.js", import.meta.url));
-      this.node = new AudioWorkletNode(this.context, "capture", { numberOfOutputs: 0 });
-      this.node.port.onmessage = ({ data }) => this.onChunk(data.pcm, data.level);
+      this.tap = await makeTap(this.context, this.onChunk);
       this.connect(stream);
       await this.context.resume();
     } catch (error) {
@@ -42,26 +43,35 @@ export class Microphone {
     this.deviceId = deviceId;
     this.disconnect();
     const stream = await capture(deviceId);
-    if (this.context) this.connect(stream);
-    else stop(stream);
+    if (this.context) {
+      this.connect(stream);
+      this.onTrack(this.track);
+    } else {
+      stop(stream);
+    }
   }
 
   async resume() {
     if (this.context && this.context.state !== "closed") await this.context.resume();
   }
 
+  // A muted microphone goes on, and hears silence.
   mute(muted) {
     this.muted = muted;
-    this.node?.port.postMessage({ muted });
+    if (this.track) this.track.enabled = !muted;
+  }
+
+  get track() {
+    return this.stream?.getAudioTracks()[0] ?? null;
   }
 
   connect(stream) {
     this.stream = stream;
+    this.track.enabled = !this.muted;
     this.source = this.context.createMediaStreamSource(stream);
-    this.source.connect(this.node);
-    const [track] = stream.getAudioTracks();
+    this.source.connect(this.tap);
     // Unplugged: go on with whatever the system offers now.
-    track.onended = () => this.change("").catch((error) => this.onLost(error));
+    this.track.onended = () => this.change("").catch((error) => this.onLost(error));
   }
 
   disconnect() {
@@ -72,10 +82,11 @@ export class Microphone {
   }
 }
 
-// The microphones that can be chosen, as {id, label}; labels are there once permission was given.
-export async function microphones() {
-  const devices = await navigator.mediaDevices.enumerateDevices();
-  return devices.filter(({ kind, label }) => kind === "audioinput" && label).map(({ deviceId, label }) => ({ id: deviceId, label }));
+// The devices that can be chosen, {microphones, loudspeakers} as {id, label}; labels are there once permission was given.
+export async function audioDevices() {
+  const devices = (await navigator.mediaDevices.enumerateDevices()).filter(({ label }) => label);
+  const of = (wanted) => devices.filter(({ kind }) => kind === wanted).map(({ deviceId, label }) => ({ id: deviceId, label }));
+  return { microphones: of("audioinput"), loudspeakers: of("audiooutput") };
 }
 
 function capture(deviceId) {

@@ -1,7 +1,7 @@
 // The loudspeaker's side of the audio thread: a queue of reply audio at 24 kHz, and exactly how much of each response has been played.
 //
 // In:  {push: {id, samples}}   {end: id} no more audio of it comes   {flush: true} stop now
-// Out: {position: {id, played, queued, level}} every 50 ms while playing and when the queue runs dry
+// Out: {position: {id, played, queued}} every 50 ms while playing and when the queue runs dry
 //      {flushed: {id, played}} what had been played of the response that was stopped; id is null where nothing was playing
 
 const REPORT_EVERY = sampleRate / 20;
@@ -23,7 +23,6 @@ class Playback extends AudioWorkletProcessor {
     this.ended = new Set();
     this.refilling = false;
     this.sinceReport = 0;
-    this.energy = 0;
     this.port.onmessage = ({ data }) => this.obey(data);
   }
 
@@ -77,11 +76,7 @@ class Playback extends AudioWorkletProcessor {
       this.played = 0;
     }
     const count = Math.min(output.length - at, part.samples.length - part.next);
-    for (let i = 0; i < count; i += 1) {
-      const sample = part.samples[part.next + i];
-      output[at + i] = sample;
-      this.energy += sample * sample;
-    }
+    output.set(part.samples.subarray(part.next, part.next + count), at);
     part.next += count;
     this.queued -= count;
     this.played += count;
@@ -97,12 +92,8 @@ class Playback extends AudioWorkletProcessor {
   }
 
   report() {
-    if (this.id !== null) {
-      const level = Math.sqrt(this.energy / Math.max(1, this.sinceReport));
-      this.port.postMessage({ position: { id: this.id, played: this.played, queued: this.queued, level } });
-    }
+    if (this.id !== null) this.port.postMessage({ position: { id: this.id, played: this.played, queued: this.queued } });
     this.sinceReport = 0;
-    this.energy = 0;
   }
 }
 

@@ -1,14 +1,17 @@
-// The loudspeaker: plays reply audio as it arrives and says how much of each response the listener has heard.
+// The loudspeaker of a call over the WebSocket: plays reply audio as it arrives and says how much of each response has been heard.
+
+import { makeTap } from "./tap.js";
 
 const RATE = 24000;
 // More latency than this is a driver's mistake, not a loudspeaker.
 const MOST_LATENCY_SECONDS = 0.5;
 
 export class Speaker {
-  // onPosition({id, playedMs, queuedMs, level}) comes every 50 ms while playing and when the queue runs dry; onSuspended(bool) when the
-  // browser stops or resumes sound.
-  constructor({ onPosition, onSuspended }) {
+  // onPosition({id, playedMs, queuedMs}) comes every 50 ms while playing and when the queue runs dry; onSound(PCM16, level) is what sounds,
+  // every 40 ms; onSuspended(bool) when the browser stops or resumes sound.
+  constructor({ onPosition, onSound, onSuspended }) {
     this.onPosition = onPosition;
+    this.onSound = onSound;
     this.onSuspended = onSuspended;
     this.context = null;
     this.node = null;
@@ -17,14 +20,21 @@ export class Speaker {
   }
 
   // Call in a click: browsers allow sound only then. The context runs at the wire's rate; the browser resamples to the device.
-  async open() {
+  async open(deviceId) {
     this.context = new AudioContext({ sampleRate: RATE, latencyHint: "interactive" });
     this.context.onstatechange = () => this.onSuspended(this.context.state !== "running");
     await this.context.audioWorklet.addModule(new URL("playback-worklet.js", import.meta.url));
     this.node = new AudioWorkletNode(this.context, "playback", { numberOfInputs: 0, outputChannelCount: [1] });
     this.node.port.onmessage = ({ data }) => this.receive(data);
     this.node.connect(this.context.destination);
+    this.node.connect(await makeTap(this.context, this.onSound));
+    await this.change(deviceId);
     await this.resume();
+  }
+
+  // Another loudspeaker, where the browser can choose; "" is the system's.
+  async change(deviceId) {
+    if (deviceId !== undefined && this.context?.setSinkId) await this.context.setSinkId(deviceId);
   }
 
   async resume() {
@@ -63,8 +73,8 @@ export class Speaker {
   receive({ position, flushed }) {
     if (flushed) this.flushes.shift()?.({ id: flushed.id, playedMs: this.heardMs(flushed.played, 1) });
     if (!position) return;
-    const { id, played, queued, level } = position;
-    this.onPosition({ id, playedMs: this.heardMs(played, queued), queuedMs: (queued * 1000) / RATE, level });
+    const { id, played, queued } = position;
+    this.onPosition({ id, playedMs: this.heardMs(played, queued), queuedMs: (queued * 1000) / RATE });
   }
 
   // What the worklet has handed over is still on its way to the ear; when nothing is queued the rest is as good as heard.

@@ -1,53 +1,52 @@
-// Everything that touches the document. It is told what to show; what the person does goes to the handlers it is given.
+// The page's document but for its parts with modules of their own: the state, the button, problems, what can be saved, the appearance. It is
+// told what to show; what the person does goes to the handlers it is given.
 
-const STATES = {
-  off: ["Ready", "Press the button and speak. Your voice goes to this server and nowhere else."],
-  connecting: ["Connecting", ""],
-  listening: ["Listening", "Say something, or type."],
-  hearing: ["Hearing you", "Take your time."],
-  thinking: ["Thinking", ""],
-  speaking: ["Speaking", "Talk over it to interrupt, or press Esc."],
-  muted: ["Muted", "The microphone sends silence."],
-  typing: ["Connected", "Without a microphone: type a message."],
-  suspended: ["Paused", "The browser has stopped the sound. Click anywhere to go on."],
-};
+import { byId } from "./dom.js";
+import { STATES } from "./states.js";
+import { loudness, Waveform } from "./waveform.js";
 
-// How far a level falls back per second, so that the rings breathe instead of flickering.
+const ROUTES = { webrtc: "Over WebRTC", websocket: "Over the WebSocket" };
+
+// How far a ring falls back per second, so that it breathes instead of flickering.
 const FALL_PER_SECOND = 2.2;
-// Loudness shown as nothing and as everything, in dB of full scale.
-const QUIET_DB = -52;
-const LOUD_DB = -14;
-
-const byId = (id) => document.getElementById(id);
+// Between two pictures: no more are seen, and where motion is not wanted far fewer.
+const FRAME_MS = matchMedia("(prefers-reduced-motion: reduce)").matches ? 500 : 30;
 
 export class View {
-  constructor(handlers) {
+  constructor(timeline, handlers) {
     this.layout = byId("layout");
     this.stage = byId("stage");
-    this.levels = { you: 0, agent: 0 };
-    this.shown = { you: 0, agent: 0 };
-    // Entry id -> its elements.
-    this.rows = new Map();
+    this.timeline = timeline;
+    this.waveform = new Waveform(byId("waves"), timeline);
+    this.rings = { you: 0, agent: 0 };
     this.drawnAt = 0;
     this.drawing = false;
-    // Whether the newest words are in sight and should stay so.
-    this.pinned = true;
     this.listen(handlers);
     this.state("off");
+    this.theme(document.documentElement.dataset.theme);
+    new ResizeObserver(() => this.waveform.draw()).observe(byId("waves"));
   }
 
-  listen({ onCall, onText, onMute, onDevice, onRetry, onKey, onInterrupt }) {
+  listen({ onCall, onText, onMute, onRetry, onKey, onInterrupt, onSave }) {
     byId("call").addEventListener("click", onCall);
     byId("retry").addEventListener("click", onRetry);
     byId("dismiss").addEventListener("click", () => this.problem(null));
-    byId("device").addEventListener("change", (event) => onDevice(event.target.value));
-    byId("mute").addEventListener("click", () => onMute(byId("mute").getAttribute("aria-pressed") !== "true"));
-    byId("scroll").addEventListener("scroll", ({ target }) => {
-      this.pinned = target.scrollHeight - target.scrollTop - target.clientHeight < 48;
-    });
-    new ResizeObserver(() => this.follow()).observe(byId("scroll"));
+    byId("mute").addEventListener("click", onMute);
+    byId("stop").addEventListener("click", onInterrupt);
+    byId("theme").addEventListener("click", () => this.theme(document.documentElement.dataset.theme === "dark" ? "light" : "dark", true));
+    for (const kind of ["text", "json", "sound"])
+      byId(`save-${kind}`).addEventListener("click", () => {
+        byId("save-menu").hidePopover();
+        onSave(kind);
+      });
     document.addEventListener("keydown", (event) => {
-      if (event.key === "Escape") onInterrupt();
+      if (event.key === "Escape" && !byId("settings").open) onInterrupt();
+      if (!event.altKey || event.ctrlKey || event.metaKey || byId("settings").open) return;
+      // By the key, not its letter: with Alt that is another one on some keyboards.
+      const act = { KeyT: onCall, KeyM: byId("mute").hidden ? null : onMute }[event.code];
+      if (!act) return;
+      event.preventDefault();
+      act();
     });
     byId("composer").addEventListener("submit", (event) => {
       event.preventDefault();
@@ -68,10 +67,9 @@ export class View {
     this.layout.dataset.state = name;
     byId("state").textContent = label;
     byId("hint").textContent = hint;
-    byId("call-label").textContent = name === "off" ? "Start" : "End";
-    const spoken = !["off", "connecting", "typing"].includes(name);
-    byId("mute").hidden = !spoken;
-    byId("device-label").hidden = !spoken || byId("device").length < 2;
+    byId("call-label").textContent = name === "off" ? "Talk" : "End";
+    byId("mute").hidden = ["off", "connecting", "typing"].includes(name);
+    byId("stop").hidden = !["thinking", "speaking"].includes(name);
     if (name !== "off") this.animate();
   }
 
@@ -84,11 +82,30 @@ export class View {
     byId("mute").textContent = muted ? "Unmute" : "Mute";
   }
 
-  // [{id, label}], and the one in use.
-  devices(devices, chosen) {
-    const select = byId("device");
-    select.replaceChildren(...devices.map(({ id, label }) => new Option(label, id, false, id === chosen)));
-    byId("device-label").hidden = byId("mute").hidden || devices.length < 2;
+  // Which way the call goes ("webrtc", "websocket" or ""), and why not the better one.
+  route(kind, why) {
+    const text = kind ? `${ROUTES[kind]}${why ? `: ${why}` : ""}` : "";
+    if (byId("route").textContent !== text) byId("route").textContent = text;
+  }
+
+  // What there is to save.
+  saveable(entries, seconds) {
+    byId("save-text").disabled = byId("save-json").disabled = entries === 0;
+    byId("save-sound").disabled = seconds < 0.1;
+    const whole = Math.floor(seconds);
+    byId("recorded").textContent = `${Math.floor(whole / 60)}:${String(whole % 60).padStart(2, "0")}`;
+  }
+
+  theme(name, chosen = false) {
+    document.documentElement.dataset.theme = name;
+    byId("theme").setAttribute("aria-pressed", String(name === "dark"));
+    this.waveform.recolour();
+    if (!chosen) return;
+    try {
+      localStorage.setItem("vivavoce-theme", name);
+    } catch {
+      // It holds for this visit.
+    }
   }
 
   // A Problem, or null to take it away. Where a key is wanted there is a field for it.
@@ -105,13 +122,7 @@ export class View {
     if (wantsKey) byId("key").focus();
   }
 
-  // -- levels
-
-  // RMS of the last chunk, 0 to 1.
-  level(who, rms) {
-    const db = 20 * Math.log10(Math.max(rms, 1e-6));
-    this.levels[who] = Math.min(1, Math.max(0, (db - QUIET_DB) / (LOUD_DB - QUIET_DB)));
-  }
+  // -- what moves
 
   animate() {
     if (this.drawing) return;
@@ -121,87 +132,18 @@ export class View {
 
   draw(at) {
     this.drawing = false;
-    const step = Math.min(0.1, (at - this.drawnAt) / 1000) * FALL_PER_SECOND;
-    this.drawnAt = at;
-    for (const who of ["you", "agent"]) {
-      this.shown[who] = Math.max(this.levels[who], this.shown[who] - step);
-      this.levels[who] = Math.max(0, this.levels[who] - step);
-      this.stage.style.setProperty(`--${who}`, this.shown[who].toFixed(3));
+    const running = this.layout.dataset.state !== "off";
+    if (at - this.drawnAt >= FRAME_MS) {
+      const fall = (Math.min(100, at - this.drawnAt) / 1000) * FALL_PER_SECOND;
+      this.drawnAt = at;
+      for (const who of ["you", "agent"]) {
+        const newest = this.timeline.levels[who].at(-1);
+        const level = newest && newest.at > at - 100 ? loudness(newest.level) : 0;
+        this.rings[who] = Math.max(level, this.rings[who] - fall);
+        this.stage.style.setProperty(`--${who}`, this.rings[who].toFixed(3));
+      }
+      if (running) this.waveform.draw(at);
     }
-    if (this.layout.dataset.state !== "off" || this.shown.you || this.shown.agent) this.animate();
+    if (running || this.rings.you > 0 || this.rings.agent > 0) this.animate();
   }
-
-  // -- transcript
-
-  entries(entries) {
-    byId("empty").hidden = entries.length > 0;
-    const gone = new Set(this.rows.keys());
-    for (const entry of entries) {
-      gone.delete(entry.id);
-      this.row(entry);
-    }
-    for (const id of gone) {
-      this.rows.get(id).item.remove();
-      this.rows.delete(id);
-    }
-    this.follow();
-  }
-
-  // Stay at the newest words, unless the person has scrolled away from them.
-  follow() {
-    if (this.pinned) byId("scroll").scrollTop = byId("scroll").scrollHeight;
-  }
-
-  row(entry) {
-    const row = this.rows.get(entry.id) ?? this.addRow(entry);
-    const text = entry.text.trim();
-    if (row.text.textContent !== text) row.text.textContent = text;
-    row.item.dataset.settled = entry.settled;
-    row.item.dataset.cut = entry.cut;
-    row.item.setAttribute("aria-busy", String(!entry.settled));
-    row.note.hidden = !entry.cut;
-    if (entry.latency && row.latency !== entry.latency) {
-      row.latency = entry.latency;
-      row.timing.replaceChildren(...timing(entry.latency));
-      row.timing.hidden = false;
-    }
-  }
-
-  addRow({ id, who }) {
-    const item = element("li", "entry");
-    item.dataset.who = who;
-    const head = element("p", "who", who === "you" ? "You" : "Vivavoce");
-    const text = element("p", "text");
-    const note = element("p", "note", "Interrupted here");
-    const timing = element("details", "timing");
-    timing.hidden = true;
-    item.append(head, text, note, timing);
-    byId("entries").append(item);
-    const row = { item, text, note, timing, latency: null };
-    this.rows.set(id, row);
-    return row;
-  }
-}
-
-function element(tag, className, text = "") {
-  const made = document.createElement(tag);
-  made.className = className;
-  made.textContent = text;
-  return made;
-}
-
-// "0.62 s", and the stages behind it where the server told them.
-function timing({ ms, stages }) {
-  const summary = element("summary", "", `${(ms / 1000).toFixed(2)} s`);
-  summary.title = stages.length ? "From your last sound to the first sound sent" : "From the end of your turn to the first sound played";
-  if (!stages.length) return [summary];
-  const list = element("dl", "stages");
-  for (const [name, part] of stages) {
-    const bar = element("div", "stage-bar");
-    bar.style.setProperty("--share", (part / Math.max(ms, 1)).toFixed(3));
-    const cell = element("dd", "", `${Math.round(part)} ms`);
-    cell.append(bar);
-    list.append(element("dt", "", name.replaceAll("_", " ")), cell);
-  }
-  return [summary, list];
 }

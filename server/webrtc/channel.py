@@ -57,6 +57,8 @@ class CallChannel:
         self._waiting_bytes = 0
         self._changed = asyncio.Event()
         self._hung_up = False
+        # Set while the client is awaited: one that has given up, and says so, is awaited no longer.
+        self._connecting: asyncio.Timeout | None = None
 
     # -- Channel
 
@@ -75,13 +77,16 @@ class CallChannel:
             raise ChannelClosedError from error
         self.answer.set_result(answer)
         try:
-            async with asyncio.timeout(self._connect_seconds):
+            async with asyncio.timeout(0 if self._hung_up else self._connect_seconds) as self._connecting:
                 await self.peer.connected()
         except (ChannelClosedError, TimeoutError) as error:
             self._metrics.webrtc_calls.labels("not connected").inc()
             wanted = " and its data channel opened" if self._offer.has_events else ""
-            log.info("call %s was not connected%s within %.0f seconds", self._call_id, wanted, self._connect_seconds)
+            late = "the client gave up" if self._hung_up else f"{self._connect_seconds:.0f} seconds have passed"
+            log.info("call %s was not connected%s: %s", self._call_id, wanted, late)
             raise ChannelClosedError from error
+        finally:
+            self._connecting = None
         self._metrics.webrtc_calls.labels("connected").inc()
         log.info("call %s is connected, %s", self._call_id, self.peer.path)
 
@@ -128,6 +133,8 @@ class CallChannel:
         """End the call."""
         self._hung_up = True
         self._changed.set()
+        if self._connecting is not None and not self._connecting.expired():
+            self._connecting.reschedule(asyncio.get_running_loop().time())
 
     async def close(self, *, politely: bool) -> None:
         """Nothing is left afterwards. `politely`: what is on its way to the client may arrive."""

@@ -12,10 +12,11 @@ from streaming.events import SoundKind
 
 
 async def test_models(start) -> None:
-    served = await start(models=["pocket", "edge"])
+    served = await start(models=["pocket", "edge"], voices=("joe",), languages=("en",))
     listed = (await served.get("/v1/models")).json()
     assert [model["id"] for model in listed["data"]] == ["pocket", "edge"]
-    assert (await served.get("/v1/models/edge")).json()["object"] == "model"
+    edge = (await served.get("/v1/models/edge")).json()
+    assert (edge["object"], edge["voices"], edge["languages"]) == ("model", ["joe"], ["en"])
     missing = await served.get("/v1/models/none")
     assert (missing.status_code, missing.json()["error"]["code"]) == (404, "model_not_found")
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.ledger import STAGES, Ledger, TurnLedger
+from server.ledger import STAGES, Ledger, TurnLedger, speculation_json
 from streaming.events import (
     Adopt,
     AudioReady,
@@ -16,6 +16,7 @@ from streaming.events import (
     Respond,
     RespondOptions,
     ResponseFinished,
+    Speculate,
     SpeechStarted,
     SpeechStopped,
     TextDelta,
@@ -266,3 +267,10 @@ def test_stages_add_up_in_any_order(steps: list[tuple[str, int]]) -> None:
     assert turn is not None
     assert sum(turn.stages) == turn.total == now + 7 - 1_000
     assert min(turn.stages) >= 0
+
+
+def test_what_becomes_of_a_prepared_answer_is_told() -> None:
+    orders = (Speculate("r", "i", "What is", OPTIONS), Drop("r"), Adopt("r"), Respond("r", OPTIONS))
+    told = [speculation_json(order) for order in orders]
+    assert told[:3] == [{"type": "vivavoce.speculation", "response_id": "r", "state": state} for state in ("begun", "dropped", "adopted")]
+    assert told[3] is None

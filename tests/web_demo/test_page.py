@@ -1,14 +1,13 @@
 """The page in a real browser against the real server, with a scripted engine where the models would be."""
 
 import base64
-import json
 from collections.abc import Callable
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
 
 import numpy as np
 import pytest
-from playwright.async_api import Browser, Page, WebSocket, expect
+from playwright.async_api import expect
+from visit import ALLOW, PATIENCE_MS, entries_of, visit
 
 from server.limits import Limits
 from server.serve import ServeOptions
@@ -17,71 +16,10 @@ from streaming.fakes import ScriptedEngine, ScriptedReply
 
 pytestmark = pytest.mark.browser
 
-ALLOW = "--use-fake-ui-for-media-stream"
-PATIENCE_MS = 20_000
+WEBSOCKET = "/?transport=websocket"
 QUESTION = "What is the capital of Switzerland?"
 ANSWER = "Bern is the capital. It lies on the river Aare."
 LONG_ANSWER = " ".join(f"This is sentence number {number} of a long story." for number in range(1, 21))
-
-
-@dataclass
-class Visit:
-    """A page and everything it exchanged with the server."""
-
-    page: Page
-    sent: list[dict] = field(default_factory=list)
-    received: list[dict] = field(default_factory=list)
-    # What the browser complained about: errors, violations of the content security policy.
-    complaints: list[str] = field(default_factory=list)
-    # Addresses of everything that was asked for.
-    requests: list[str] = field(default_factory=list)
-
-    def watch(self, socket: WebSocket) -> None:
-        socket.on("framesent", lambda text: self.sent.append(json.loads(text)))
-        socket.on("framereceived", lambda text: self.received.append(json.loads(text)))
-
-    def of(self, kind: str, *, sent: bool = True) -> list[dict]:
-        """The events of one type, in order."""
-        return [event for event in (self.sent if sent else self.received) if event["type"] == kind]
-
-    async def state(self, *names: str) -> None:
-        """Waits until the page shows one of these states."""
-        await self.page.wait_for_function(
-            "names => names.includes(document.getElementById('layout').dataset.state)", arg=list(names), timeout=PATIENCE_MS
-        )
-
-    async def problem(self, title: str) -> None:
-        await expect(self.page.locator("#problem-title")).to_have_text(title, timeout=PATIENCE_MS)
-        await expect(self.page.locator("#problem")).to_be_visible()
-
-    async def entries(self) -> list[tuple[str, str, str, str]]:
-        """(who, text, settled, cut) of every entry."""
-        rows = await self.page.eval_on_selector_all(
-            ".entry",
-            "rows => rows.map(row => [row.dataset.who, row.querySelector('.text').textContent, row.dataset.settled, row.dataset.cut])",
-        )
-        return [tuple(row) for row in rows]
-
-    async def settled(self, count: int) -> list[tuple[str, str, str, str]]:
-        """The entries, once so many are settled and none is not."""
-        await self.page.wait_for_function(
-            """count => document.querySelectorAll('.entry[data-settled="true"]').length === count &&
-                        document.querySelectorAll('.entry').length === count""",
-            arg=count,
-            timeout=PATIENCE_MS,
-        )
-        return await self.entries()
-
-
-async def visit(browser: Browser, address: str) -> Visit:
-    page = await browser.new_page()
-    seen = Visit(page)
-    page.on("websocket", seen.watch)
-    page.on("request", lambda request: seen.requests.append(request.url))
-    page.on("pageerror", lambda error: seen.complaints.append(str(error)))
-    page.on("console", lambda message: seen.complaints.append(message.text) if message.type in ("error", "warning") else None)
-    await page.goto(address)
-    return seen
 
 
 # ------------------------------------------------------------------------------------------------------------ speaking
@@ -90,15 +28,15 @@ async def visit(browser: Browser, address: str) -> Visit:
 async def test_a_spoken_turn_shows_both_sides_and_plays_the_answer(serving: Callable, browsing: Callable, spoken: Callable) -> None:
     engine = ScriptedEngine([ScriptedReply(ANSWER)], [QUESTION])
     async with serving(engine) as address, browsing(ALLOW, spoken(2.0, 1.5, 60.0)) as browser:
-        seen = await visit(browser, address)
-        assert await seen.entries() == []
+        seen = await visit(browser, address + WEBSOCKET)
+        assert await entries_of(seen.page) == []
         await seen.page.click("#call")
         await seen.state("hearing")
         await seen.state("speaking")
         assert await seen.settled(2) == [("you", QUESTION, "true", "false"), ("agent", ANSWER, "true", "false")]
         await seen.state("listening")
         assert await seen.page.locator(".timing summary").count() == 1
-        assert await seen.page.locator(".stages dt").count() == 8
+        assert await seen.page.locator(".stages dt").count() == 9
     audio = sum(len(base64.b64decode(event["delta"])) // 2 for event in seen.of("response.output_audio.delta", sent=False))
     assert audio == 10 * 1_440
     reports = [event["played_ms"] for event in seen.of("vivavoce.playback")]
@@ -116,7 +54,7 @@ async def test_speaking_over_the_answer_stops_it_where_it_was_heard(serving: Cal
     """Sound stops, the entry is cut, and the model is told exactly the words that the page shows."""
     engine = ScriptedEngine([ScriptedReply(LONG_ANSWER), ScriptedReply("Of course.")], [QUESTION, "Stop, please."], word_ms=150)
     async with serving(engine) as address, browsing(ALLOW, spoken(2.0, 1.0, 5.0, 1.2, 60.0)) as browser:
-        seen = await visit(browser, address)
+        seen = await visit(browser, address + WEBSOCKET)
         await seen.page.click("#call")
         await seen.state("speaking")
         await seen.state("hearing")
@@ -144,7 +82,7 @@ async def test_speaking_over_the_answer_stops_it_where_it_was_heard(serving: Cal
 async def test_the_microphone_goes_on_and_mute_makes_it_silent(serving: Callable, browsing: Callable, spoken: Callable) -> None:
     engine = ScriptedEngine()
     async with serving(engine) as address, browsing(ALLOW, spoken(0.0, 60.0)) as browser:
-        seen = await visit(browser, address)
+        seen = await visit(browser, address + WEBSOCKET)
         await seen.page.click("#call")
         await seen.state("hearing")
         await seen.page.click("#mute")

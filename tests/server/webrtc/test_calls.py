@@ -244,6 +244,13 @@ async def test_a_client_that_never_connects_is_given_up(start, caller, post) -> 
     await gone(served)
 
 
+async def test_a_client_that_gives_up_before_it_is_connected_leaves_its_place(start, caller, post) -> None:
+    served = await start(limits=Limits(max_sessions=1))
+    response = await post(served, await caller().offer())
+    assert (await served.post(response.headers["location"] + "/hangup", b"")).status_code == 200
+    await gone(served)
+
+
 async def test_a_data_channel_that_never_opens_ends_the_call(start, caller, post) -> None:
     served, one = await start(limits=Limits(connect_seconds=1.0)), caller()
     response = await post(served, await one.offer())
