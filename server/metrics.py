@@ -47,8 +47,8 @@ class Metrics:
         self.webrtc_calls = Counter("vivavoce_webrtc_calls", "WebRTC calls answered, by outcome", ["outcome"], registry=self._registry)
         self.rtp_packets = Counter(
             "vivavoce_rtp_packets",
-            "RTP packets of callers that were not heard, by reason, counted at the end of a call",
-            ["reason"],
+            "RTP packets of callers, by what became of them, counted at the end of a call",
+            ["outcome"],
             registry=self._registry,
         )
         self.rtp_wait = Histogram(

@@ -12,7 +12,7 @@ from server.sessions import Sessions, new_id
 from server.webrtc.channel import CallChannel, CallRefusedError
 from server.webrtc.ice import IceOptions
 from server.webrtc.offer import OfferError, read_offer
-from server.webrtc.speaker import RATE
+from server.webrtc.opus import RATE
 
 __all__ = ["Call", "CallRefusedError", "Calls"]
 

@@ -4,6 +4,7 @@ import asyncio
 import json
 import logging
 from collections import deque
+from dataclasses import asdict
 from typing import Final
 
 from server.auth import Refusal
@@ -142,10 +143,8 @@ class CallChannel:
             await asyncio.sleep(_TAIL_SECONDS)
         self.sidebands.end()
         await self.peer.close()
-        stream, packets = self.peer.microphone.stream, self.peer.packets
-        dropped = stream.late + stream.early + self.peer.microphone.dropped + packets.late
-        self._metrics.rtp_packets.labels("lost").inc(packets.lost)
-        self._metrics.rtp_packets.labels("dropped").inc(dropped)
+        for outcome, count in asdict(self.peer.microphone.tally()).items():
+            self._metrics.rtp_packets.labels(outcome).inc(count)
 
     def _take(self, message: str | bytes) -> None:
         if self._hung_up or message == _PING:

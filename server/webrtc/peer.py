@@ -30,10 +30,9 @@ from server.webrtc.gathering import gather
 from server.webrtc.ice import IceOptions
 from server.webrtc.microphone import Microphone
 from server.webrtc.offer import Offer, OfferError, write_answer
-from server.webrtc.reorder import ReorderBuffer
 from server.webrtc.speaker import SpeakerTrack
 
-__all__ = ["Peer"]
+__all__ = ["Peer", "listen"]
 
 _LIBRARY_ERRORS: Final = (
     AssertionError,
@@ -50,6 +49,8 @@ _LIBRARY_ERRORS: Final = (
 
 log = logging.getLogger(__name__)
 
+_BUFFER: Final = "_RTCRtpReceiver__jitter_buffer"
+"""Where the library keeps it."""
 _MAX_BUFFERED: Final = 64 << 10
 """Bytes of events that the library holds for the network before the session waits: none of them are sound."""
 _CLOSE_SECONDS: Final = 5.0
@@ -69,11 +70,8 @@ class Peer:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._receive = receive
-        self._on_wait = on_wait
-        self._clock = clock
-        self.microphone = Microphone(clock)
+        self.microphone = Microphone(clock, on_wait)
         self.speaker = SpeakerTrack()
-        self.packets: ReorderBuffer[tuple[RtpPacket, int]] = ReorderBuffer()
         self._ice = ice
         # The servers are ours to ask (`gather`); told of none, the library would ask a public one.
         policy = RTCIceTransportPolicy.RELAY if ice.relay_only else RTCIceTransportPolicy.ALL
@@ -112,7 +110,7 @@ class Peer:
         transceiver = self._connection.getTransceivers()[0]
         opus = [codec for codec in RTCRtpSender.getCapabilities("audio").codecs if codec.mimeType == "audio/opus"]
         transceiver.setCodecPreferences(opus)
-        self._listen_in_order(transceiver.receiver)
+        listen(transceiver.receiver, self.microphone)
         try:
             await self._connection.setRemoteDescription(RTCSessionDescription(offer.sdp, "offer"))
             self._gather_as_told()
@@ -197,7 +195,7 @@ class Peer:
 
     def _take_track(self, track: MediaStreamTrack) -> None:
         if track.kind == "audio" and self._reader is None:
-            self._reader = asyncio.create_task(self.microphone.read(track), name="webrtc-microphone")
+            self._reader = asyncio.create_task(self.microphone.until_end(track), name="webrtc-microphone")
 
     def _take_channel(self, channel: RTCDataChannel) -> None:
         """The client's first data channel carries the events, whatever its name; another is not heard."""
@@ -210,23 +208,23 @@ class Peer:
         channel.on("close", self._end)
         self._changed.set()
 
-    def _listen_in_order(self, receiver: RTCRtpReceiver) -> None:
-        """Puts our buffer in the place of the library's, which holds more packets than listening needs."""
-        receiver._RTCRtpReceiver__jitter_buffer = _NoBuffer(capacity=1)  # type: ignore[attr-defined]
-        handle = receiver._handle_rtp_packet
 
-        async def handle_in_order(packet: RtpPacket, arrival_time_ms: int) -> None:
-            released = self.packets.push(packet.sequence_number, (packet, arrival_time_ms), self._clock())
-            for wait in self.packets.waits:
-                self._on_wait(wait)
-            for ready, came in released:
-                await handle(ready, came)
-
-        receiver._handle_rtp_packet = handle_in_order  # type: ignore[method-assign]
+def listen(receiver: RTCRtpReceiver, microphone: Microphone) -> None:
+    """Give the receiver's packets to `microphone` as they come, and none to the library's own buffer and decoder. Raises RuntimeError where
+    the library has no such place any more."""
+    if not isinstance(getattr(receiver, _BUFFER, None), JitterBuffer):
+        raise RuntimeError(f"aiortc's receiver keeps no jitter buffer as {_BUFFER} any more: server/webrtc/peer.py needs to be adapted.")
+    setattr(receiver, _BUFFER, _NoBuffer(microphone))
 
 
 class _NoBuffer(JitterBuffer):
-    """The library's seam for a jitter buffer; every packet of speech is a frame of its own."""
+    """The library's seam for a jitter buffer: given each packet of a codec that was agreed on. None becomes a frame of the library's."""
+
+    def __init__(self, microphone: Microphone) -> None:
+        super().__init__(capacity=1)
+        self._microphone = microphone
 
     def add(self, packet: RtpPacket) -> tuple[bool, JitterFrame | None]:
-        return False, JitterFrame(packet._data, packet.timestamp)  # type: ignore[attr-defined]
+        if packet.payload:
+            self._microphone.take(packet.sequence_number, packet.timestamp, packet.payload)
+        return False, None

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import re
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
@@ -15,9 +16,13 @@ from aiortc import RTCConfiguration, RTCPeerConnection, RTCSessionDescription
 from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
 from av import AudioFrame
 
+from benchmarks.lossy_stream import Coding, coded
+from benchmarks.networks import GOOD, Network
+from benchmarks.relay import UdpRelay
 from server.pacing import Metronome
 
 RATE = 48_000
+_CANDIDATE = re.compile(r"a=candidate:\S+ \d+ udp \d+ (\S+) (\d+) [^\r]*\r\n")
 FRAME = RATE // 50
 
 
@@ -154,6 +159,25 @@ class Caller:
             pass
 
 
+def harmonics(seconds: float) -> np.ndarray:
+    """A voice-like sound, int16 (n,) at 48 kHz."""
+    time = np.arange(round(seconds * RATE)) / RATE
+    sound = sum(np.sin(2 * np.pi * 140 * k * time + k) / k for k in range(1, 20)) * (0.6 + 0.4 * np.sin(2 * np.pi * 4 * time))
+    return (sound * 5_000).astype(np.int16)
+
+
+@pytest.fixture
+def voice() -> Callable[[float], np.ndarray]:
+    """The function `harmonics`."""
+    return harmonics
+
+
+@pytest.fixture
+def opus_packets() -> Callable[..., list[bytes]]:
+    """`opus_packets(pcm, loss=0)`: as a browser codes its microphone."""
+    return lambda pcm, loss=0: coded(pcm, Coding(loss=loss))
+
+
 async def post_offer(served, offer: str, path: str = "/v1/realtime/calls?model=pocket", **headers: str) -> httpx.Response:
     return await served.post(path, offer.encode(), {"Content-Type": "application/sdp", **headers})
 
@@ -188,6 +212,25 @@ async def caller() -> AsyncIterator[Callable[..., Caller]]:
             return one
 
         yield make
+
+
+@pytest.fixture
+async def ring_through(caller: Callable[..., Caller]) -> AsyncIterator[Callable[..., object]]:
+    """`await ring_through(served, network, seed=1)` gives a `Caller` whose call is up, and the `UdpRelay` that is its only way."""
+    async with AsyncExitStack() as stack:
+
+        async def ring_relayed(served, network: Network = GOOD, seed: int = 1) -> tuple[Caller, UdpRelay]:
+            one = caller()
+            response = await post_offer(served, _CANDIDATE.sub("", await one.offer()))
+            assert response.status_code == 201, response.text
+            host, port = next(match.groups() for match in _CANDIDATE.finditer(response.text) if ":" not in match[1])
+            relay = await stack.enter_async_context(UdpRelay((host, int(port)), network, seed, host=host))
+            lines = (line for line in response.text.splitlines() if not line.startswith("a=candidate:") or f" {host} {port} " in line)
+            await one.accept("".join(f"{line.replace(f' {host} {port} ', f' {host} {relay.address[1]} ')}\r\n" for line in lines))
+            await one.until("session.created")
+            return one, relay
+
+        yield ring_relayed
 
 
 @pytest.fixture

@@ -59,24 +59,59 @@ def test_while_nothing_comes_silence_goes_on_at_the_pace_of_time() -> None:
     clock = MediaClock(RATE)
     assert not len(clock.idle(0.0))
     clock.push(0, frame(), 10.0)
-    assert not len(clock.idle(10.1))
-    heard = FRAME + sum(len(clock.idle(10.0 + tenth / 10)) for tenth in range(2, 21))
-    assert heard == int((2.0 - 0.2) * RATE)
+    assert not len(clock.idle(10.4))
+    heard = FRAME + sum(len(clock.idle(10.0 + tenth / 10)) for tenth in range(5, 21))
+    assert heard == int((2.0 - 0.5) * RATE)
 
 
 def test_a_stall_of_our_own_is_not_taken_for_silence_in_one_lump() -> None:
     clock = MediaClock(RATE)
     clock.push(0, frame(), 0.0)
     assert len(clock.idle(5.0)) == 100
-    assert np.array_equal(clock.push(FRAME, frame(7), 5.0), frame(7))
+    assert np.array_equal(clock.push(120, frame(7), 5.0), frame(7))
 
 
-def test_after_a_pause_the_sender_may_have_counted_it_or_not() -> None:
-    for counted in (0, 2_000):
-        clock = MediaClock(RATE)
-        clock.push(0, frame(), 0.0)
-        idle = sum(len(clock.idle(tenth / 10)) for tenth in range(21))
-        assert idle == 1_800 - FRAME
-        given = clock.push(FRAME + counted, frame(7), 2.0)
-        assert np.array_equal(given[-FRAME:], frame(7))
-        assert len(given) - FRAME == max(0, counted - idle)
+def idled(clock: MediaClock, seconds: int) -> int:
+    """Nothing comes after the first frame; returns the position reached."""
+    clock.push(0, frame(), 0.0)
+    return FRAME + sum(len(clock.idle(tenth / 10)) for tenth in range(10 * seconds + 1))
+
+
+def test_what_a_network_has_held_up_is_heard_where_no_silence_has_been_given() -> None:
+    clock = MediaClock(RATE)
+    reached = idled(clock, 2)
+    assert reached == 1_500
+    burst = [clock.push(at, frame(7), 2.0) for at in range(FRAME, 2_000, FRAME)]
+    assert sum(map(len, burst)) == 2_000 - reached
+    assert np.array_equal(np.concatenate(burst), np.full(2_000 - reached, 7))
+    assert clock.late == (reached - FRAME) // FRAME
+
+
+def test_of_a_frame_whose_beginning_comes_too_late_the_end_is_heard() -> None:
+    clock = MediaClock(RATE)
+    reached = idled(clock, 1)
+    assert len(clock.push(reached - 5, frame(7), 1.0)) == FRAME - 5
+    assert clock.late == 0
+
+
+def test_a_sender_whose_clock_stood_still_is_heard_again_after_a_moment() -> None:
+    clock = MediaClock(RATE)
+    idled(clock, 30)
+    heard = [len(clock.push(FRAME * (1 + number), frame(7), 30.0 + 0.02 * number)) for number in range(20)]
+    assert heard == [0] * 5 + [FRAME] * 15
+
+
+def test_thirty_seconds_that_come_at_once_are_no_new_clock() -> None:
+    clock = MediaClock(RATE)
+    reached = idled(clock, 30)
+    burst = sum(len(clock.push(at, frame(7), 30.0 + at / 1e6)) for at in range(FRAME, 30_000, FRAME))
+    assert burst == 30_000 - reached
+    assert np.array_equal(clock.push(30_000, frame(8), 30.02), frame(8))
+
+
+def test_a_sender_that_has_counted_its_pause_is_heard_in_its_place() -> None:
+    clock = MediaClock(RATE)
+    reached = idled(clock, 2)
+    given = clock.push(2_000, frame(7), 2.0)
+    assert len(given) == 2_000 + FRAME - reached
+    assert np.array_equal(given[-FRAME:], frame(7))

@@ -37,7 +37,27 @@ def test_one_that_does_not_come_is_waited_for_no_longer_than_three_others() -> N
 def test_the_same_packet_twice_is_heard_once() -> None:
     out, buffer = pushed([1, 2, 2, 4, 4, 3])
     assert out == [[1], [2], [], [], [], [3, 4]]
-    assert buffer.late == 2
+    assert (buffer.late, buffer.repeated) == (0, 2)
+
+
+def test_the_wait_grows_with_what_comes_late_and_shrinks_when_nothing_does() -> None:
+    buffer: ReorderBuffer[int] = ReorderBuffer()
+    for number in [0, *range(2, 9)]:
+        buffer.push(number, number, 0.0)
+    assert buffer.push(1, 1, 0.0) == []  # seven came first
+    assert [len(buffer.push(number, number, 0.0)) for number in range(10, 17)] == [0] * 7
+    assert buffer.push(9, 9, 0.0) == list(range(9, 17))
+    for number in range(17, 17 + 2_500):
+        buffer.push(number, number, 0.0)
+    assert [len(buffer.push(number, number, 0.0)) for number in range(2_518, 2_522)] == [0, 0, 0, 4]
+
+
+def test_however_late_packets_come_the_wait_has_an_end() -> None:
+    buffer: ReorderBuffer[int] = ReorderBuffer()
+    for number in [0, *range(2, 40)]:
+        buffer.push(number, number, 0.0)
+    buffer.push(1, 1, 0.0)
+    assert [bool(buffer.push(number, number, 0.0)) for number in range(41, 54)] == [False] * 12 + [True]
 
 
 def test_another_stream_begins_at_once() -> None:
@@ -53,4 +73,4 @@ def test_whatever_comes_is_given_once_and_in_order(steps, start) -> None:
     assert len(set(given_out)) == len(given_out)
     distances = [(number - given_out[0]) & 0xFFFF for number in given_out]
     assert distances == sorted(distances)
-    assert len(given_out) + buffer.late == len(numbers)
+    assert len(given_out) + buffer.late + buffer.repeated == len(numbers)
