@@ -75,6 +75,12 @@ def voice(seconds: float) -> np.ndarray:
     return 0.2 * harmonics * (0.6 + 0.4 * np.sin(2 * np.pi * 4 * time))
 
 
+@pytest.fixture
+def voiced() -> Callable[[float], np.ndarray]:
+    """The function `voice`."""
+    return voice
+
+
 @pytest.fixture(scope="session")
 def chromium() -> str:
     """The browser's executable."""
