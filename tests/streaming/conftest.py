@@ -26,6 +26,7 @@ from streaming.events import (
     EngineEvent,
     Respond,
     RespondOptions,
+    ResponseFinished,
     SessionSpec,
     SetHistory,
     Speculate,
@@ -341,6 +342,21 @@ class Dialogue:
 
     def sequence(self, session: str) -> TokenSequence:
         return self.engine._sessions[session].sequence
+
+    @classmethod
+    def check_together_as_alone(cls, parts: Parts) -> None:
+        """Two sessions that are heard together hold the tokens they hold alone, rows of sound among them."""
+        together = cls(parts)
+        together.open("a", "b")
+        for number, name in enumerate("ab"):
+            together.ask(name, "i", cls.turn(number), [], "r")
+        for number, name in enumerate("ab"):
+            alone = cls(parts)
+            alone.open(name)
+            alone.ask(name, "i", cls.turn(number), [], "r")
+            assert [event.error for event in alone.events[name] if isinstance(event, ResponseFinished)] == [None]
+            assert min(alone.sequence(name).tokens) < 0
+            assert together.sequence(name).tokens == alone.sequence(name).tokens
 
 
 @pytest.fixture(scope="session")

@@ -26,7 +26,7 @@ from streaming.batching import completed
 from streaming.chat import ChatTemplate
 from streaming.decoder import LlamaLanguageModel, Prompt
 from streaming.engine import Parts
-from streaming.events import ContextMessage, ResponseFinished
+from streaming.events import ContextMessage
 from streaming.features import LogMel
 from streaming.hearing_models import load_hearing_model
 from streaming.models.ctranslate2 import WeightsError
@@ -101,18 +101,7 @@ def test_less_than_a_row_is_no_row(loaded: Loaded) -> None:
 
 def test_heard_together_it_is_what_it_is_alone(loaded: Loaded, talk, tiny_parts: Parts) -> None:
     _, model, path = loaded
-    parts = replace(tiny_parts, writer=Writer(model, ChatTemplate(model, path=path), tiny_parts.writer.sampling))
-    together = talk(parts)
-    together.open("a", "b")
-    for number, name in enumerate("ab"):
-        together.ask(name, "i", talk.turn(number), [], "r")
-    for number, name in enumerate("ab"):
-        alone = talk(parts)
-        alone.open(name)
-        alone.ask(name, "i", talk.turn(number), [], "r")
-        assert [event.error for event in alone.events[name] if isinstance(event, ResponseFinished)] == [None]
-        assert min(alone.sequence(name).tokens) < 0
-        assert together.sequence(name).tokens == alone.sequence(name).tokens
+    talk.check_together_as_alone(replace(tiny_parts, writer=Writer(model, ChatTemplate(model, path=path), tiny_parts.writer.sampling)))
 
 
 def test_a_message_is_marked_as_its_own_code_does(loaded: Loaded) -> None:
