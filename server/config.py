@@ -79,6 +79,9 @@ class ServerConfig(BaseSettings):
     """Where the voice runs: by default on the GPU of the large models where onnxruntime can use it and speaks faster there."""
     hears: Hears | None = None
     """What the language model is told of a caller's turn: words, sound, or both. By default what the bundle says."""
+    echo_cancellation: bool = False
+    """Whether sessions over WebSocket begin with our own voice taken out of the caller's sound. For clients with a loudspeaker and no echo
+    cancellation of their own; needs the extra `echo`."""
     record: Path | None = None
     """Folder to write a replayable log of every session to. Contains what callers said: off by default."""
     chat_url: str | None = None

@@ -4,6 +4,7 @@ from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
+from server.echo import EchoNews
 from server.ledger import STAGES, TurnLedger
 from streaming.events import SAMPLE_RATE, SoundKind
 
@@ -34,6 +35,12 @@ class Metrics:
         for outcome in ("adopted", "dropped"):
             self._speculations.labels(outcome)  # there from the start, so that a rate can be taken
         self._sounds = Counter("vivavoce_sounds", "Sounds of callers that are not speech, by kind", ["kind"], registry=self._registry)
+        self._echo_cancellation = Counter(
+            "vivavoce_echo_cancellation",
+            "Sessions in which echo cancellation began, and those in which it failed",
+            ["outcome"],
+            registry=self._registry,
+        )
         self._turn = Histogram(
             "vivavoce_turn_seconds",
             "Last speech sample received to first audio sent",
@@ -76,6 +83,10 @@ class Metrics:
     def sound(self, kind: SoundKind) -> None:
         """A sound that is not speech began."""
         self._sounds.labels(kind.value).inc()
+
+    def echo(self, news: EchoNews) -> None:
+        """Echo cancellation began in a session, or failed."""
+        self._echo_cancellation.labels(news.value).inc()
 
     def text(self) -> bytes:
         """The exposition format."""

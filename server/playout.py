@@ -8,7 +8,7 @@ far will have been played.
 
 from collections import deque
 from dataclasses import dataclass, field
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,9 @@ from agent.settings import AudioEncoding, AudioFormat, PlaybackOwner
 from streaming.audio import encode_alaw, encode_pcm16, encode_ulaw
 from streaming.doors import SynthesisedAudio
 from streaming.events import SAMPLE_RATE
+
+if TYPE_CHECKING:
+    from server.loudspeaker import Loudspeaker
 
 __all__ = ["AudioDelta", "FirstHeard", "Playout", "PlayoutOverflowError"]
 
@@ -134,6 +137,8 @@ class Playout:
         self._heard: list[FirstHeard] = []
         # Who owns playback.
         self.owner = PlaybackOwner.CLIENT
+        # Is told what sounds and when, where somebody wants to know.
+        self.loudspeaker: Loudspeaker | None = None
 
     @property
     def queued_samples(self) -> int:
@@ -283,6 +288,8 @@ class Playout:
         count = min(voice.ready, rate * _CHUNK_MS[self.owner] // 1000)
         pcm = _with_gain(voice, _pop(voice.waiting, count))
         delta = AudioDelta(voice.part, voice.sent, count, _encode(pcm, voice.format))
+        if self.loudspeaker is not None:
+            self.loudspeaker.play(voice.part.response_id, begins, pcm, rate)
         if not voice.sent:
             voice.sent_at, voice.starts_at = now, begins
         voice.sent += count
@@ -310,6 +317,8 @@ class Playout:
         voice = self._voices.get(response_id)
         if voice is not None and voice.sent:
             self._skip(voice, min(voice.ends_at - now, _ticks(voice.sent - voice.played, voice.format.rate)), now)
+        if self.loudspeaker is not None:
+            self.loudspeaker.cut(response_id, now)
         self._close(response_id)
 
     def _skip(self, voice: _Voice, unplayed: int, now: int) -> None:

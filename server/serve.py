@@ -30,8 +30,11 @@ from server.realtime.transport import RealtimeProtocol
 from server.sessions import ConversationFactory, Sessions, SessionsOptions
 from server.webrtc.calls import Calls
 from server.webrtc.ice import IceOptions
+from streaming import echo_canceller
 
 __all__ = ["ServeOptions", "StartupError", "run_server", "serve"]
+
+log = logging.getLogger(__name__)
 
 _PING_SECONDS: Final = 20.0
 _PONG_SECONDS: Final = 30.0
@@ -138,7 +141,7 @@ async def _run(
     drain_seconds: float,
 ) -> None:
     """Load, announce, wait, drain; whatever ends first, nothing is left running."""
-    starting = asyncio.create_task(link.start(), name="engine-start")
+    starting = asyncio.create_task(_start(link), name="engine-start")
     stopping = asyncio.create_task(stop.wait(), name="stop")
     try:
         await asyncio.wait({starting, stopping, serving}, return_when=asyncio.FIRST_COMPLETED)
@@ -155,6 +158,16 @@ async def _run(
         for task in (starting, stopping):
             task.cancel()
         await asyncio.gather(starting, stopping, return_exceptions=True)
+
+
+async def _start(link: EngineLink) -> None:
+    """Load what takes long: no call is to wait for it."""
+    if echo_canceller.available():
+        try:
+            await asyncio.to_thread(echo_canceller.load)
+        except Exception:
+            log.exception("echo cancellation is installed and can't be loaded")
+    await link.start()
 
 
 class _Server(uvicorn.Server):

@@ -177,6 +177,7 @@ class Sessions:
                 on_turn=self._metrics.turn,
                 on_speculation=self._metrics.speculation,
                 on_sound=self._metrics.sound,
+                on_echo=self._metrics.echo,
                 recorder=Recorder(record, session_id, seed) if record else None,
                 agent=AgentRunner(session_id, team) if team is not None else None,
             )

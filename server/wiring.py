@@ -13,6 +13,7 @@ from server.engine_process import ProcessEngineLink
 from server.serve import ServeOptions, run_server
 from server.upstream.link import UpstreamLink
 from server.upstream.places import upstream_of
+from streaming import echo_canceller
 from streaming.bundle import Bundle
 from streaming.hearing_models import hears
 from streaming.load import EngineFiles, load_engine
@@ -61,7 +62,7 @@ def serve_options(config: ServerConfig, bundle: Bundle, agent: Agent | None = No
         tls_certificate=config.tls_cert,
         tls_key=config.tls_key,
         limits=config.limits,
-        defaults=SessionSettings(model=bundle.manifest.name, model_hears=_hears(config, bundle), voice=_voice(bundle)),
+        defaults=_defaults(config, bundle),
         models=(bundle.manifest.name,),
         voices=voices_in(bundle.part("voice")),
         languages=bundle.manifest.languages,
@@ -69,6 +70,18 @@ def serve_options(config: ServerConfig, bundle: Bundle, agent: Agent | None = No
         agent=agent,
         ice=config.ice,
         drain_seconds=config.drain_seconds,
+    )
+
+
+def _defaults(config: ServerConfig, bundle: Bundle) -> SessionSettings:
+    """What a session begins with. Raises ConfigError."""
+    if config.echo_cancellation and not echo_canceller.available():
+        raise ConfigError("echo_cancellation needs a library that is not installed: pip install 'vivavoce[echo]'")
+    return SessionSettings(
+        model=bundle.manifest.name,
+        model_hears=_hears(config, bundle),
+        voice=_voice(bundle),
+        echo_cancellation=config.echo_cancellation,
     )
 
 

@@ -24,6 +24,7 @@ _BETA_KEYS: Final = frozenset(
         "output_audio_format",
         "input_audio_transcription",
         "input_audio_noise_reduction",
+        "input_audio_echo_cancellation",
         "max_response_output_tokens",
     }
 )

@@ -21,10 +21,13 @@ from agent.settings import (
 from server.realtime.dialect import Dialect
 from streaming.events import ToolSpec
 
-__all__ = ["ECHOED", "format_json", "session_json"]
+__all__ = ["ECHOED", "ECHO_CANCELLATION", "format_json", "session_json"]
 
 ECHOED: Final = {"tracing": None, "prompt": None, "reasoning": None, "truncation": "auto", "include": None}
 """Fields kept only to be echoed, with the value the hosted service shows by default."""
+
+ECHO_CANCELLATION: Final = "server_echo_cancellation"
+"""The only kind there is."""
 
 _BETA_NAMES: Final = {AudioEncoding.PCM16: "pcm16", AudioEncoding.PCMU: "g711_ulaw", AudioEncoding.PCMA: "g711_alaw"}
 _BETA_TEMPERATURE: Final = 0.8
@@ -41,6 +44,8 @@ def session_json(session_id: str, settings: SessionSettings, expires_at: int, di
         "noise_reduction": {"type": settings.noise_reduction} if settings.noise_reduction else None,
         "turn_detection": _turn_detection_json(settings.turn_detection),
     }
+    if settings.echo_cancellation:  # not in the hosted session object, so it is told to those only who have it
+        audio_input["echo_cancellation"] = {"type": ECHO_CANCELLATION}
     head: dict[str, object] = {
         "type": settings.kind.value,
         "object": "realtime.transcription_session" if transcribes else "realtime.session",
@@ -74,6 +79,8 @@ def _beta_session(session_id: str, settings: SessionSettings, expires_at: int) -
         "input_audio_noise_reduction": {"type": settings.noise_reduction} if settings.noise_reduction else None,
         "turn_detection": _turn_detection_json(settings.turn_detection),
     }
+    if settings.echo_cancellation:
+        common["input_audio_echo_cancellation"] = {"type": ECHO_CANCELLATION}
     if transcribes:
         return common
     return (

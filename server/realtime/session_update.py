@@ -23,7 +23,8 @@ from agent.settings import (
 )
 from server.limits import Limits
 from server.realtime.fields import Fields
-from server.realtime.session_object import ECHOED
+from server.realtime.session_object import ECHO_CANCELLATION, ECHOED
+from streaming import echo_canceller
 from streaming.events import ToolSpec
 
 __all__ = [
@@ -95,6 +96,9 @@ def _read_input(session: Fields, audio: Fields) -> dict[str, object]:
         if key in fields:
             child = fields.child(key)
             changes["noise_reduction"] = child.choice("type", ("near_field", "far_field")) if child else None
+    for fields, key in ((session, "input_audio_echo_cancellation"), (audio, "echo_cancellation")):
+        if key in fields:
+            changes["echo_cancellation"] = _read_echo_cancellation(fields, key)
     for fields in (session, audio):
         if "turn_detection" in fields:
             changes["turn_detection"] = _read_turn_detection(fields.child("turn_detection"))
@@ -306,6 +310,16 @@ def read_tool_choice(fields: Fields) -> ToolChoice | None:
             return ToolChoice("required")
         case _:
             return None
+
+
+def _read_echo_cancellation(fields: Fields, key: str) -> bool:
+    """Azure's Voice Live spells it `{"type": "server_echo_cancellation"}`; null is off."""
+    wire = fields.child(key)
+    if wire is None or wire.choice("type", (ECHO_CANCELLATION,)) is None:
+        return False
+    if not echo_canceller.available():
+        raise fields.bad_value(key, "This server has no echo cancellation: install it with `pip install 'vivavoce[echo]'`.")
+    return True
 
 
 def _read_transcription(wire: Fields | None) -> Transcription | None:

@@ -99,6 +99,7 @@ from server.realtime.codec import Codec
 from server.realtime.dialect import Dialect, handshake_dialect
 from server.realtime.requests import AppendAudio, ClientMessage
 from server.realtime.session_object import session_json
+from streaming import echo_canceller
 from streaming.events import SoundKind, ToolSpec, Usage
 
 GOLDEN = Path(__file__).parent.parent / "golden"
@@ -385,6 +386,28 @@ def test_sounds_are_asked_for() -> None:
     assert isinstance(ours, dict)
     assert {name for name, value in ours.items() if value is True} == {"sounds", "tell_sounds", "speculation"}
     assert "vivavoce" not in session_json("s", SessionSettings(), 0, Dialect.GA)
+
+
+def test_echo_cancellation_in_either_spelling(monkeypatch) -> None:
+    monkeypatch.setattr(echo_canceller, "available", lambda: True)
+    kind = {"type": "server_echo_cancellation"}
+    ga, beta = update({"audio": {"input": {"echo_cancellation": kind}}}), update({"input_audio_echo_cancellation": kind})
+    assert ga == beta == SessionSettings(echo_cancellation=True)
+    assert not update({"input_audio_echo_cancellation": None}, ga).echo_cancellation
+    told = session_json("s", ga, 0, Dialect.GA)["audio"]
+    assert isinstance(told, dict)
+    assert told["input"]["echo_cancellation"] == kind
+    assert session_json("s", ga, 0, Dialect.BETA)["input_audio_echo_cancellation"] == kind
+    assert "echo_cancellation" not in json.dumps(session_json("s", SessionSettings(), 0, Dialect.GA))
+
+
+def test_echo_cancellation_that_is_not_installed_is_refused(monkeypatch) -> None:
+    monkeypatch.setattr(echo_canceller, "available", lambda: False)
+    wire = {"audio": {"input": {"echo_cancellation": {"type": "server_echo_cancellation"}}}}
+    refused = read({"type": "session.update", "session": {"type": "realtime", **wire}})
+    assert isinstance(refused, RefuseRequest)
+    assert refused.param == "session.audio.input.echo_cancellation"
+    assert "vivavoce[echo]" in refused.message
 
 
 def test_what_the_agent_says_by_itself() -> None:

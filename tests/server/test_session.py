@@ -1,6 +1,7 @@
 """A session without a socket: how it ends, and what it holds while a client does not read."""
 
 import asyncio
+import base64
 import json
 from collections.abc import Callable
 
@@ -11,11 +12,14 @@ from agent.conversation import Conversation
 from agent.events import EndRequested, WordsOffered
 from agent.settings import SessionSettings
 from server.doors import ChannelClosedError
+from server.echo import EchoNews
 from server.limits import Limits
 from server.outbox import Outbox
 from server.realtime.codec import Codec
 from server.realtime.dialect import Dialect
 from server.session import Session, SessionEnd, SessionParts
+from streaming import echo_canceller
+from streaming.audio import AudioFrame, Samples
 from streaming.doors import SynthesisedAudio
 from streaming.events import (
     Adopt,
@@ -41,6 +45,7 @@ class Link:
     def __init__(self) -> None:
         self.calls: list[str] = []
         self.orders: list[object] = []
+        self.fed: list[AudioFrame] = []
         self.sink = None
 
     def open(self, _session_id: str, _spec: object, sink: object) -> None:
@@ -54,8 +59,9 @@ class Link:
     def last(self, kind: type) -> object:
         return next(order for order in reversed(self.orders) if isinstance(order, kind))
 
-    def feed(self, _session_id: str, _frame: object) -> None:
+    def feed(self, _session_id: str, frame: AudioFrame) -> None:
         self.calls.append("feed")
+        self.fed.append(frame)
 
     def close(self, _session_id: str) -> None:
         self.calls.append("close")
@@ -102,7 +108,7 @@ def link() -> Link:
 def make(plain, link):
     """`make(limits)` gives a session."""
 
-    def make_session(limits: Limits | None = None, conversation: type[Conversation] = plain) -> Session:
+    def make_session(limits: Limits | None = None, conversation: type[Conversation] = plain, **others: object) -> Session:
         limits = limits or Limits()
         codec = Codec("sess_1", Dialect.GA, limits, 0)
         clock = asyncio.get_running_loop().time
@@ -118,6 +124,7 @@ def make(plain, link):
                 clock,
                 lambda _turn: None,
                 lambda _adopted, _tokens: None,
+                **others,
             )
         )
 
@@ -264,3 +271,46 @@ async def test_a_dropped_reply_is_neither_heard_nor_waited_for(make, link) -> No
     session.drain(60)
     assert await asyncio.wait_for(running, 10) == SessionEnd(1012, "session_expired")
     assert not any(event["type"].startswith("response.") for event in channel.got)
+
+
+class FailingCanceller:
+    """Silences what it hears, a few times, then fails."""
+
+    delay = 128
+
+    def __init__(self) -> None:
+        self.left = 20
+
+    def push(self, heard: Samples, played: Samples) -> Samples:  # noqa: ARG002 - named by the protocol
+        self.left -= 1
+        if self.left < 0:
+            raise RuntimeError("no such handle")
+        return np.zeros_like(heard)
+
+
+async def test_echo_cancellation_is_asked_for_and_the_call_survives_its_end(make, link, monkeypatch) -> None:
+    monkeypatch.setattr(echo_canceller, "available", lambda: True)
+    news: list[EchoNews] = []
+    session, channel = make(None, Conversation, new_canceller=FailingCanceller, on_echo=news.append), Channel()
+    running = asyncio.create_task(session.run(channel))
+    wire = {"turn_detection": None, "echo_cancellation": {"type": "server_echo_cancellation"}}
+    channel.said.put_nowait(json.dumps({"type": "session.update", "session": {"type": "realtime", "audio": {"input": wire}}}))
+    channel.said.put_nowait('{"type": "response.create"}')
+    await turns_until(lambda: any(event["type"] == "response.created" for event in channel.got))
+    assert news == [EchoNews.BEGUN]
+    response_id = next(event["response"]["id"] for event in channel.got if event["type"] == "response.created")
+    link.sink(SynthesisedAudio("sess_1", response_id, 0, np.full(24_000, 1_000, np.int16)))
+    link.sink(AudioReady(response_id, 0, 24_000, 10))
+    await turns_until(lambda: any(event["type"] == "response.output_audio.delta" for event in channel.got))
+    sound = base64.b64encode(np.full(2_400, 500, "<i2").tobytes()).decode()
+    for _ in range(10):  # 100 ms each
+        channel.said.put_nowait(json.dumps({"type": "input_audio_buffer.append", "audio": sound}))
+    channel.said.put_nowait('{"type": "input_audio_buffer.commit"}')
+    channel.said.put_nowait(None)
+    await running
+    assert news == [EchoNews.BEGUN, EchoNews.FAILED]
+    assert [frame.at for frame in link.fed[1:]] == [frame.at + len(frame.pcm) for frame in link.fed[:-1]]
+    assert sum(len(frame.pcm) for frame in link.fed) == 16_000
+    sound = np.concatenate([frame.pcm for frame in link.fed])
+    assert not sound[1_600:2_000].any()  # the filter's silence
+    assert sound[-1_600:].all()  # and what came without it
