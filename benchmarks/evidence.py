@@ -12,8 +12,8 @@ import numpy.typing as npt
 
 from agent.endpointing import SHAPES, belief_of, semantic_wait_ms
 from agent.wording import Asked, Shape, shape_of
-from benchmarks.call import SCORE_LATE_MS, WORDS_LATE_MS
 from benchmarks.dialogues import Dialogue
+from benchmarks.line import SCORE_LATE_MS, WORDS_LATE_MS
 from streaming.audio import AudioFrame
 from streaming.doors import SessionEvent
 from streaming.engine import Parts, SpeechEngine

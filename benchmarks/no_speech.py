@@ -31,8 +31,9 @@ from rich.progress import track
 from agent.commands import InputCommitted
 from agent.prompt import NOBODY
 from agent.settings import PlaybackOwner
-from benchmarks.call import Call, RecordedVoice
+from benchmarks.call import Call
 from benchmarks.dialogues import Dialogue
+from benchmarks.line import RecordedVoice
 from benchmarks.transcript import load
 from benchmarks.turn_taking import pocket_parts
 from server.eval.intervals import share

@@ -31,9 +31,10 @@ import torch
 
 from agent.endpointing import CUT_COST_MS, LEAST_MS, LONGEST_MS
 from agent.settings import Eagerness, PlaybackOwner
-from benchmarks.call import Call, RecordedVoice
+from benchmarks.call import Call
 from benchmarks.dialogues import Kind, load
 from benchmarks.evidence import HeardTurn, decided_after, fit, hear_turn
+from benchmarks.line import RecordedVoice
 from benchmarks.overlaps import Outcome, judge
 from server.eval.intervals import share
 from streaming.bundle import default_places
@@ -88,13 +89,13 @@ def main() -> None:
             _report_overlaps(parts, voice, owner, options)
 
 
-def pocket_parts() -> Parts:
-    """The pocket bundle's models, as `vivavoce pull pocket` leaves them."""
+def pocket_parts(*, answers: bool = True) -> Parts:
+    """The pocket bundle's models, as `vivavoce pull pocket` leaves them; without the language model where nothing `answers`."""
     folder = default_places().cache / "parts"
     try:
         files = EngineFiles(
             folder / "whisper-base",
-            next((folder / "smollm2-135m-instruct").glob("*.gguf")),
+            next((folder / "smollm2-135m-instruct").glob("*.gguf")) if answers else None,
             folder / "piper-en-us-joe",
             next((folder / "smart-turn-v3.2").glob("*.onnx")),
             threads=1,
