@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from difflib import SequenceMatcher
 from typing import Final
 
-__all__ = ["Settled", "Settler", "join_overlap", "split_words"]
+__all__ = ["Settled", "Settler", "begun", "join_overlap", "split_words"]
 
 _UNSPACED: Final = r"\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"
 """Thai, Lao, Burmese, Khmer, kana and Han."""
@@ -35,6 +35,16 @@ _ALIGNED_WORDS: Final = 100
 def split_words(text: str) -> list[str]:
     """Words with the space before them; "".join gives the text back, but for spaces at its end."""
     return _WORD.findall(text)
+
+
+def begun(words: Sequence[str]) -> list[str]:
+    """The words of a text from its beginning, the first with the capital that its script gives the first word of a sentence: Whisper leaves
+    it out now and then, and a small language model takes a question without one for the middle of something. A word that has one already,
+    wherever, stays."""
+    if not words or not words[0].islower():
+        return list(words)
+    at = next(at for at, letter in enumerate(words[0]) if letter.islower())
+    return [words[0][:at] + words[0][at].title() + words[0][at + 1 :], *words[1:]]
 
 
 def _key(word: str) -> str:

@@ -22,7 +22,7 @@ from streaming.audio import Samples
 from streaming.batching import Work
 from streaming.events import SAMPLE_RATE
 from streaming.recognition import LONGEST_WINDOW, Decoding, WordRecogniser, WordWindow
-from streaming.settling import Settler, join_overlap, split_words
+from streaming.settling import Settler, begun, join_overlap, split_words
 
 __all__ = ["OVERLAP", "Hypothesis", "SpeechIn", "Transcriber", "Transcript", "Window"]
 
@@ -189,7 +189,7 @@ class Transcriber:
 
     def _joined(self, window: Window, decoding: Decoding, speech: float) -> list[str]:
         words = split_words(self._recogniser.text(decoding.tokens)) if speech >= _SPOKEN else []
-        return join_overlap(self._words, words, repeats=window.repeats)
+        return join_overlap(self._words, words, repeats=window.repeats) if self._words else begun(words)
 
     def _open(self, repeated: int) -> None:
         """Begin a window whose first `repeated` samples are the last of the one before."""

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streaming.settling import Settler, join_overlap, split_words
+from streaming.settling import Settler, begun, join_overlap, split_words
 
 PATIENCE = 9_600
 STEP = 10_240
@@ -24,6 +24,23 @@ def words(text: str) -> list[str]:
 )
 def test_words_with_what_separates_them(text: str, parts: list[str]) -> None:
     assert words(text) == parts
+
+
+@pytest.mark.parametrize(
+    ("text", "written"),
+    [
+        ("which animal barks?", "Which animal barks?"),
+        (" «quelle heure est-il ?»", " «Quelle heure est-il ?»"),
+        ("What is it? the time.", "What is it? the time."),
+        ("iPhone, please", "iPhone, please"),
+        ("12 eggs", "12 eggs"),
+        ("რა დროა", "რა დროა"),
+        ("今日は", "今日は"),
+        ("", ""),
+    ],
+)
+def test_a_text_begins_with_a_capital_where_its_script_has_one(text: str, written: str) -> None:
+    assert "".join(begun(words(text))) == written
 
 
 @given(st.text())
