@@ -96,11 +96,13 @@ async def call(
     acks_playback: bool = True,
     speculation: bool = True,
     max_output_tokens: int | None = None,
+    patience: float = 0.0,
 ) -> AsyncIterator["Caller"]:
     """Connects to `ws://HOST:PORT/v1/realtime` (http works too), agrees on the session and opens the microphone. `turn_detection` is
     the wire's object, semantic_vad by default; `acks_playback` turns on `vivavoce.playback`, `speculation`
-    False turns off replies prepared at pauses; `max_output_tokens` bounds each answer. Raises CallError."""
-    connection = await open_connection(url, api_key)
+    False turns off replies prepared at pauses; `max_output_tokens` bounds each answer; a server that is full is asked again for `patience`
+    seconds. Raises CallError."""
+    connection = await open_connection(url, api_key, patience)
     try:
         caller = Caller(connection, acks_playback=acks_playback, speculation=speculation)
         await caller.agree(turn_detection or {"type": "semantic_vad"}, max_output_tokens)

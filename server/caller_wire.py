@@ -1,5 +1,6 @@
 """The caller's end of the wire: a connection to a Realtime server, its events as JSON, and what to tell a person when it fails."""
 
+import asyncio
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,10 +10,29 @@ from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import InvalidHandshake, InvalidStatus, InvalidURI
 
-__all__ = ["HANDSHAKE_SECONDS", "Arrival", "CallError", "JsonObject", "error_line", "number_of", "open_connection", "text_of"]
+__all__ = [
+    "HANDSHAKE_SECONDS",
+    "ROOM_SECONDS",
+    "Arrival",
+    "CallError",
+    "JsonObject",
+    "again_after",
+    "error_line",
+    "number_of",
+    "open_connection",
+    "text_of",
+]
 
 HANDSHAKE_SECONDS: Final = 10.0
 """For the connection, and for `session.updated` after it."""
+
+ROOM_SECONDS: Final = 60.0
+"""How long a caller who has time waits for a server that is full."""
+
+_AGAIN_SECONDS: Final = 5.0
+"""Until it is asked again, where it does not say."""
+
+_FULL: Final = 503
 
 _REALTIME_PATH: Final = "/v1/realtime"
 
@@ -54,8 +74,9 @@ def number_of(event: JsonObject, key: str) -> float | None:
     return float(value) if isinstance(value, int | float) else None
 
 
-async def open_connection(url: str, api_key: str | None) -> ClientConnection:
-    """Connects; a key goes into the Authorization header. Raises CallError with what to do about it."""
+async def open_connection(url: str, api_key: str | None, patience: float = 0.0) -> ClientConnection:
+    """Connects; a key goes into the Authorization header. A server that is full is asked again, for `patience` seconds. Raises CallError
+    with what to do about it."""
     address = _address(url)
     headers = {"Authorization": f"Bearer {api_key}"} if api_key else None
     try:
@@ -65,7 +86,9 @@ async def open_connection(url: str, api_key: str | None) -> ClientConnection:
             address, additional_headers=headers, compression=None, open_timeout=HANDSHAKE_SECONDS, close_timeout=1, proxy=proxy
         )
     except InvalidStatus as refused:
-        raise _refusal(refused) from None
+        wait = again_after(refused.response.status_code, refused.response.headers.get("Retry-After"))
+        if wait is None or wait > patience:
+            raise _refusal(refused) from None
     except InvalidURI:
         raise CallError(f"{url} is not an address such as ws://127.0.0.1:8765/v1/realtime") from None
     except InvalidHandshake as error:
@@ -74,6 +97,16 @@ async def open_connection(url: str, api_key: str | None) -> ClientConnection:
         raise CallError(f"the server at {url} did not answer within {HANDSHAKE_SECONDS:.0f} seconds") from None
     except OSError:
         raise CallError(f"no server answers at {url}: start one with `vivavoce serve`") from None
+    await asyncio.sleep(wait)
+    return await open_connection(url, api_key, patience - wait)
+
+
+def again_after(status: int, retry_after: str | None) -> float | None:
+    """Seconds until a server that answered with this HTTP status may be asked again; None where it is not full, but refuses (RFC 9110,
+    section 10.2.3; a date there counts as nothing)."""
+    if status != _FULL:
+        return None
+    return float(retry_after) if retry_after and retry_after.isdecimal() else _AGAIN_SECONDS
 
 
 def _address(url: str) -> str:

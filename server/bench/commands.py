@@ -30,6 +30,7 @@ def latency(
     questions: Annotated[int, typer.Option(min=1, help="At most this many of the recordings.")] = 30,
     setting: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Only this row; may be given again.")] = None,
     url: _Url = None,
+    against: Annotated[str | None, typer.Option(metavar="WS", help="Another server, asked the same by turns: prints the ratio.")] = None,
     api_key: _Key = None,
     to_json: _Json = None,
     picture: _Picture = None,
@@ -42,6 +43,7 @@ def latency(
 
         vivavoce bench latency recordings/
         vivavoce bench latency questions.txt --questions 10 --picture latency.svg --json latency.json
+        vivavoce bench latency questions.txt --against ws://127.0.0.1:9000/v1/realtime
         vivavoce bench latency question.wav --url wss://example.org/v1/realtime --api-key KEY --setting "server_vad 500 ms"
     """
     import asyncio
@@ -58,7 +60,7 @@ def latency(
         raise _fail(f"there is no setting {unknown[0]!r}: choose from {', '.join(SETTINGS)}")
     try:
         spoken = choose_recordings(recordings, questions)
-        answers = asyncio.run(bench_latency(url, api_key, spoken, names))
+        answers = asyncio.run(bench_latency(url, api_key, spoken, names, against))
     except (BenchError, CallError) as error:
         raise _fail(str(error)) from None
     console = Console(width=140)

@@ -11,7 +11,7 @@ several settings in one run, in turns, so that the rows compare; `server_vad` wa
 
 import contextlib
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -24,10 +24,13 @@ from server.bench.recordings import server_at, short_name
 from server.bench.results import write_results
 from server.caller import Turn, call
 from server.caller_audio import Recording
-from server.caller_wire import CallError, JsonObject
+from server.caller_wire import ROOM_SECONDS, CallError, JsonObject
 from server.picture import draw_stages
 
-__all__ = ["SETTINGS", "Answer", "Setting", "bench_latency", "report", "write_answers"]
+__all__ = ["AGAINST", "SETTINGS", "Answer", "Setting", "bench_latency", "ratios", "report", "write_answers"]
+
+AGAINST: Final = ", against"
+"""Behind the name of a setting under which the other server was asked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,24 +62,35 @@ class Answer:
     error: str = ""
 
 
-async def bench_latency(url: str | None, api_key: str | None, recordings: Sequence[Recording], settings: Sequence[str]) -> list[Answer]:
-    """Every question under every setting, the settings in turns; the first call is a warm-up and not counted. Raises CallError where
-    even that one gets no answer."""
+async def bench_latency(
+    url: str | None, api_key: str | None, recordings: Sequence[Recording], settings: Sequence[str], against: str | None = None
+) -> list[Answer]:
+    """Every question under every setting, the settings in turns; the first call is a warm-up and not counted. Another server, `against`,
+    is asked the same, the one first that the last question came to second; its settings are named so. Raises CallError where a server does
+    not even answer the first."""
     answers: list[Answer] = []
     async with server_at(url) as address:
-        first = await _ask(address, api_key, recordings[0], settings[0])
-        if first.error:
-            raise CallError(first.error)
+        servers = [(address, "")] + ([(against, AGAINST)] if against else [])
+        for server, _ in servers:
+            first = await _ask(server, api_key, recordings[0], settings[0])
+            if first.error:
+                raise CallError(first.error)
         for recording in track(recordings, "asking", console=Console(stderr=True)):
-            answers += [await _ask(address, api_key, recording, setting) for setting in settings]
-    return answers
+            for setting in settings:
+                for server, name in servers:
+                    answer = await _ask(server, api_key, recording, setting)
+                    answers.append(replace(answer, setting=f"{setting}{name}"))
+            servers.reverse()
+    return sorted(answers, key=lambda answer: answer.setting.endswith(AGAINST))
 
 
 async def _ask(url: str, api_key: str | None, recording: Recording, name: str) -> Answer:
     """One call, left as soon as the answer is audible."""
     setting = SETTINGS[name]
     try:
-        async with call(url, api_key, turn_detection=setting.turn_detection, speculation=setting.speculation) as caller:
+        async with call(
+            url, api_key, turn_detection=setting.turn_detection, speculation=setting.speculation, patience=ROOM_SECONDS
+        ) as caller:
             async with contextlib.aclosing(caller.speak(recording)) as arrivals:  # type: ignore[type-var]
                 async for _ in arrivals:
                     turn = caller.turns[-1]
@@ -95,8 +109,15 @@ def _account(setting: str, recording: Recording, turn: Turn) -> Answer:
     return Answer(setting, short_name(recording), turn.latency_ms, stages, turn.false_starts > 0, turn.transcript, turn.prepared)
 
 
+def ratios(answers: Sequence[Answer], setting: str) -> list[float]:
+    """Latency over that of the other server, of each question that both answered without cutting the caller off."""
+    found = {(one.setting, one.clip): one.latency for one in answers if one.latency and not one.cut_off}
+    here = [(latency, found.get((f"{setting}{AGAINST}", clip))) for (name, clip), latency in found.items() if name == setting]
+    return [latency / other for latency, other in here if latency and other]
+
+
 def report(answers: Sequence[Answer], console: Console) -> None:
-    """The tables."""
+    """The tables, and where two servers were asked the ratio of their latencies."""
     latencies = Table(title="last speech sample to first audible sample, ms")
     for column in ("setting", "n", "p10", "p50", "p95", "p99", "max", "cut off", "prepared", "no answer"):
         latencies.add_column(column, justify="left" if column == "setting" else "right")
@@ -117,6 +138,10 @@ def report(answers: Sequence[Answer], console: Console) -> None:
     console.print(latencies)
     if names:
         console.print(stages)
+    for setting in dict.fromkeys(answer.setting for answer in answers):
+        if both := ratios(answers, setting):
+            low, middle, high = np.percentile(both, (25, 50, 75))
+            console.print(f"{setting}: {middle:.2f} times the other server's latency (middle half {low:.2f}-{high:.2f}, n = {len(both)})")
     for answer in answers:
         if answer.error:
             console.print(f"{answer.setting}, {answer.clip}: {answer.error}")

@@ -1,5 +1,6 @@
 """A server asked: chat completions with sound or text, of ours or of any that speaks OpenAI's schema."""
 
+import asyncio
 import base64
 import contextlib
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -9,6 +10,7 @@ from typing import Final
 import httpx2
 
 from server.bench.recordings import BenchError, server_at
+from server.caller_wire import ROOM_SECONDS, again_after
 from server.eval.errors import EvalError
 from streaming.audio import Samples, to_pcm16
 from streaming.events import SAMPLE_RATE
@@ -53,13 +55,19 @@ class Asker:
             "max_tokens": most_tokens,
             "vivavoce": {"transcripts": True},
         }
-        try:
-            response = await self.client.post("chat/completions", json=body)
-        except httpx2.HTTPError as error:
-            return Answer(error=f"{type(error).__name__}: {error}")
-        if response.status_code != 200:
-            return Answer(error=f"HTTP {response.status_code}: {response.text[:200]}")
-        return _answer(response)
+        patience = ROOM_SECONDS
+        while True:
+            try:
+                response = await self.client.post("chat/completions", json=body)
+            except httpx2.HTTPError as error:
+                return Answer(error=f"{type(error).__name__}: {error}")
+            if response.status_code == 200:
+                return _answer(response)
+            wait = again_after(response.status_code, response.headers.get("Retry-After"))
+            if wait is None or wait > patience:
+                return Answer(error=f"HTTP {response.status_code}: {response.text[:200]}")
+            patience -= wait
+            await asyncio.sleep(wait)
 
 
 def sound_part(pcm: Samples) -> Part:

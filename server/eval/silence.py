@@ -18,7 +18,7 @@ from rich.table import Table
 from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed
 
-from server.caller_wire import CallError, JsonObject, open_connection, text_of
+from server.caller_wire import ROOM_SECONDS, CallError, JsonObject, open_connection, text_of
 from server.eval.clips import Clip, load_clip
 from server.eval.errors import EvalError
 from streaming.audio import Samples, encode_pcm16, resample_clause, to_pcm16
@@ -63,7 +63,7 @@ async def overhear(url: str, api_key: str | None, clips: Sequence[Clip], pace: f
 async def _listen(url: str, api_key: str | None, clip: Clip, pcm: Samples, pace: float) -> Overheard:
     silence = np.zeros(int(_BEHIND_SECONDS * SAMPLE_RATE), np.float32)
     sound = to_pcm16(resample_clause(np.concatenate([pcm, silence]), SAMPLE_RATE, _WIRE_RATE))
-    connection = await open_connection(url, api_key)
+    connection = await open_connection(url, api_key, ROOM_SECONDS)
     try:
         session = {"type": "realtime", "audio": {"input": {"transcription": {}, "turn_detection": {"type": "semantic_vad"}}}}
         await connection.send(json.dumps({"type": "session.update", "session": session}))

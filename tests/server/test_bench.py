@@ -3,6 +3,7 @@
 import io
 import json
 import xml.etree.ElementTree as ET
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -45,6 +46,14 @@ def test_latency_is_reported_a_row_a_setting_with_what_failed() -> None:
     assert cells == ["semantic_vad", "2", "420", "500", "590", "598", "600", "1 of 3", "1 of 2", "1"]
     assert "100 (100)" in text
     assert "no answer came" in text
+
+
+def test_two_servers_are_compared_by_the_questions_that_both_answered_in_time() -> None:
+    other = [replace(one, setting=f"{one.setting}, against", latency=one.latency and one.latency / 2) for one in ANSWERS]
+    assert latency.ratios([*ANSWERS, *other], "semantic_vad") == [2.0]
+    out = console()
+    latency.report([*ANSWERS, *other], out)
+    assert "semantic_vad: 2.00 times the other server's latency (middle half 2.00-2.00, n = 1)" in out.export_text()
 
 
 def test_a_server_without_a_ledger_has_no_table_of_stages() -> None:
