@@ -59,16 +59,14 @@ def encoded(station: EncoderStation, plan: BlockPlan, pcm: Samples) -> Tensor:
 
 
 def hear(
-    folder: Path, clips: Sequence[Clip], station: EncoderStation, plans: Sequence[BlockPlan], microphone: Microphone, seed: int
-) -> Iterator[Path]:
-    """Makes the files of `clips` that are not there, one after the other; gives the path of each. Clips that are too long for the encoder,
-    or hardly there, are left out."""
+    folder: Path, start: int, clips: Sequence[Clip], station: EncoderStation, plans: Sequence[BlockPlan], microphone: Microphone, seed: int
+) -> None:
+    """Makes the file of the `CHUNK` clips from `start` on, where it is not there. Clips that are too long for the encoder, or hardly there,
+    are left out."""
     folder.mkdir(parents=True, exist_ok=True)
-    for start in range(0, len(clips), CHUNK):
-        path = folder / f"{start:06}.npz"
-        if not path.is_file():
-            _write(path, [heard for clip in clips[start : start + CHUNK] if (heard := _heard(clip, station, plans, microphone, seed))])
-        yield path
+    path = folder / f"{start:06}.npz"
+    if not path.is_file():
+        _write(path, [heard for clip in clips[start : start + CHUNK] if (heard := _heard(clip, station, plans, microphone, seed))])
 
 
 def stored(folder: Path) -> Iterator[Heard]:
@@ -91,8 +89,7 @@ def recipe(*parts: Mapping[str, Any] | Sequence[Any] | str | int) -> str:
 
 def _heard(clip: Clip, station: EncoderStation, plans: Sequence[BlockPlan], microphone: Microphone, seed: int) -> Heard | None:
     rng = np.random.default_rng([seed, int(hashlib.sha256(clip.name.encode()).hexdigest()[:8], 16)])
-    words = clip.words()
-    pcm = microphone.hear(words, rng) if clip.text else microphone.nothing(float(rng.uniform(1.5, 6.0)), rng)
+    pcm = microphone.hear(clip.words(), rng) if clip.text else microphone.nothing(float(rng.uniform(1.5, 6.0)), rng)
     if not _SHORTEST <= len(pcm) <= _LONGEST:
         return None
     frames = encoded(station, plans[int(rng.integers(len(plans)))], pcm)

@@ -18,7 +18,7 @@ _LEVEL_DB: Final = (-32.0, -14.0)
 _NOISE_DB: Final = (3.0, 30.0)
 """How far a noise lies below the speech."""
 _HISS_DB: Final = (-80.0, -65.0)
-_SPEEDS: Final = (0.87, 1.15)
+_SPEEDS: Final = (0.82, 1.2)
 _ROOM_SECONDS: Final = (0.15, 0.6)
 """In which the sound of a room falls by 60 dB."""
 _DIRECT_DB: Final = (2.0, 15.0)

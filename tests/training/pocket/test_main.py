@@ -7,13 +7,14 @@ import pytest
 
 from streaming.bundle import Places
 from training.pocket import __main__ as command
+from training.pocket import stages
 
 
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty one."""
     places = Places(tmp_path)
-    monkeypatch.setattr(command, "default_places", lambda: places)
+    monkeypatch.setattr(stages, "default_places", lambda: places)
     return tmp_path
 
 
@@ -22,10 +23,10 @@ def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
     command.main()
 
 
-@pytest.mark.parametrize("stages", [(), ("texts",), ("hear",), ("ctc",), ("export",)])
-def test_models_that_were_not_fetched_are_named(cache, monkeypatch, stages) -> None:
+@pytest.mark.parametrize("named", [(), ("texts",), ("hear",), ("ctc",), ("export",)])
+def test_models_that_were_not_fetched_are_named(cache, monkeypatch, named) -> None:
     with pytest.raises(SystemExit, match=r"smollm2-135m-instruct is not there: run `vivavoce pull pocket`"):
-        run(monkeypatch, *stages)
+        run(monkeypatch, *named)
 
 
 def test_there_is_no_other_stage(cache, monkeypatch, capsys) -> None:
