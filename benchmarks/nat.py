@@ -25,7 +25,7 @@ from rich.table import Table
 
 from benchmarks.nat_world import SIGNALLING, TURN_SECRET, UDP_PORTS, World, missing_networks, world
 
-__all__ = ["CALLERS", "SERVERS", "Cell", "Left", "Matrix", "measure", "table_of"]
+__all__ = ["CALLERS", "SERVERS", "Cell", "Left", "Matrix", "Server", "measure", "port_of", "serving", "table_of"]
 
 CALLERS: Final = {
     "open": "public address",
@@ -94,7 +94,7 @@ class Matrix:
 def measure(patience: float) -> Matrix:
     """All calls; both sides give a call up after `patience` seconds. Raises RuntimeError where a host can't do its part."""
     with world(["public", "open"], _ROUTERS | _SERVER_ROUTERS, ["six"]) as made, ExitStack() as stack:
-        running = {name: stack.enter_context(_serving(made, name, patience)) for name in SERVERS}
+        running = {name: stack.enter_context(serving(made, name, patience)) for name in SERVERS}
         cells, tasks, sockets = {}, 0, 0
         for caller in CALLERS:
             told = _call(made, caller, patience)
@@ -147,15 +147,16 @@ def _ice(made: World, server: Server) -> dict[str, Any]:
     }
 
 
-def _port(name: str) -> int:
+def port_of(name: str) -> int:
     """Where a server listens: two may be on one host."""
     others = [other for other in SERVERS if SERVERS[other].host == SERVERS[name].host]
     return SIGNALLING[others.index(name)]
 
 
 @contextmanager
-def _serving(made: World, name: str, patience: float) -> "Iterator[subprocess.Popen[str]]":
-    told = {"role": "server", "port": _port(name), "connect_seconds": patience, "ice": _ice(made, SERVERS[name])}
+def serving(made: World, name: str, patience: float) -> "Iterator[subprocess.Popen[str]]":
+    """One of `SERVERS`, running on its host."""
+    told = {"role": "server", "port": port_of(name), "connect_seconds": patience, "ice": _ice(made, SERVERS[name])}
     running = made.start(SERVERS[name].host, _peer(told), stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     try:
         assert _line(running) == {"ready": True}
@@ -167,7 +168,7 @@ def _serving(made: World, name: str, patience: float) -> "Iterator[subprocess.Po
 
 def _call(made: World, caller: str, patience: float) -> dict[str, Any]:
     urls = {
-        name: f"http://{f'[{made.six[server.host]}]' if caller == 'six' else made.address[server.host]}:{_port(name)}"
+        name: f"http://{f'[{made.six[server.host]}]' if caller == 'six' else made.address[server.host]}:{port_of(name)}"
         for name, server in SERVERS.items()
         if caller != "six" or server.host in made.six
     }

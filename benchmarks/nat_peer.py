@@ -5,10 +5,8 @@ made of aiortc. Told what to do in JSON as their only argument, they answer in J
 import asyncio
 import contextlib
 import json
-import os
 import sys
 import time
-from pathlib import Path
 from typing import Any, Final
 
 import httpx2
@@ -20,14 +18,15 @@ from av import AudioFrame
 from websockets.asyncio.client import connect
 
 from agent.conversation import Conversation
+from benchmarks.nat_world import udp_sockets
 from server.engine_link import LocalEngineLink
 from server.limits import Limits
 from server.serve import ServeOptions, serve
 from server.webrtc.ice import IceOptions
 from streaming.fakes import ScriptedEngine, ScriptedReply
 
-_KEY: Final = "a-key-of-the-network-tests"
-_HEADERS: Final = {"Authorization": f"Bearer {_KEY}"}
+KEY: Final = "a-key-of-the-network-tests"
+_HEADERS: Final = {"Authorization": f"Bearer {KEY}"}
 _RATE: Final = 8_000
 """What aiortc's silent microphone speaks at."""
 _SAID_SECONDS: Final = 0.6
@@ -46,7 +45,7 @@ async def be_server(port: int, connect_seconds: float, ice: dict[str, Any]) -> N
     if ice.get("ports"):
         ice["ports"] = tuple(ice["ports"])
     options = ServeOptions(
-        "::", port, (_KEY,), limits=Limits(max_sessions=64, connect_seconds=connect_seconds), ice=IceOptions(**ice), drain_seconds=0.1
+        "::", port, (KEY,), limits=Limits(max_sessions=64, connect_seconds=connect_seconds), ice=IceOptions(**ice), drain_seconds=0.1
     )
     link = LocalEngineLink(ScriptedEngine([ScriptedReply("One two three four five.")] * 4))
     stop = asyncio.Event()
@@ -59,7 +58,7 @@ async def be_server(port: int, connect_seconds: float, ice: dict[str, Any]) -> N
     async with httpx2.AsyncClient() as http:
         metrics = (await http.get(f"http://[::1]:{port}/metrics")).text
     counts = {name: _counted(metrics, f'vivavoce_webrtc_calls_total{{outcome="{name}"}}') for name in ("connected", "not connected")}
-    _tell(counts | {"sessions": _counted(metrics, "vivavoce_sessions"), "tasks": _tasks(), "sockets": _udp_sockets()})
+    _tell(counts | {"sessions": _counted(metrics, "vivavoce_sessions"), "tasks": _tasks(), "sockets": udp_sockets()})
     stop.set()
     await serving
 
@@ -71,16 +70,6 @@ def _tasks() -> list[str]:
 
 def _counted(metrics: str, name: str) -> float:
     return next((float(line.split()[-1]) for line in metrics.splitlines() if line.startswith(name + " ")), 0.0)
-
-
-def _udp_sockets() -> int:
-    """UDP sockets that this process holds."""
-    inodes = {line.split()[9] for name in ("udp", "udp6") for line in Path(f"/proc/self/net/{name}").read_text().splitlines()[1:]}
-    held = 0
-    for number in os.listdir("/proc/self/fd"):
-        with contextlib.suppress(FileNotFoundError):  # that of the listing itself
-            held += os.readlink(f"/proc/self/fd/{number}").removeprefix("socket:[").removesuffix("]") in inodes
-    return held
 
 
 # --------------------------------------------------------------------------------------------------------------- caller
@@ -200,7 +189,7 @@ class _Call:
 async def be_caller(servers: dict[str, str], over_tcp: bool, patience: float) -> None:
     """Call all servers at once; says what came of each."""
     cells = await asyncio.gather(*(_Call(url, over_tcp, patience).run() for url in servers.values()))
-    _tell({"cells": dict(zip(servers, cells, strict=True)), "tasks": len(asyncio.all_tasks()) - 1, "sockets": _udp_sockets()})
+    _tell({"cells": dict(zip(servers, cells, strict=True)), "tasks": len(asyncio.all_tasks()) - 1, "sockets": udp_sockets()})
 
 
 def _tell(answer: dict[str, object]) -> None:

@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-__all__ = ["KINDS", "SIGNALLING", "TURN_SECRET", "UDP_PORTS", "World", "missing_networks", "world"]
+__all__ = ["KINDS", "SIGNALLING", "TURN_SECRET", "UDP_PORTS", "World", "missing_networks", "udp_sockets", "world"]
 
 KINDS: Final = ("cone", "restricted", "symmetric", "blocked", "forwarding")
 SIGNALLING: Final = (8765, 8766)
@@ -32,6 +32,16 @@ TURN_SECRET: Final = "a-secret-of-the-tests"
 _RELAY_PORTS: Final = (50_000, 50_199)
 _PROGRAMS: Final = {"ip": "iproute2", "nft": "nftables", "turnserver": "coturn"}
 _READY_SECONDS: Final = 10.0
+
+
+def udp_sockets() -> int:
+    """UDP sockets that this process holds."""
+    inodes = {line.split()[9] for name in ("udp", "udp6") for line in Path(f"/proc/self/net/{name}").read_text().splitlines()[1:]}
+    held = 0
+    for number in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(FileNotFoundError):  # that of the listing itself
+            held += os.readlink(f"/proc/self/fd/{number}").removeprefix("socket:[").removesuffix("]") in inodes
+    return held
 
 
 def missing_networks() -> str | None:

@@ -6,6 +6,7 @@ STUN or TURN server makes an answer late and not impossible. A relay's address i
 """
 
 import asyncio
+import contextlib
 import errno
 import ipaddress
 import logging
@@ -30,6 +31,8 @@ _STUN_GRACE_SECONDS: Final = 0.2
 """What the other addresses get once one has been answered: those of bridges and tunnels never are."""
 _TURN_SECONDS: Final = 2.5
 """For each TURN server, one after the other; four round trips at most."""
+_GIVE_BACK_SECONDS: Final = 2.0
+"""For a TURN server to take its relay back at the end of a call. One that has died is asked for a minute, by itself."""
 _RECEIVE_BUFFER: Final = 256 << 10
 """As the library's: a burst of packets while the loop is busy."""
 
@@ -203,6 +206,15 @@ async def _ask(protocol: StunProtocol, url: str) -> list[Candidate]:
 # --------------------------------------------------------------------------------------------------------------- TURN
 
 
+class _Relay(StunProtocol):
+    """A relay whose end no call waits for: the library would, for as long as it asks a dead server."""
+
+    async def close(self) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_GIVE_BACK_SECONDS):
+                await super().close()
+
+
 async def _relayed(connection: Connection, options: IceOptions, credentials: TurnCredentials | None) -> list[Candidate]:
     """A relay of the first TURN server that gives one."""
     if credentials is None:
@@ -214,7 +226,7 @@ async def _relayed(connection: Connection, options: IceOptions, credentials: Tur
                 candidate, protocol = await relayed_candidate(
                     component=_COMPONENT,
                     hide_related_address=options.relay_only,
-                    protocol_factory=lambda: StunProtocol(connection),
+                    protocol_factory=lambda: _Relay(connection),
                     turn_server=(server.host, server.port),
                     turn_username=credentials.username,
                     turn_password=credentials.password,

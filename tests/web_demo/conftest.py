@@ -42,10 +42,10 @@ def find_chromium() -> str:
 
 
 @asynccontextmanager
-async def browse(*flags: str) -> AsyncIterator[Browser]:
-    """A browser of its own: what its microphone hears is decided by its flags."""
+async def browse(*flags: str, executable: str | None = None) -> AsyncIterator[Browser]:
+    """A browser of its own: what its microphone hears is decided by its flags. `executable` may start it elsewhere."""
     async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path=find_chromium(), args=[*BROWSER_FLAGS, *flags])
+        browser = await playwright.chromium.launch(executable_path=executable or find_chromium(), args=[*BROWSER_FLAGS, *flags])
         try:
             yield browser
         finally:

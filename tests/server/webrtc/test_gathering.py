@@ -157,3 +157,37 @@ async def test_without_its_relay_a_relayed_server_is_not_reached() -> None:
     options = IceOptions(turn_servers=(TURN,), turn_password="secret", relay_only=True)
     with pytest.raises(NoCandidatesError, match="no TURN server gives a relay"):
         await candidates(options)
+
+
+class Turn(asyncio.DatagramProtocol):
+    """A TURN server that gives anybody a relay, and then has died."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport
+
+    def datagram_received(self, data: bytes, address: tuple[str, int]) -> None:
+        request = stun.parse_message(data)
+        if request.message_method is not stun.Method.ALLOCATE:
+            return
+        answer = stun.Message(stun.Method.ALLOCATE, stun.Class.RESPONSE, request.transaction_id)
+        answer.attributes["XOR-RELAYED-ADDRESS"], answer.attributes["XOR-MAPPED-ADDRESS"] = ("203.0.113.9", 50_000), address
+        answer.attributes["LIFETIME"] = 600
+        self._transport.sendto(bytes(answer), address)
+
+
+async def test_the_end_of_a_call_does_not_wait_for_a_turn_server_that_has_died(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server.webrtc.gathering, "_GIVE_BACK_SECONDS", 0.05)
+    monkeypatch.setattr(server.webrtc.gathering, "_TURN_SECONDS", 5.0)
+    transport, _ = await asyncio.get_running_loop().create_datagram_endpoint(Turn, local_addr=("127.0.0.1", 0))
+    url = f"turn:127.0.0.1:{transport.get_extra_info('sockname')[1]}"
+    connection = Connection(ice_controlling=False)
+    options = IceOptions(turn_servers=(url,), turn_password="secret")
+    await gather(connection, options, options.credentials(0))
+    assert [found.type for found in connection.local_candidates] == ["host", "relay"]
+    async with asyncio.timeout(20):  # the library asks for a minute
+        await connection.close()
+    transport.close()
+    asking = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in asking:
+        task.cancel()
+    await asyncio.gather(*asking, return_exceptions=True)

@@ -1,14 +1,12 @@
 """Ways to a call on a real server: what browsers are told, ports and addresses in answers, and connections that never come up."""
 
 import asyncio
-import contextlib
-import os
 import re
 import socket
-from pathlib import Path
 
 import pytest
 
+from benchmarks.nat_world import udp_sockets
 from server.limits import Limits
 from server.webrtc.ice import IceOptions
 
@@ -18,16 +16,6 @@ TURN = "turn:turn.example.org:3478?transport=udp"
 
 def candidate_lines(answer: str) -> list[list[str]]:
     return [line.split() for line in answer.splitlines() if line.startswith("a=candidate:")]
-
-
-def udp_sockets() -> int:
-    """Those of this process."""
-    inodes = {line.split()[9] for name in ("udp", "udp6") for line in Path(f"/proc/net/{name}").read_text().splitlines()[1:]}
-    held = 0
-    for number in os.listdir("/proc/self/fd"):
-        with contextlib.suppress(FileNotFoundError):  # that of the listing itself
-            held += os.readlink(f"/proc/self/fd/{number}").removeprefix("socket:[").removesuffix("]") in inodes
-    return held
 
 
 def checks() -> int:
