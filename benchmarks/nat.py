@@ -13,7 +13,6 @@ import argparse
 import json
 import subprocess
 import sys
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
@@ -104,16 +103,7 @@ def measure(patience: float) -> Matrix:
         total = {name: int(sum(end[name] for end in ends)) for name in ("connected", "not connected", "sessions", "sockets")}
         tasks += sum(len(end["tasks"]) for end in ends)
         sockets += total["sockets"]
-        return Matrix(cells, Left(total["connected"], total["not connected"], total["sessions"], tasks, sockets, _relays(made)))
-
-
-def _relays(made: World) -> int:
-    """What the TURN server still holds: it looks for what has been given up once a second."""
-    for _ in range(50):
-        if not made.relays():
-            break
-        time.sleep(0.1)
-    return made.relays()
+        return Matrix(cells, Left(total["connected"], total["not connected"], total["sessions"], tasks, sockets, made.relays_left()))
 
 
 def table_of(matrix: Matrix) -> Table:

@@ -16,6 +16,7 @@ import os
 import shutil
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -81,9 +82,13 @@ class World:
         shown = _run(["ip", "netns", "exec", self.prefix + host, "cat", "/proc/net/udp", "/proc/net/udp6"])
         return {int(line.split()[1].rpartition(":")[2], 16) for line in shown.splitlines() if not line.lstrip().startswith("sl")}
 
-    def relays(self) -> int:
-        """Relays that the TURN server holds open."""
-        return len([port for port in self.udp_ports("turn") if _RELAY_PORTS[0] <= port <= _RELAY_PORTS[1]])
+    def relays_left(self) -> int:
+        """Relays that the TURN server goes on to hold: it looks for what has been given back once a second."""
+        for _ in range(50):
+            if not (held := [port for port in self.udp_ports("turn") if _RELAY_PORTS[0] <= port <= _RELAY_PORTS[1]]):
+                break
+            time.sleep(0.1)
+        return len(held)
 
 
 @contextlib.contextmanager

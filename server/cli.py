@@ -13,6 +13,23 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from server.bench.commands import bench
+from server.cli_options import (
+    BundleOption,
+    ConfigOption,
+    DeviceOption,
+    DtypeOption,
+    HostOption,
+    KeysFileOption,
+    PortOption,
+    PublicAddressOption,
+    RelayOnlyOption,
+    StunServerOption,
+    TlsCertOption,
+    TlsKeyOption,
+    TurnSecretOption,
+    TurnServerOption,
+    UdpPortsOption,
+)
 from server.eval.commands import evaluate
 
 if TYPE_CHECKING:
@@ -21,7 +38,7 @@ if TYPE_CHECKING:
     from streaming.bundle import Bundle
     from streaming.manifest import Manifest
 
-__all__ = ["app", "bundles", "keys", "main", "new_key", "pull", "replay", "serve", "talk"]
+__all__ = ["app", "bundles", "doctor", "keys", "main", "new_key", "pull", "replay", "serve", "talk"]
 
 _DEFAULT_URL: Final = "ws://127.0.0.1:8765/v1/realtime"
 _INTERRUPTED: Final = 130
@@ -50,35 +67,24 @@ def _about() -> None:
     """
 
 
-_Bundle = Annotated[str | None, typer.Option(metavar="NAME|FILE", help="A bundle of models (see `vivavoce bundles`). [default: pocket]")]
-
-
 @app.command()
 def serve(
     agent: Annotated[
         str | None, typer.Argument(metavar="[FILE.py:AGENT|FILE.toml]", help="Who answers. [default: what each client says]")
     ] = None,
-    host: Annotated[
-        str | None, typer.Option(help="Address to listen on; all but this machine's own need a key. [default: 127.0.0.1]")
-    ] = None,
-    port: Annotated[int | None, typer.Option(help="Port to listen on; 0 takes any free one. [default: 8765]")] = None,
-    bundle: _Bundle = None,
-    config: Annotated[Path | None, typer.Option(envvar="VIVAVOCE_CONFIG", metavar="FILE", help="Settings in TOML.")] = None,
-    tls_cert: Annotated[Path | None, typer.Option(metavar="FILE", help="Certificate in PEM: serve HTTPS and WSS.")] = None,
-    tls_key: Annotated[Path | None, typer.Option(metavar="FILE", help="The certificate's private key in PEM.")] = None,
+    host: HostOption = None,
+    port: PortOption = None,
+    bundle: BundleOption = None,
+    config: ConfigOption = None,
+    tls_cert: TlsCertOption = None,
+    tls_key: TlsKeyOption = None,
     api_key: Annotated[
         list[str] | None, typer.Option(metavar="KEY", help="A key clients must present; may be given again. Others can see it in `ps`.")
     ] = None,
-    api_keys_file: Annotated[Path | None, typer.Option(metavar="FILE", help="Keys from a file, one a line.")] = None,
+    api_keys_file: KeysFileOption = None,
     threads: Annotated[int | None, typer.Option(help="Threads of the recogniser and the language model. [default: half the cores]")] = None,
-    device: Annotated[
-        str | None,
-        typer.Option(metavar="auto|cpu|cuda|cuda:1", help="Where the recogniser and the language model run. [default: the bundle's]"),
-    ] = None,
-    dtype: Annotated[
-        str | None,
-        typer.Option(metavar="auto|bfloat16|float16|float32", help="The numbers they are held in. [default: what the device is best at]"),
-    ] = None,
+    device: DeviceOption = None,
+    dtype: DtypeOption = None,
     voice_device: Annotated[
         str | None, typer.Option(metavar="auto|cpu|cuda", help="Where the voice runs. [default: where it is faster]")
     ] = None,
@@ -107,19 +113,12 @@ def serve(
     upstream_url: Annotated[str | None, typer.Option(metavar="URL", help="Its address. [default: the hosted service's]")] = None,
     upstream_model: Annotated[str | None, typer.Option(metavar="NAME", help="The model there.")] = None,
     upstream_key_file: Annotated[Path | None, typer.Option(metavar="FILE", help="The key to it; or else `VIVAVOCE_UPSTREAM_KEY`.")] = None,
-    public_address: Annotated[
-        list[str] | None,
-        typer.Option(metavar="ADDRESS|NAME", help="Where WebRTC calls reach this machine from outside; may be given again."),
-    ] = None,
-    udp_ports: Annotated[str | None, typer.Option(metavar="FIRST-LAST", help="UDP ports of WebRTC calls. [default: any free ones]")] = None,
-    stun_server: Annotated[list[str] | None, typer.Option(metavar="stun:HOST", help="A STUN server; may be given again.")] = None,
-    turn_server: Annotated[
-        list[str] | None, typer.Option(metavar="turn:HOST|turns:HOST", help="A TURN server; may be given again.")
-    ] = None,
-    turn_secret_file: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="The secret shared with the TURN servers; or else `VIVAVOCE_TURN_SECRET`.")
-    ] = None,
-    relay_only: Annotated[bool | None, typer.Option("--relay-only", help="Take WebRTC calls through the TURN servers only.")] = None,
+    public_address: PublicAddressOption = None,
+    udp_ports: UdpPortsOption = None,
+    stun_server: StunServerOption = None,
+    turn_server: TurnServerOption = None,
+    turn_secret_file: TurnSecretOption = None,
+    relay_only: RelayOnlyOption = None,
 ) -> None:
     """Serve until Ctrl-C. Fetches the bundle if it is not here yet; prints `vivavoce ready on ...` once the models are warm.
 
@@ -175,6 +174,61 @@ def serve(
         manifest = _manifest(settings.bundle)
         settings = settings.on(manifest)
         raise typer.Exit(_run(settings, _fetch(manifest, device=settings.device, dtype=settings.dtype), answering))
+
+
+@app.command()
+def doctor(
+    host: HostOption = None,
+    port: PortOption = None,
+    bundle: BundleOption = None,
+    config: ConfigOption = None,
+    tls_cert: TlsCertOption = None,
+    tls_key: TlsKeyOption = None,
+    api_keys_file: KeysFileOption = None,
+    device: DeviceOption = None,
+    dtype: DtypeOption = None,
+    public_address: PublicAddressOption = None,
+    udp_ports: UdpPortsOption = None,
+    stun_server: StunServerOption = None,
+    turn_server: TurnServerOption = None,
+    turn_secret_file: TurnSecretOption = None,
+    relay_only: RelayOnlyOption = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+) -> None:
+    """Test what `vivavoce serve` with the same settings needs, and say what to do about what does not work; then the exit code is 1.
+
+    Ports, a packet to itself, the public address as STUN servers see it, a packet through each TURN server, the certificate, browsers'
+    rule for the microphone, the processor, the models and room for them. Nothing is fetched or changed.
+
+    Examples:
+
+        vivavoce doctor
+        vivavoce doctor --config vivavoce.toml --json
+        vivavoce doctor --public-address home.example.org --udp-ports 40000-40100 --stun-server stun:stun.example.org
+    """
+    given = {
+        "host": host,
+        "port": port,
+        "bundle": bundle,
+        "tls_cert": tls_cert,
+        "tls_key": tls_key,
+        "api_keys_file": api_keys_file,
+        "device": device,
+        "dtype": dtype,
+        "public_addresses": public_address,
+        "udp_ports": udp_ports,
+        "stun_servers": stun_server,
+        "turn_servers": turn_server,
+        "turn_secret_file": turn_secret_file,
+        "relay_only": relay_only,
+    }
+    with _one_line():
+        from server.config import load_config
+        from server.doctor.command import run_doctor
+
+        settings = load_config({name: value for name, value in given.items() if value is not None}, config)
+        manifest = _manifest(settings.bundle)
+        raise typer.Exit(run_doctor(settings.on(manifest), manifest, as_json=as_json))
 
 
 @app.command()

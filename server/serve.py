@@ -32,7 +32,7 @@ from server.webrtc.calls import Calls
 from server.webrtc.ice import IceOptions
 from streaming import echo_canceller
 
-__all__ = ["ServeOptions", "StartupError", "run_server", "serve"]
+__all__ = ["ServeOptions", "StartupError", "listen", "run_server", "serve"]
 
 log = logging.getLogger(__name__)
 
@@ -115,7 +115,7 @@ async def serve(
     """Serve until `stop` is set. `announce` gets the address once the models are warm. Raises StartupError, AgentError."""
     _check(options)
     async with contextlib.AsyncExitStack() as stack:
-        sock = stack.enter_context(_listen(options))
+        sock = stack.enter_context(listen(options.host, options.port))
         team = None if options.agent is None else await stack.enter_async_context(open_team(options.agent, options.defaults))
         metrics = Metrics()
         sessions = Sessions(link, new_conversation, SessionsOptions(options.limits, options.defaults, options.record, team), metrics)
@@ -227,12 +227,12 @@ def _check(options: ServeOptions) -> None:
         raise StartupError("TLS needs both a certificate and a key")
 
 
-def _listen(options: ServeOptions) -> socket.socket:
-    """A listening socket, before any model is loaded: a port in use is known at once."""
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket, before any model is loaded: a port in use is known at once. Raises StartupError."""
     try:
-        family, kind, protocol, _, address = socket.getaddrinfo(options.host, options.port, type=socket.SOCK_STREAM)[0]
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     except OSError as error:
-        raise StartupError(f"no such host: {options.host}") from error
+        raise StartupError(f"no such host: {host}") from error
     sock = socket.socket(family, kind, protocol)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -241,9 +241,9 @@ def _listen(options: ServeOptions) -> socket.socket:
     except OSError as error:
         sock.close()
         if error.errno == errno.EADDRINUSE:
-            message = f"port {options.port} on {options.host} is in use: stop the program that holds it, or choose another with --port"
+            message = f"port {port} on {host} is in use: stop the program that holds it, or choose another with --port"
             raise StartupError(message) from error
-        raise StartupError(f"cannot listen on {options.host} port {options.port}: {error.strerror}") from error
+        raise StartupError(f"cannot listen on {host} port {port}: {error.strerror}") from error
     return sock
 
 

@@ -1,7 +1,6 @@
 """From settings and a bundle to a running server: what joins the parts, and nothing else."""
 
 import functools
-import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from streaming.hearing_models import hears
 from streaming.load import EngineFiles, load_engine
 from streaming.manifest import BundleError, Hears
 from streaming.models.kokoro import voices_in
+from streaming.needs import usable_cores
 
 __all__ = ["engine_files", "run", "serve_options", "told"]
 
@@ -109,8 +109,7 @@ def _hears(config: ServerConfig, bundle: Bundle) -> bool:
 def _spare_cores() -> int:
     """Half the cores this process may use: the Ear and the voice run beside the models, and two threads on one core only wait for each
     other (measured on two cores: p95 of the answer 1.2 s with one thread, 2.5 s with two)."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, cores // 2)
+    return max(1, usable_cores() // 2)
 
 
 def _language_model(folder: Path) -> Path:

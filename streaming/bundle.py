@@ -26,6 +26,7 @@ from streaming.manifest import BundleError, FolderSource, HubSource, Manifest, P
 __all__ = [
     "Bundle",
     "Places",
+    "damage",
     "default_places",
     "ensure_bundle",
     "free_space",
@@ -99,6 +100,15 @@ def ensure_bundle(
 def is_present(part: Part, places: Places) -> bool:
     """Whether all files of the part are there with the right sizes; reads none of them."""
     return any(_sizes_fit(folder, source.files) for folder, source in _candidates(part, places))
+
+
+def damage(part: Part, places: Places, report: Report = lambda _: None) -> BundleError | None:
+    """What is wrong with the files of a part that is present, all hashed again; None where nothing is. Fetches and changes nothing. Raises
+    OSError."""
+    for folder, source in _candidates(part, places):
+        if _sizes_fit(folder, source.files):
+            return _check(part.name, folder, source.files, {}, report)
+    return None
 
 
 def missing_bytes(manifest: Manifest, places: Places, *, hub: bool = False) -> int:

@@ -11,7 +11,7 @@ from typing import Final
 
 from streaming.manifest import BundleError, Manifest, Needs
 
-__all__ = ["Machine", "check_room", "cpu_memory", "gpu_memory", "size_text", "this_machine"]
+__all__ = ["Machine", "check_room", "cpu_memory", "gpu_memory", "size_text", "this_machine", "usable_cores"]
 
 _CGROUP_LIMIT: Final = Path("/sys/fs/cgroup/memory.max")
 """What a container may use (cgroup v2); "max" where it may use everything."""
@@ -34,6 +34,11 @@ def this_machine() -> Machine:
     from streaming.models.linear import usual_dtype
 
     return Machine(_memory(), _gpu_memory(), usual_dtype() is torch.bfloat16)
+
+
+def usable_cores() -> int:
+    """Those that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def cpu_memory(needs: Needs, machine: Machine, dtype: str = "auto") -> int:

@@ -21,7 +21,7 @@ from aioice.ice import StunProtocol, get_host_addresses, relayed_candidate
 
 from server.webrtc.ice import IceOptions, TurnCredentials, parse_server
 
-__all__ = ["NoCandidatesError", "gather"]
+__all__ = ["NoCandidatesError", "gather", "open_all"]
 
 _COMPONENT: Final = 1
 """RTP and RTCP share a port."""
@@ -69,7 +69,7 @@ async def _bind(connection: Connection, ports: tuple[int, int] | None) -> list[S
     loop = asyncio.get_running_loop()
     addresses = get_host_addresses(use_ipv4=True, use_ipv6=True)
     # Left to the system, each address gets a port of its own.
-    sockets = [sock for address in addresses for sock in _open_all([address], 0) or ()] if ports is None else _open_range(addresses, ports)
+    sockets = [sock for address in addresses for sock in open_all([address], 0) or ()] if ports is None else _open_range(addresses, ports)
     made: list[StunProtocol] = []
     for sock in sockets:
         _, protocol = await loop.create_datagram_endpoint(lambda: StunProtocol(connection), sock=sock)
@@ -85,12 +85,12 @@ def _open_range(addresses: Sequence[str], ports: tuple[int, int]) -> list[socket
     Raises NoCandidatesError."""
     first, last = ports
     for port in random.sample(range(first, last + 1), last - first + 1):
-        if (sockets := _open_all(addresses, port)) is not None:
+        if (sockets := open_all(addresses, port)) is not None:
             return sockets
     raise NoCandidatesError(f"Every UDP port from {first} to {last} is taken by a call.")
 
 
-def _open_all(addresses: Sequence[str], port: int) -> list[socket.socket] | None:
+def open_all(addresses: Sequence[str], port: int) -> list[socket.socket] | None:
     """A socket with this port on each address; None where it is taken on one. Left out is an address that can't be used: an IPv6 one that
     is not ready, one that has gone."""
     sockets: list[socket.socket] = []

