@@ -1,6 +1,6 @@
 // The transcript on the page: an item for each entry of the dialogue, changed in place, so that screen readers hear each once it is settled.
 
-import { byId, element } from "./dom.js";
+import { byId, element, setText } from "./dom.js";
 
 const NAMES = { you: "You", agent: "Vivavoce", tool: "Function", note: "" };
 // As far from the end as this counts as being at the end.
@@ -78,10 +78,6 @@ export class Entries {
     this.rows.set(id, row);
     return row;
   }
-}
-
-function setText(node, text) {
-  if (node.textContent !== text) node.textContent = text;
 }
 
 // "0.62 s" beside a bar of its stages; opened, the stages one after the other, where the server told them.

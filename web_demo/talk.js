@@ -170,11 +170,12 @@ export class Talk {
 
   // The connection has ended. What a network or an engine has broken is taken up again, as long as the person waits.
   async lost(problem) {
-    const { attempt } = this;
+    const { attempt, transport } = this;
     this.transport = null;
     this.dialogue.reset(false);
     this.connecting = true;
     this.onChange();
+    await transport?.close();
     for (const wait of RETRY_MS) {
       if (!PASSING.has(problem.kind)) break;
       await new Promise((resolve) => setTimeout(resolve, wait));

@@ -1,7 +1,7 @@
 // The page's document but for its parts with modules of their own: the state, the button, problems, what can be saved, the appearance. It is
 // told what to show; what the person does goes to the handlers it is given.
 
-import { byId } from "./dom.js";
+import { byId, setText } from "./dom.js";
 import { STATES } from "./states.js";
 import { loudness, Waveform } from "./waveform.js";
 
@@ -62,12 +62,11 @@ export class View {
 
   // One of STATES.
   state(name) {
-    if (this.layout.dataset.state === name && byId("hint").textContent) return;
     const [label, hint] = STATES[name];
     this.layout.dataset.state = name;
-    byId("state").textContent = label;
-    byId("hint").textContent = hint;
-    byId("call-label").textContent = name === "off" ? "Talk" : "End";
+    setText(byId("state"), label);
+    setText(byId("hint"), hint);
+    setText(byId("call-label"), name === "off" ? "Talk" : "End");
     byId("mute").hidden = ["off", "connecting", "typing"].includes(name);
     byId("stop").hidden = !["thinking", "speaking"].includes(name);
     if (name !== "off") this.animate();
@@ -79,13 +78,12 @@ export class View {
 
   muted(muted) {
     byId("mute").setAttribute("aria-pressed", String(muted));
-    byId("mute").textContent = muted ? "Unmute" : "Mute";
+    setText(byId("mute"), muted ? "Unmute" : "Mute");
   }
 
   // Which way the call goes ("webrtc", "websocket" or ""), and why not the better one.
   route(kind, why) {
-    const text = kind ? `${ROUTES[kind]}${why ? `: ${why}` : ""}` : "";
-    if (byId("route").textContent !== text) byId("route").textContent = text;
+    setText(byId("route"), kind ? `${ROUTES[kind]}${why ? `: ${why}` : ""}` : "");
   }
 
   // What there is to save.

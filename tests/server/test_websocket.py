@@ -7,9 +7,10 @@ import json
 import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from agent.events import CommitInput, PlaybackProgress, UpdateSession
+from agent.events import ClearInput, CommitInput, PlaybackProgress, UpdateSession
 from agent.settings import AudioEncoding, SessionKind
 from server.limits import Limits
+from streaming.events import Drop, RespondOptions, Speculate
 from streaming.fakes import ScriptedEngine, ScriptedReply
 
 LONG = ScriptedReply(" ".join(["word"] * 400))
@@ -274,6 +275,23 @@ async def test_the_ledger_goes_to_those_who_asked(start, dial, speech) -> None:
     ledger = await client.until("vivavoce.ledger")
     assert sum(ledger["stages_ms"].values()) == ledger["total_ms"]
     assert (ledger["item_id"], ledger["event_id"] != "") == ("item_in", True)
+
+
+async def test_what_becomes_of_a_prepared_answer_goes_to_those_who_asked_for_the_ledger(start, dial, plain) -> None:
+    class Preparing(plain):
+        def handle(self, event, now):
+            if isinstance(event, ClearInput):
+                return [Speculate("r", "item_in", "What", RespondOptions()), Drop("r")]
+            return super().handle(event, now)
+
+    client = await dial(await start(ScriptedEngine(), factory=Preparing))
+    await client.send(type="input_audio_buffer.clear")
+    await client.send(type="session.update", session={"vivavoce": {"ledger": True}})
+    await client.send(type="input_audio_buffer.clear")
+    told = [await client.until("vivavoce.speculation") for _ in range(2)]
+    assert [(event["response_id"], event["state"]) for event in told] == [("r", "begun"), ("r", "dropped")]
+    kinds = [event["type"] for event in client.got]
+    assert kinds.index("vivavoce.speculation") > kinds.index("session.updated")
 
 
 # --------------------------------------------------------------------------------------------------- hostile networks

@@ -149,6 +149,9 @@ async def test_a_call_of_a_function_is_shown_and_answered(transport: str, servin
     assert seen.of("error", sent=False) == []
 
 
+PUT_MARKUP = "() => { try { document.body.innerHTML = '<b>'; } catch (error) { return error.name; } }"
+
+
 async def test_what_the_server_says_is_shown_as_text(serving: Callable, browsing: Callable, spoken: Callable) -> None:
     """Whoever wrote it."""
     markup = "<img src=x onerror=alert(1)><b>bold</b>"
@@ -158,8 +161,11 @@ async def test_what_the_server_says_is_shown_as_text(serving: Callable, browsing
         await seen.page.click("#call")
         entries = await seen.settled(3)
         assert await seen.page.locator("#entries img, #entries b").count() == 0
+        complaints = [*seen.complaints]
+        # And no script of the page could put it in otherwise.
+        assert await seen.page.evaluate(PUT_MARKUP) == "TypeError"
     assert [(who, text) for who, text, _, _ in entries][::2] == [("you", markup), ("agent", markup)]
-    assert seen.complaints == []
+    assert complaints == []
 
 
 async def test_what_was_chosen_is_sent_and_kept(serving: Callable, browsing: Callable, spoken: Callable) -> None:
