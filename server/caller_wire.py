@@ -32,6 +32,9 @@ ROOM_SECONDS: Final = 60.0
 _AGAIN_SECONDS: Final = 5.0
 """Until it is asked again, where it does not say."""
 
+_LEAST_SECONDS: Final = 0.1
+"""However soon it says."""
+
 _FULL: Final = 503
 
 _REALTIME_PATH: Final = "/v1/realtime"
@@ -79,26 +82,28 @@ async def open_connection(url: str, api_key: str | None, patience: float = 0.0) 
     with what to do about it."""
     address = _address(url)
     headers = {"Authorization": f"Bearer {api_key}"} if api_key else None
-    try:
-        # No compression: audio does not shrink, and the time is the caller's. No proxy between a machine and itself.
-        proxy: Literal[True] | None = None if urlsplit(address).hostname in ("127.0.0.1", "localhost", "::1") else True
-        return await connect(
-            address, additional_headers=headers, compression=None, open_timeout=HANDSHAKE_SECONDS, close_timeout=1, proxy=proxy
-        )
-    except InvalidStatus as refused:
-        wait = again_after(refused.response.status_code, refused.response.headers.get("Retry-After"))
-        if wait is None or wait > patience:
-            raise _refusal(refused) from None
-    except InvalidURI:
-        raise CallError(f"{url} is not an address such as ws://127.0.0.1:8765/v1/realtime") from None
-    except InvalidHandshake as error:
-        raise CallError(f"what answers at {url} is not a Realtime server ({error})") from None
-    except TimeoutError:
-        raise CallError(f"the server at {url} did not answer within {HANDSHAKE_SECONDS:.0f} seconds") from None
-    except OSError:
-        raise CallError(f"no server answers at {url}: start one with `vivavoce serve`") from None
-    await asyncio.sleep(wait)
-    return await open_connection(url, api_key, patience - wait)
+    # No proxy between a machine and itself.
+    proxy: Literal[True] | None = None if urlsplit(address).hostname in ("127.0.0.1", "localhost", "::1") else True
+    while True:
+        try:
+            # No compression: audio does not shrink, and the time is the caller's.
+            return await connect(
+                address, additional_headers=headers, compression=None, open_timeout=HANDSHAKE_SECONDS, close_timeout=1, proxy=proxy
+            )
+        except InvalidStatus as refused:
+            wait = again_after(refused.response.status_code, refused.response.headers.get("Retry-After"))
+            if wait is None or wait > patience:
+                raise _refusal(refused) from None
+        except InvalidURI:
+            raise CallError(f"{url} is not an address such as ws://127.0.0.1:8765/v1/realtime") from None
+        except InvalidHandshake as error:
+            raise CallError(f"what answers at {url} is not a Realtime server ({error})") from None
+        except TimeoutError:
+            raise CallError(f"the server at {url} did not answer within {HANDSHAKE_SECONDS:.0f} seconds") from None
+        except OSError:
+            raise CallError(f"no server answers at {url}: start one with `vivavoce serve`") from None
+        await asyncio.sleep(wait)
+        patience -= wait
 
 
 def again_after(status: int, retry_after: str | None) -> float | None:
@@ -106,7 +111,7 @@ def again_after(status: int, retry_after: str | None) -> float | None:
     section 10.2.3; a date there counts as nothing)."""
     if status != _FULL:
         return None
-    return float(retry_after) if retry_after and retry_after.isdecimal() else _AGAIN_SECONDS
+    return max(_LEAST_SECONDS, float(retry_after)) if retry_after and retry_after.isdecimal() else _AGAIN_SECONDS
 
 
 def _address(url: str) -> str:

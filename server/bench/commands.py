@@ -31,6 +31,7 @@ def latency(
     setting: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Only this row; may be given again.")] = None,
     url: _Url = None,
     against: Annotated[str | None, typer.Option(metavar="WS", help="Another server, asked the same by turns: prints the ratio.")] = None,
+    against_api_key: Annotated[str | None, typer.Option(metavar="KEY", help="That server's key, if it has one.")] = None,
     api_key: _Key = None,
     to_json: _Json = None,
     picture: _Picture = None,
@@ -60,7 +61,7 @@ def latency(
         raise _fail(f"there is no setting {unknown[0]!r}: choose from {', '.join(SETTINGS)}")
     try:
         spoken = choose_recordings(recordings, questions)
-        answers = asyncio.run(bench_latency(url, api_key, spoken, names, against))
+        answers = asyncio.run(bench_latency(url, api_key, spoken, names, against, against_api_key))
     except (BenchError, CallError) as error:
         raise _fail(str(error)) from None
     console = Console(width=140)

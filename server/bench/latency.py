@@ -63,22 +63,27 @@ class Answer:
 
 
 async def bench_latency(
-    url: str | None, api_key: str | None, recordings: Sequence[Recording], settings: Sequence[str], against: str | None = None
+    url: str | None,
+    api_key: str | None,
+    recordings: Sequence[Recording],
+    settings: Sequence[str],
+    against: str | None = None,
+    against_key: str | None = None,
 ) -> list[Answer]:
     """Every question under every setting, the settings in turns; the first call is a warm-up and not counted. Another server, `against`,
     is asked the same, the one first that the last question came to second; its settings are named so. Raises CallError where a server does
     not even answer the first."""
     answers: list[Answer] = []
     async with server_at(url) as address:
-        servers = [(address, "")] + ([(against, AGAINST)] if against else [])
-        for server, _ in servers:
-            first = await _ask(server, api_key, recordings[0], settings[0])
+        servers = [(address, api_key, "")] + ([(against, against_key, AGAINST)] if against else [])
+        for server, key, _ in servers:
+            first = await _ask(server, key, recordings[0], settings[0])
             if first.error:
                 raise CallError(first.error)
         for recording in track(recordings, "asking", console=Console(stderr=True)):
             for setting in settings:
-                for server, name in servers:
-                    answer = await _ask(server, api_key, recording, setting)
+                for server, key, name in servers:
+                    answer = await _ask(server, key, recording, setting)
                     answers.append(replace(answer, setting=f"{setting}{name}"))
             servers.reverse()
     return sorted(answers, key=lambda answer: answer.setting.endswith(AGAINST))

@@ -8,7 +8,9 @@ from websockets.asyncio.server import Request, Response, ServerConnection, serve
 from server.caller_wire import CallError, again_after, open_connection
 
 
-@pytest.mark.parametrize(("status", "header", "seconds"), [(503, "0", 0), (503, "7", 7), (503, None, 5), (503, "Mon", 5), (401, "1", None)])
+@pytest.mark.parametrize(
+    ("status", "header", "seconds"), [(503, "0", 0.1), (503, "7", 7), (503, None, 5), (503, "Mon", 5), (401, "1", None)]
+)
 def test_when_a_server_may_be_asked_again(status: int, header: str | None, seconds: float | None) -> None:
     assert again_after(status, header) == seconds
 
