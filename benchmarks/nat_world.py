@@ -1,5 +1,5 @@
 """A small internet in network namespaces: hosts with public addresses, hosts behind routers of each kind, a TURN server. Needs Linux,
-root, `ip` (iproute2), `nft` (nftables) and `turnserver` (coturn); what this machine itself is connected to is not touched.
+root, `ip` (iproute2), `nft` (nftables), `turnserver` (coturn) and `openssl`; what this machine itself is connected to is not touched.
 
 Routers translate as RFC 4787 names it:
 
@@ -31,7 +31,7 @@ UDP_PORTS: Final = (40_000, 40_063)
 """What a `forwarding` router forwards."""
 TURN_SECRET: Final = "a-secret-of-the-tests"
 _RELAY_PORTS: Final = (50_000, 50_199)
-_PROGRAMS: Final = {"ip": "iproute2", "nft": "nftables", "turnserver": "coturn"}
+_PROGRAMS: Final = {"ip": "iproute2", "nft": "nftables", "turnserver": "coturn", "openssl": "openssl"}
 _READY_SECONDS: Final = 10.0
 
 
@@ -73,9 +73,14 @@ class World:
     six: dict[str, str] = field(default_factory=dict)
     turn: str = ""
 
-    def start(self, host: str, command: Sequence[str], **pipes: int) -> "subprocess.Popen[str]":
+    @property
+    def certificate(self) -> Path:
+        """The TURN server's, which nobody trusts who is not told to (`SSL_CERT_FILE`)."""
+        return self.folder / "cert.pem"
+
+    def start(self, host: str, command: Sequence[str], env: Mapping[str, str] | None = None, **pipes: int) -> "subprocess.Popen[str]":
         """A program on a host. Whoever starts it ends it."""
-        return subprocess.Popen(["ip", "netns", "exec", self.prefix + host, *command], text=True, **pipes)  # type: ignore[call-overload,no-any-return]
+        return subprocess.Popen(["ip", "netns", "exec", self.prefix + host, *command], text=True, env=env, **pipes)  # type: ignore[call-overload,no-any-return]
 
     def udp_ports(self, host: str) -> set[int]:
         """UDP ports that are open on a host now."""
@@ -173,12 +178,16 @@ table inet filter {{
 
 @contextlib.contextmanager
 def _coturn(made: World) -> Iterator[None]:
-    """The TURN server, which is a STUN server too."""
+    """The TURN server, which is a STUN server too, over UDP, TCP and TLS."""
     made.turn = made.address["turn"]
+    key = made.folder / "key.pem"
+    signed = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-subj", "/CN=turn"]
+    _run([*signed, "-addext", f"subjectAltName=IP:{made.turn}", "-keyout", str(key), "-out", str(made.certificate)])
     first, last = _RELAY_PORTS
-    given = ["-n", f"--listening-ip={made.turn}", "--listening-port=3478", f"--relay-ip={made.turn}", f"--min-port={first}"]
-    given += [f"--max-port={last}", "--realm=example.org", "--use-auth-secret", f"--static-auth-secret={TURN_SECRET}", "--no-tls"]
-    given += ["--no-dtls", "--no-cli", "--log-file=stdout", f"--pidfile={made.folder / 'pid'}", f"--userdb={made.folder / 'db'}"]
+    given = ["-n", f"--listening-ip={made.turn}", "--listening-port=3478", "--tls-listening-port=5349", f"--cert={made.certificate}"]
+    given += [f"--pkey={key}", f"--relay-ip={made.turn}", f"--min-port={first}", f"--max-port={last}", "--realm=example.org", "--no-cli"]
+    given += ["--use-auth-secret", f"--static-auth-secret={TURN_SECRET}", "--log-file=stdout", f"--pidfile={made.folder / 'pid'}"]
+    given += [f"--userdb={made.folder / 'db'}"]
     with (made.folder / "turn.log").open("w") as log:
         running = made.start("turn", ["turnserver", *given], stdout=log.fileno(), stderr=subprocess.STDOUT)
         try:

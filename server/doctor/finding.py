@@ -1,6 +1,7 @@
 """What `vivavoce doctor` finds, and how its checks are kept from hanging: each has a time, after which it has failed."""
 
 import asyncio
+import contextlib
 import threading
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
@@ -87,7 +88,7 @@ async def aside(function: Callable[[], _Result]) -> _Result:
             outcome: tuple[_Result | None, BaseException | None] = (None, error)
         else:
             outcome = (result, None)
-        if not loop.is_closed():
+        with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
             loop.call_soon_threadsafe(settle, *outcome)
 
     threading.Thread(target=run, name="doctor", daemon=True).start()

@@ -40,6 +40,7 @@ class Calls:
         self._sessions = sessions
         self._limits = limits
         self._metrics = metrics
+        # The way to this server; browsers are told of its servers too.
         self.ice = ice
         self._calls: dict[str, Call] = {}
         self._tasks: set[asyncio.Task[None]] = set()

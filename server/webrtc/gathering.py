@@ -47,11 +47,14 @@ async def gather(connection: Connection, options: IceOptions, credentials: TurnC
     """Fill the candidates of a connection, which closes its sockets in any case. Raises NoCandidatesError."""
     connection._local_candidates_start = True
     hosts = [] if options.relay_only else await _bind(connection, options.ports)
-    found = await asyncio.gather(
-        _announced(hosts, options.public_addresses), _reflexive(hosts, options.stun_servers), _relayed(connection, options, credentials)
-    )
+    async with asyncio.TaskGroup() as group:
+        searches = [
+            group.create_task(_announced(hosts, options.public_addresses)),
+            group.create_task(_reflexive(hosts, options.stun_servers)),
+            group.create_task(_relayed(connection, options, credentials)),
+        ]
     candidates: dict[tuple[str, int], Candidate] = {}
-    for candidate in [*(host.local_candidate for host in hosts), *(candidate for some in found for candidate in some)]:
+    for candidate in [*(host.local_candidate for host in hosts), *(candidate for search in searches for candidate in search.result())]:
         candidates.setdefault((candidate.host, candidate.port), candidate)
     if not candidates:
         lacking = "no TURN server gives a relay" if options.relay_only else "it has no network"

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -205,9 +206,10 @@ print(to_json(asyncio.run(look())))
 """
 
 
-def looked(made: World, host: str, **ice: object) -> list[tuple[str, str, str]]:
+def looked(made: World, host: str, *, trusts: bool = True, **ice: object) -> list[tuple[str, str, str]]:
     """What is found on a host of a world: check, outcome, words."""
-    running = made.start(host, [sys.executable, "-c", LOOK, json.dumps(ice)], stdout=subprocess.PIPE)
+    env = dict(os.environ) | ({"SSL_CERT_FILE": str(made.certificate)} if trusts else {})
+    running = made.start(host, [sys.executable, "-c", LOOK, json.dumps(ice)], env, stdout=subprocess.PIPE)
     shown = json.loads(running.communicate(timeout=60)[0])
     return [(finding["check"], finding["outcome"], finding["found"]) for finding in shown["findings"]]
 
@@ -215,11 +217,11 @@ def looked(made: World, host: str, **ice: object) -> list[tuple[str, str, str]]:
 @pytest.mark.networks
 def test_real_servers_across_a_nat() -> None:
     with world([], {"behind": "symmetric", "blocked": "blocked"}) as made:
-        urls = [f"turn:{made.turn}:3478?transport={transport}" for transport in ("udp", "tcp")]
+        urls = [*(f"turn:{made.turn}:3478?transport={transport}" for transport in ("udp", "tcp")), f"turns:{made.turn}"]
         seen, own = made.address["behind"], {"stun_servers": [f"stun:{made.turn}"], "turn_secret": TURN_SECRET}
         found = looked(made, "behind", **own, turn_servers=urls, public_addresses=[seen])
         assert ("public address", "pass", f"{seen} is this machine's") in found
-        assert [check for check, _, _ in found] == ["STUN", "public address", "TURN", "TURN"]
+        assert [check for check, _, _ in found] == ["STUN", "public address", "TURN", "TURN", "TURN"]
         assert {outcome for _, outcome, _ in found} == {"pass"}
         assert f"relays packets at {made.turn}" in found[-1][2]
 
@@ -227,7 +229,13 @@ def test_real_servers_across_a_nat() -> None:
         assert [(outcome, "refuses the credentials (401)" in words) for check, outcome, words in refused if check == "TURN"] == [
             ("fail", True),
             ("fail", True),
+            ("fail", True),
         ]
+        ((_, outcome, words),) = [
+            finding for finding in looked(made, "behind", trusts=False, **own, turn_servers=urls[2:]) if finding[0] == "TURN"
+        ]
+        assert outcome == "fail"
+        assert "CERTIFICATE_VERIFY_FAILED" in words
         blocked = looked(made, "blocked", **own, turn_servers=urls)
-        assert [outcome for check, outcome, _ in blocked if check in ("STUN", "TURN")] == ["fail", "fail", "pass"]
+        assert [outcome for check, outcome, _ in blocked if check in ("STUN", "TURN")] == ["fail", "fail", "pass", "pass"]
         assert made.relays_left() == 0
