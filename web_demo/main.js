@@ -1,8 +1,8 @@
 // The page: a call, and what shows it.
 
 import { servedModel } from "./api.js";
+import { audioDevices } from "./devices.js";
 import { Entries } from "./entries.js";
-import { audioDevices } from "./microphone.js";
 import { keepSettings, loadSettings, withNamedTransport } from "./settings.js";
 import { SettingsForm } from "./settings-form.js";
 import { Talk } from "./talk.js";
@@ -16,9 +16,9 @@ const KEY = "vivavoce-key";
 class Page {
   constructor() {
     const settings = loadSettings();
-    const key = sessionStorage.getItem(KEY) ?? "";
+    this.key = sessionStorage.getItem(KEY) ?? "";
     this.talk = new Talk(
-      { base: BASE, key, settings: withNamedTransport(settings, location.search), records: true },
+      { base: BASE, getKey: () => this.key, settings: withNamedTransport(settings, location.search), records: true },
       { onChange: () => this.show(), onModel: (name) => this.view.model(name), onProblem: (problem) => this.view.problem(problem) },
     );
     this.entries = new Entries();
@@ -57,7 +57,7 @@ class Page {
   }
 
   async useKey(key) {
-    this.talk.key = key;
+    this.key = key;
     if (!(await this.talk.start({ spoken: true }))) return;
     sessionStorage.setItem(KEY, key);
     await this.ask();
@@ -65,7 +65,7 @@ class Page {
 
   // What the model that answers can do.
   async ask() {
-    const model = await servedModel(BASE, this.talk.key);
+    const model = await servedModel(BASE, this.key);
     if (!model) return;
     this.view.model(model.id);
     this.form.offerModel(model);

@@ -27,6 +27,7 @@ export class Microphone {
       await this.context.resume();
     } catch (error) {
       stop(stream);
+      await this.close();
       throw error;
     }
   }
@@ -80,13 +81,6 @@ export class Microphone {
     if (this.stream) stop(this.stream);
     this.stream = null;
   }
-}
-
-// The devices that can be chosen, {microphones, loudspeakers} as {id, label}; labels are there once permission was given.
-export async function audioDevices() {
-  const devices = (await navigator.mediaDevices.enumerateDevices()).filter(({ label }) => label);
-  const of = (wanted) => devices.filter(({ kind }) => kind === wanted).map(({ deviceId, label }) => ({ id: deviceId, label }));
-  return { microphones: of("audioinput"), loudspeakers: of("audiooutput") };
 }
 
 function capture(deviceId) {

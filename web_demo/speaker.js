@@ -1,5 +1,6 @@
 // The loudspeaker of a call over the WebSocket: plays reply audio as it arrives and says how much of each response has been heard.
 
+import { useLoudspeaker } from "./devices.js";
 import { makeTap } from "./tap.js";
 
 const RATE = 24000;
@@ -32,9 +33,8 @@ export class Speaker {
     await this.resume();
   }
 
-  // Another loudspeaker, where the browser can choose; "" is the system's.
   async change(deviceId) {
-    if (deviceId !== undefined && this.context?.setSinkId) await this.context.setSinkId(deviceId);
+    if (this.context) await useLoudspeaker(this.context, deviceId);
   }
 
   async resume() {

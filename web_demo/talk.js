@@ -13,19 +13,25 @@ import { openTransport } from "./transport.js";
 // When a lost call is tried again, after each other.
 const RETRY_MS = [300, 1000, 2000, 4000, 8000];
 // Ends of a call that another try may mend.
-const PASSING = new Set(["closed", "unreachable", "loading", "refused"]);
+const PASSING = new Set(["closed", "unreachable", "loading", "refused", "no-token"]);
+// The id of the event without whose effect there is no session.
+const FIRST = "first";
 
 export class Talk {
-  // base: where the server is (URL); settings: those of settings.js. Listeners: onChange() when anything is to be shown anew, onModel(name),
-  // onProblem(Problem or null).
-  constructor({ base, key = "", settings = DEFAULTS, records = false }, { onChange, onModel = () => {}, onProblem }) {
+  // base: where the server is (URL); getKey(): the key for a session, asked for each, or a promise of it; settings: those of settings.js;
+  // call(name, argumentsText): what a function of ours gives, as text, or a promise of it. Listeners: onChange() when anything is to be shown
+  // anew, onModel(name), onProblem(Problem or null).
+  constructor({ base, getKey, settings = DEFAULTS, records = false, call = runTool }, { onChange, onModel = () => {}, onProblem }) {
     this.base = base;
-    this.key = key;
+    this.getKey = getKey;
     this.settings = settings;
     this.records = records;
+    this.call = call;
     this.onChange = onChange;
     this.onModel = onModel;
     this.onProblem = onProblem;
+    // The key that was shown last.
+    this.key = "";
     this.dialogue = new Dialogue();
     this.timeline = new Timeline();
     this.recording = new Recording();
@@ -70,7 +76,6 @@ export class Talk {
     this.connecting = true;
     this.onChange();
     try {
-      if (!isKey(this.key)) throw new Problem("bad-key");
       const blocked = spoken ? await this.openMicrophone(attempt) : null;
       if (!(await this.connect(attempt, resumes))) return false;
       if (blocked) this.onProblem(blocked);
@@ -141,6 +146,9 @@ export class Talk {
 
   // A session of its own; false where the call has been given up meanwhile.
   async connect(attempt, resumes) {
+    this.key = await this.getKey();
+    if (attempt !== this.attempt) return false;
+    if (!isKey(this.key)) throw new Problem("bad-key");
     this.dialogue.reset(false);
     this.carried = resumes ? this.dialogue.carry() : [];
     const options = { base: this.base, key: this.key, track: this.microphone?.track ?? null, loudspeaker: this.settings.loudspeaker || undefined };
@@ -170,18 +178,17 @@ export class Talk {
 
   // The connection has ended. What a network or an engine has broken is taken up again, as long as the person waits.
   async lost(problem) {
-    const { attempt, transport } = this;
+    const { attempt } = this;
     this.transport = null;
     this.dialogue.reset(false);
     this.connecting = true;
     this.onChange();
-    await transport?.close();
     for (const wait of RETRY_MS) {
       if (!PASSING.has(problem.kind)) break;
       await new Promise((resolve) => setTimeout(resolve, wait));
       if (attempt !== this.attempt) return;
       try {
-        await this.connect(attempt, true);
+        if (!(await this.connect(attempt, true))) return;
         this.connecting = false;
         this.onChange();
         return;
@@ -200,7 +207,7 @@ export class Talk {
       case "session.created":
         this.transport = transport;
         this.onModel(event.session.model ?? "");
-        transport.send({ type: "session.update", session: sessionOf(this.settings, transport.speaks) });
+        transport.send({ type: "session.update", event_id: FIRST, session: sessionOf(this.settings, transport.speaks) });
         for (const item of this.carried) transport.send({ type: "conversation.item.create", event_id: `${HARMLESS}carried`, item });
         break;
       case "session.updated":
@@ -221,7 +228,8 @@ export class Talk {
       case "error":
         // What ends the session is told again when the connection closes.
         if (event.error.event_id?.startsWith(HARMLESS) || event.error.code === "session_expired") break;
-        this.onProblem(new Problem("server", event.error.message));
+        if (event.error.event_id === FIRST) this.end(new Problem("server", event.error.message));
+        else this.onProblem(new Problem("server", event.error.message));
         break;
     }
     this.timeline.take(event, now);
@@ -230,13 +238,16 @@ export class Talk {
   }
 
   // The model has called functions of ours: it is told what they gave, and goes on.
-  runTools({ status, output }, transport) {
+  async runTools({ status, output }, transport) {
     const calls = status === "completed" ? output.filter(({ type }) => type === "function_call") : [];
-    for (const { call_id, name, arguments: argumentsText } of calls) {
-      const item = { type: "function_call_output", call_id, output: runTool(name, argumentsText) };
+    if (!calls.length) return;
+    const given = await Promise.all(calls.map(({ name, arguments: argumentsText }) => this.call(name, argumentsText)));
+    // A transport that has been closed meanwhile sends nothing.
+    for (const [number, { call_id }] of calls.entries()) {
+      const item = { type: "function_call_output", call_id, output: String(given[number]) };
       transport.send({ type: "conversation.item.create", item });
     }
-    if (calls.length) transport.send({ type: "response.create" });
+    transport.send({ type: "response.create" });
   }
 
   played(id, playedMs, queuedMs) {

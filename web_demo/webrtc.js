@@ -2,6 +2,7 @@
 // when the caller speaks, and knows what was heard.
 
 import { authorised, diagnose, health, iceConfiguration } from "./api.js";
+import { useLoudspeaker } from "./devices.js";
 import { HARMLESS, Problem, Unconnected } from "./problems.js";
 import { makeTap } from "./tap.js";
 
@@ -108,7 +109,14 @@ export class WebRtcTransport {
   }
 
   send(event) {
-    if (this.events?.readyState === "open") this.events.send(JSON.stringify(event));
+    if (this.events?.readyState !== "open") return;
+    const text = JSON.stringify(event);
+    if (new Blob([text]).size <= this.peer.sctp.maxMessageSize) {
+      this.events.send(text);
+    } else {
+      const message = "This is more than a call over WebRTC takes at once.";
+      this.listeners.onEvent({ type: "error", error: { code: "event_too_large", event_id: event.event_id, message } }, this);
+    }
   }
 
   // The microphone's sound goes by its track.
@@ -119,7 +127,7 @@ export class WebRtcTransport {
   }
 
   async useLoudspeaker(deviceId) {
-    if (deviceId !== undefined && this.player.setSinkId) await this.player.setSinkId(deviceId);
+    await useLoudspeaker(this.player, deviceId);
   }
 
   async resume() {
@@ -134,7 +142,7 @@ export class WebRtcTransport {
   // The connection has ended, and not by us: a network that is gone tells nothing, a server closes what it ends.
   async ended(kind) {
     if (!this.opened || !this.peer) return;
-    this.close();
+    await this.close();
     const status = kind === "closed" ? "ok" : await health(this.base);
     if (status === "ok") this.listeners.onClosed(new Problem(kind));
     else this.listeners.onClosed(new Problem(status === "engine_restarting" ? "closed" : "stopped"));

@@ -30,12 +30,12 @@ export class WebSocketTransport {
 
   // Resolves when the server has greeted us; rejects with a Problem.
   async open({ base, key, loudspeaker }) {
-    // Without a secure context there is no AudioWorklet: text both ways.
-    if (window.isSecureContext) await this.openSpeaker(loudspeaker);
     try {
+      // Without a secure context there is no AudioWorklet: text both ways.
+      if (window.isSecureContext) await this.openSpeaker(loudspeaker);
       await this.dial(base, key);
     } catch (error) {
-      this.close();
+      await this.close();
       throw error;
     }
   }
@@ -68,7 +68,9 @@ export class WebSocketTransport {
         clearTimeout(timer);
         const problem = code !== 1006 || this.greeted ? closing(code, reason) : await diagnose(base, key);
         reject(problem);
-        if (this.greeted) this.listeners.onClosed(problem);
+        if (!this.greeted) return;
+        await this.close();
+        this.listeners.onClosed(problem);
       };
     });
   }

@@ -1,6 +1,7 @@
 """Calls of the page over both transports: turns, interruptions, the way back when one fails, functions, and what can be kept of a call."""
 
 import io
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -89,8 +90,21 @@ LOSE_WEBRTC = """() => {
 }"""
 
 
+COUNT_CONTEXTS = """
+window.contexts = [];
+window.AudioContext = class extends AudioContext {
+    constructor(...given) {
+        super(...given);
+        contexts.push(this);
+    }
+};
+"""
+OPEN_CONTEXTS = "() => contexts.filter(({ state }) => state !== 'closed').length"
+
+
 @pytest.mark.parametrize("transport", ["webrtc", "websocket"])
 async def test_a_lost_call_goes_on_in_another_session(transport: str, serving: Callable, browsing: Callable, spoken: Callable) -> None:
+    """Nothing of the lost one sounds on."""
     engine = ScriptedEngine(lambda messages: ScriptedReply(f"You have said {sum(message.role == 'user' for message in messages)} things."))
     sockets: list[WebSocketRoute] = []
 
@@ -99,7 +113,7 @@ async def test_a_lost_call_goes_on_in_another_session(transport: str, serving: C
         socket.connect_to_server()
 
     async with serving(engine) as address, browsing(ALLOW, spoken(60.0)) as browser:
-        seen = await visit(browser, address)
+        seen = await visit(browser, address, scripts=(COUNT_CONTEXTS,))
         await seen.page.route_web_socket("**/v1/realtime", pass_on)
         await seen.page.goto(f"{address}/?transport={transport}")
         await seen.page.click("#call")
@@ -118,6 +132,10 @@ async def test_a_lost_call_goes_on_in_another_session(transport: str, serving: C
         await seen.page.fill("#text", "Two")
         await seen.page.keyboard.press("Enter")
         entries = await seen.settled(5)
+        assert await seen.page.evaluate(OPEN_CONTEXTS) == 2
+        await seen.page.click("#call")
+        await seen.state("off")
+        await seen.page.wait_for_function("() => contexts.every(({ state }) => state === 'closed')", timeout=PATIENCE_MS)
     assert [(who, text) for who, text, _, _ in entries] == [
         ("you", "One"),
         ("agent", "You have said 1 things."),
@@ -196,3 +214,28 @@ async def test_what_was_chosen_is_sent_and_kept(serving: Callable, browsing: Cal
     assert first["audio"]["input"]["transcription"]["language"] == "de"
     assert second["instructions"] == ""
     assert seen.of("error", sent=False) == []
+
+
+def keeps(**settings: object) -> str:
+    """A script: the browser has kept these settings from an earlier visit."""
+    return f"localStorage.setItem('vivavoce-settings', {json.dumps(json.dumps(settings))});"
+
+
+@pytest.mark.parametrize("transport", ["webrtc", "websocket"])
+async def test_devices_that_are_gone_are_replaced(transport: str, serving: Callable, browsing: Callable, spoken: Callable) -> None:
+    async with serving(ScriptedEngine()) as address, browsing(ALLOW, spoken(60.0)) as browser:
+        scripts = (keeps(microphone="gone", loudspeaker="gone"),)
+        seen = await visit(browser, f"{address}/?transport={transport}", scripts=scripts)
+        await seen.page.click("#call")
+        await seen.state("listening")
+        await expect(seen.page.locator("#problem")).to_be_hidden()
+
+
+@pytest.mark.parametrize("transport", ["webrtc", "websocket"])
+async def test_a_session_that_is_refused_ends_the_call(transport: str, serving: Callable, browsing: Callable, spoken: Callable) -> None:
+    """Here for its size, by the server or before it is sent."""
+    async with serving(ScriptedEngine()) as address, browsing(ALLOW, spoken(60.0)) as browser:
+        seen = await visit(browser, f"{address}/?transport={transport}", scripts=(keeps(instructions="x" * 70_000),))
+        await seen.page.click("#call")
+        await seen.problem("The server reports a problem")
+        await seen.state("off")
