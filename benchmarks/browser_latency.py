@@ -4,9 +4,9 @@
 
 Chromium, without a window, hears the recording as its microphone. What its echo cancellation, noise suppression and gain make of it, and
 what is played to the caller, are recorded side by side in one audio context: from the microphone's last speech sample (by loudness) to the
-answer's first sample above -40 dBFS. What lies before that graph (the device's input) and behind it (its output) is in neither figure. The
-WebSocket's microphone and player are the page's own modules; WebRTC's are Chromium's. Each question and round asks one way after the other,
-the order changing; rows are medians, and the middle half.
+answer's first sample above -40 dBFS. What lies before that graph (the device's input) and behind it (its output) is in neither figure. Both
+ways are the page's own modules. Each question and round asks one way after the other, the order changing; rows are medians, and the middle
+half.
 
 `webrtc, target 0` asks Chromium for the smallest jitter buffer (`RTCRtpReceiver.jitterBufferTarget`), as a page may. `jitter buffer` is
 Chromium's own mean delay in it over the call. `beyond the WebSocket` is against the median of the same question.
@@ -15,6 +15,7 @@ Chromium's own mean delay in it over the call. `beyond the WebSocket` is against
 import argparse
 import asyncio
 import base64
+import contextlib
 import json
 import os
 import shutil
@@ -111,6 +112,8 @@ async def ask(browser: Browser, address: str, way: str, question: str, detection
     except Error as error:
         return Trial(way, question, None, None, None, error.message.splitlines()[0])
     finally:
+        with contextlib.suppress(Error):
+            await page.evaluate("window.leave()")
         await page.close()
 
 
