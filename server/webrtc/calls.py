@@ -1,10 +1,12 @@
 """The WebRTC calls of a server: begun by an offer, found by their id, hung up. Each is a task that owns its peer connection."""
 
 import asyncio
+import logging
 from dataclasses import dataclass, replace
 from typing import Final
 
 from agent.settings import AudioFormat, PlaybackOwner, SessionSettings
+from server.auth import Refusal
 from server.limits import Limits
 from server.metrics import Metrics
 from server.realtime.dialect import Dialect
@@ -12,9 +14,11 @@ from server.sessions import Sessions, new_id
 from server.webrtc.channel import CallChannel, CallRefusedError
 from server.webrtc.ice import IceOptions
 from server.webrtc.offer import OfferError, read_offer
-from server.webrtc.opus import RATE
+from server.webrtc.opus import RATE, library_problem
 
 __all__ = ["Call", "CallRefusedError", "Calls"]
+
+log = logging.getLogger(__name__)
 
 _MEDIA_FORMAT: Final = AudioFormat(rate=RATE, told_rate=AudioFormat().rate)
 """What comes out of the decoder and goes into the encoder. Clients believe in the protocol's only rate."""
@@ -42,6 +46,9 @@ class Calls:
         self._metrics = metrics
         # The way to this server; browsers are told of its servers too.
         self.ice = ice
+        self._problem = library_problem()
+        if self._problem is not None:
+            log.error("no WebRTC call can be taken: %s", self._problem)
         self._calls: dict[str, Call] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -56,6 +63,8 @@ class Calls:
 
     async def begin(self, offer_text: str, settings: SessionSettings, dialect: Dialect | None) -> Call:
         """Answer an offer. Raises OfferError, CallRefusedError."""
+        if self._problem is not None:
+            raise CallRefusedError(Refusal(503, "webrtc_unavailable", self._problem))
         offer = read_offer(offer_text)
         settings = replace(settings, playback=PlaybackOwner.SERVER, input_format=_MEDIA_FORMAT, output_format=_MEDIA_FORMAT)
         call_id = new_id("rtc")

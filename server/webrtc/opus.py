@@ -13,7 +13,7 @@ import numpy as np
 
 from streaming.audio import Pcm16
 
-__all__ = ["RATE", "OpusDecoder", "OpusError", "carries_copy"]
+__all__ = ["RATE", "OpusDecoder", "OpusError", "carries_copy", "library_problem"]
 
 RATE: Final = 48_000
 """Opus's own rate: nothing is resampled on the way."""
@@ -22,6 +22,13 @@ _LONGEST: Final = RATE * 120 // 1_000
 _STEP: Final = RATE // 400
 """Sound is concealed in multiples of 2.5 ms."""
 _OK: Final = 0
+# A packet's first byte: five bits of mode and length, one of stereo, two of the number of frames.
+_SEVERAL_FRAMES: Final = 3
+_STEREO: Final = 4
+_CELT: Final = 16
+"""From this mode on a packet is not SILK's at all, and has no copy."""
+_TWENTIES: Final = (1, 1, 2, 3) * 3
+"""Of SILK's own modes: how many times 20 ms a frame has."""
 
 
 class OpusError(Exception):
@@ -67,8 +74,22 @@ class OpusDecoder:
 
 
 def carries_copy(packet: bytes) -> bool:
-    """Whether the packet has a copy of the one before it (in-band forward error correction). False where it can't be read."""
-    return bool(_library().opus_packet_has_lbrr(packet, len(packet)) > 0)
+    """Whether a packet of one frame, which is what everybody sends, has a copy of the one before it: a flag behind those for speech, of which
+    there is one for each 20 ms (RFC 6716, sections 3.1 and 4.2.3)."""
+    if len(packet) < 2 or packet[0] & _SEVERAL_FRAMES or packet[0] >> 3 >= _CELT:
+        return False
+    twenties = _TWENTIES[packet[0] >> 3] if packet[0] >> 3 < len(_TWENTIES) else 1
+    middle, side = packet[1] >> (7 - twenties), packet[1] >> (6 - 2 * twenties)
+    return bool((middle | side) & 1 if packet[0] & _STEREO else middle & 1)
+
+
+def library_problem() -> str | None:
+    """Why nothing can be decoded on this system; None where it can."""
+    try:
+        _library()
+    except OpusError as error:
+        return str(error)
+    return None
 
 
 def _whole(samples: int) -> int:
@@ -81,15 +102,16 @@ def _library() -> ctypes.CDLL:
     path = _find()
     if path is None:
         raise OpusError("libopus is neither in PyAV's wheel nor on this system: install PyAV's wheel, or the system's package of libopus.")
-    library = ctypes.CDLL(path)
+    try:
+        library = ctypes.CDLL(path)
+    except OSError as error:
+        raise OpusError(f"libopus at {path} can't be loaded: {error}.") from error
     library.opus_decoder_create.restype = ctypes.c_void_p
     library.opus_decoder_create.argtypes = [ctypes.c_int32, ctypes.c_int, ctypes.POINTER(ctypes.c_int)]
     library.opus_decoder_destroy.restype = None
     library.opus_decoder_destroy.argtypes = [ctypes.c_void_p]
     library.opus_decode.restype = ctypes.c_int
     library.opus_decode.argtypes = [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_int32, ctypes.c_void_p, ctypes.c_int, ctypes.c_int]
-    library.opus_packet_has_lbrr.restype = ctypes.c_int
-    library.opus_packet_has_lbrr.argtypes = [ctypes.c_char_p, ctypes.c_int32]
     return library
 
 

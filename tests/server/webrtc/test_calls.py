@@ -173,6 +173,12 @@ async def test_a_full_server_says_when_to_come_back(start, ring, caller, post) -
     assert (response.status_code, response.json()["error"]["code"], response.headers["Retry-After"]) == (503, "too_many_sessions", "5")
 
 
+async def test_a_machine_without_opus_takes_no_call_and_says_so(start, caller, post, monkeypatch) -> None:
+    monkeypatch.setattr("server.webrtc.calls.library_problem", lambda: "libopus is not there")
+    refused = await post(await start(), await caller().offer())
+    assert (refused.status_code, refused.json()["error"]["message"]) == (503, "libopus is not there")
+
+
 async def test_an_offer_with_video_gets_its_audio(start, caller, post) -> None:
     one = caller()
     one.pc.addTransceiver("video", "sendrecv")

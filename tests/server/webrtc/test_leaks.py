@@ -12,7 +12,7 @@ from server.limits import Limits
 
 AT_ONCE = 5
 OURS = ("aiortc.", "aioice.", "av.", "server.", "agent.", "pylibsrtp", "OpenSSL.")
-MOST_GROWN = 2 << 20
+MOST_GROWN = 8 << 20
 """Bytes, of the second 50 calls: caches and the C library's arenas have their size by then, and what a call keeps shows fifty times. Seen:
 0.4 to 0.7 MB, the audits of the tests in it."""
 AUDITED = "server.ledger.Ledger"

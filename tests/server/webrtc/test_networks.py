@@ -51,9 +51,6 @@ async def test_a_turn_is_heard_through(start, ring_through, speech, name) -> Non
     network = NETWORKS[name]
     assert counted["received"] > 50
     assert (counted["lost"] > 0) or not network.loss
-    assert counted["recovered"] + counted["concealed"] >= 0.8 * counted["lost"]
-    if network.swapped or network.repeated:  # what comes twice the library itself refuses: SRTP knows it (RFC 3711 section 3.3.2)
-        assert counted["lost"] < 0.1 * counted["received"]
 
 
 async def test_a_turn_ends_though_nothing_comes_any_more_and_the_next_is_heard(start, ring_through, speech) -> None:

@@ -9,7 +9,7 @@ from aiortc.jitterbuffer import JitterFrame
 from av import AudioFrame, CodecContext
 
 from server.webrtc import opus
-from server.webrtc.opus import RATE, OpusDecoder, OpusError, carries_copy
+from server.webrtc.opus import RATE, OpusDecoder, OpusError, carries_copy, library_problem
 
 FRAME = RATE // 50
 
@@ -59,6 +59,13 @@ def test_a_packet_without_a_copy_has_none(opus_packets, voice) -> None:
     assert not carries_copy(b"")
 
 
+def test_copies_are_found_where_libopus_finds_them(opus_packets, voice) -> None:
+    library = opus._library()
+    found = [library.opus_packet_has_lbrr(packet, len(packet)) for packet in opus_packets(voice(4.0), loss=20)]
+    assert found == [int(carries_copy(packet)) for packet in opus_packets(voice(4.0), loss=20)]
+    assert 0 < sum(found) < len(found)
+
+
 @pytest.mark.parametrize("nonsense", [b"\xff\xff", bytes(2_000)])
 def test_what_is_no_opus_is_an_error(nonsense) -> None:
     with pytest.raises(OpusError, match="no Opus"):
@@ -68,6 +75,14 @@ def test_what_is_no_opus_is_an_error(nonsense) -> None:
 def test_a_system_without_the_library_is_told_what_to_install(monkeypatch) -> None:
     monkeypatch.setattr(opus, "_find", lambda: None)
     opus._library.cache_clear()
+    assert "install" in (library_problem() or "")
     with pytest.raises(OpusError, match="install"):
         OpusDecoder()
+    opus._library.cache_clear()
+
+
+def test_a_library_that_is_none_is_named(monkeypatch, tmp_path) -> None:
+    monkeypatch.setattr(opus, "_find", lambda: str(tmp_path / "libopus.so"))
+    opus._library.cache_clear()
+    assert "can't be loaded" in (library_problem() or "")
     opus._library.cache_clear()
