@@ -5,6 +5,7 @@ import json
 import logging
 from collections import deque
 from dataclasses import asdict
+from datetime import UTC, datetime
 from typing import Final
 
 from server.auth import Refusal
@@ -14,6 +15,7 @@ from server.webrtc.gathering import NoCandidatesError
 from server.webrtc.ice import IceOptions
 from server.webrtc.offer import Offer, OfferError
 from server.webrtc.peer import Peer
+from server.webrtc.rtvi import Rtvi, is_rtvi
 from server.webrtc.sideband import Sidebands
 
 __all__ = ["CallChannel", "CallRefusedError"]
@@ -29,6 +31,8 @@ _MAX_WAITING_BYTES: Final = 4 << 20
 """Messages of the client that the session has not read. It reads one in each turn of the loop: more waiting is a flood."""
 _PING: Final = "ping"
 """What Pipecat's clients send every second; that the connection lives is ICE's to find out."""
+_SIGNALLING: Final = '{"type":"signalling"'
+"""Of Pipecat's clients too: which tracks they mute, and that they want to negotiate again, which is done by an offer."""
 _TAIL_SECONDS: Final = 0.3
 """When we end a call: what the client's jitter buffer holds is still to be heard, and the last events are on their way."""
 
@@ -58,6 +62,8 @@ class CallChannel:
         self._waiting_bytes = 0
         self._changed = asyncio.Event()
         self._hung_up = False
+        # Where the client speaks RTVI, which it shows by its first message.
+        self._rtvi: Rtvi | None = None
         # Set while the client is awaited: one that has given up, and says so, is awaited no longer.
         self._connecting: asyncio.Timeout | None = None
 
@@ -93,6 +99,25 @@ class CallChannel:
 
     async def receive(self) -> str | bytes | None:
         """The next message; None when the call is over."""
+        while (message := await self._next()) is not None and is_rtvi(message):
+            try:
+                await self._take_rtvi(str(message))
+            except ChannelClosedError:
+                return None
+        return message
+
+    async def _take_rtvi(self, message: str) -> None:
+        """A message of a client that speaks RTVI: what it asks for is read next."""
+        self._rtvi = self._rtvi or Rtvi()
+        translation = self._rtvi.hear(message)
+        if translation.ends:
+            self.hang_up()
+        for reply in translation.replies:
+            await self.peer.send(reply)
+        self._waiting.extendleft(reversed(translation.requests))
+        self._waiting_bytes += sum(map(len, translation.requests))
+
+    async def _next(self) -> str | bytes | None:
         while not self._waiting:
             if self._hung_up or self.peer.gone:
                 return None
@@ -105,10 +130,11 @@ class CallChannel:
     async def send(self, text: str) -> None:
         """To everybody. Raises ChannelClosedError."""
         self.sidebands.put(text)
-        try:
-            await self.peer.send(text)
-        except ValueError:
-            await self.peer.send(_too_large(text))
+        for message in (text,) if self._rtvi is None else self._rtvi.tell(text, datetime.now(UTC).isoformat()):
+            try:
+                await self.peer.send(message)
+            except ValueError:
+                await self.peer.send(_too_large(text))
 
     # -- Media
 
@@ -147,7 +173,7 @@ class CallChannel:
             self._metrics.rtp_packets.labels(outcome).inc(count)
 
     def _take(self, message: str | bytes) -> None:
-        if self._hung_up or message == _PING:
+        if self._hung_up or message == _PING or (isinstance(message, str) and message.startswith(_SIGNALLING)):
             return
         if len(self._waiting) >= _MAX_WAITING or self._waiting_bytes + len(message) > _MAX_WAITING_BYTES:
             log.warning("call %s: the client floods the data channel; hanging up", self._call_id)
