@@ -74,8 +74,8 @@ class OpusDecoder:
 
 
 def carries_copy(packet: bytes) -> bool:
-    """Whether a packet of one frame, which is what everybody sends, has a copy of the one before it: a flag behind those for speech, of which
-    there is one for each 20 ms (RFC 6716, sections 3.1 and 4.2.3)."""
+    """Whether a packet of one frame, which is what everybody sends, has a copy of the one before it: a flag behind those for speech, of
+    which there is one for each 20 ms (RFC 6716, sections 3.1 and 4.2.3)."""
     if len(packet) < 2 or packet[0] & _SEVERAL_FRAMES or packet[0] >> 3 >= _CELT:
         return False
     twenties = _TWENTIES[packet[0] >> 3] if packet[0] >> 3 < len(_TWENTIES) else 1
