@@ -29,10 +29,9 @@ _RETRY_SECONDS: Final = 5
 _MAX_WAITING: Final = 256
 _MAX_WAITING_BYTES: Final = 4 << 20
 """Messages of the client that the session has not read. It reads one in each turn of the loop: more waiting is a flood."""
-_PING: Final = "ping"
-"""What Pipecat's clients send every second; that the connection lives is ICE's to find out."""
-_SIGNALLING: Final = '{"type":"signalling"'
-"""Of Pipecat's clients too: which tracks they mute, and that they want to negotiate again, which is done by an offer."""
+_PIPECATS: Final = ("ping", '{"type":"signalling"')
+"""How messages of Pipecat's clients begin that are not heard: one every second, with the time, but that the connection lives is ICE's to
+find out; and which tracks are muted, or that another offer follows."""
 _TAIL_SECONDS: Final = 0.3
 """When we end a call: what the client's jitter buffer holds is still to be heard, and the last events are on their way."""
 
@@ -173,7 +172,7 @@ class CallChannel:
             self._metrics.rtp_packets.labels(outcome).inc(count)
 
     def _take(self, message: str | bytes) -> None:
-        if self._hung_up or message == _PING or (isinstance(message, str) and message.startswith(_SIGNALLING)):
+        if self._hung_up or (isinstance(message, str) and message.startswith(_PIPECATS)):
             return
         if len(self._waiting) >= _MAX_WAITING or self._waiting_bytes + len(message) > _MAX_WAITING_BYTES:
             log.warning("call %s: the client floods the data channel; hanging up", self._call_id)

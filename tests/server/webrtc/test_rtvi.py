@@ -88,7 +88,7 @@ async def test_a_call_in_rtvi(start, caller, client, speech) -> None:
     answer = (await client.post(served.url + "/api/offer", json={"sdp": await one.offer(), "type": "offer"})).json()
     await one.accept(answer["sdp"])
     await one.opened.wait()
-    one.channel.send("ping")
+    one.channel.send("ping: 1764453600000")
     one.channel.send('{"type":"signalling","message":{"type":"trackStatus"}}')
     one.channel.send(message("client-ready", {"version": "2.2.0"}, id="a1"))
     assert (await one.until("bot-ready"))["id"] == "a1"
