@@ -19,7 +19,7 @@ from streaming.models.piper import Noise
 from streaming.text import ClauseCutter
 from streaming.tts import PhonemeVoice, Speech
 
-__all__ = ["Clip", "Reply", "Sources", "list_of", "read_recording"]
+__all__ = ["Clip", "Reply", "Sources", "list_of", "read_recording", "spoken_reply"]
 
 Clip = Mapping[str, object]
 """A line of the recordings' manifest."""
@@ -58,7 +58,7 @@ class Sources:
     def replies(self) -> list[Reply]:
         """What the agent says, cut into clauses as the engine cuts it."""
         voice = PhonemeVoice.load(default_places().cache / "parts" / "piper-en-us-joe", noise=Noise(0.0, 0.0))
-        return [Reply(text, tuple((clause, _whole(voice, clause)) for clause in _clauses(text))) for text in self.list["replies"]]
+        return [spoken_reply(voice, text) for text in self.list["replies"]]
 
     @cached_property
     def rooms(self) -> list[Samples]:
@@ -109,6 +109,11 @@ class Sources:
 
     def read(self, path: str) -> Samples:
         return read_recording(self.data / path)
+
+
+def spoken_reply(voice: PhonemeVoice, text: str) -> Reply:
+    """`text` as the voice says it, cut into clauses as the engine cuts it."""
+    return Reply(text, tuple((clause, _whole(voice, clause)) for clause in _clauses(text)))
 
 
 def _clauses(text: str) -> list[str]:
