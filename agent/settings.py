@@ -151,8 +151,9 @@ class SessionSettings:
     input_format: AudioFormat = field(default_factory=AudioFormat)
     output_format: AudioFormat = field(default_factory=AudioFormat)
     noise_reduction: str | None = None
-    echo_cancellation: bool = False
-    """`input_audio_echo_cancellation` (Azure's Voice Live): our own voice is taken out of the caller's sound."""
+    echo_cancellation: bool | None = None
+    """`input_audio_echo_cancellation` (Azure's Voice Live): our own voice is taken out of the caller's sound. None where nobody has said:
+    then the transport decides."""
     transcription: Transcription | None = None
     turn_detection: TurnDetection | None = field(default_factory=ServerVad)
     voice: str = "joe"

@@ -2,10 +2,10 @@
 
     python -m benchmarks.echo_filter [--data ../shared/data]
 
-ERLE is the echo's energy before and after, in dB: of the real pair of far end and microphone of `aec_pairs`, and of speech through the rooms
-of both lists at three levels and five delays. In the second part the delay jumps by 80 ms halfway, the microphone's clock runs 100 ppm
-fast, the loudspeaker clips; figures are of the half after. `alone`: speech while something of ours is played and nothing of it is heard,
-how much of it is left. Processor time is of this thread, a second of sound in which ours sounds.
+ERLE is the echo's energy before and after, in dB: of the real pair of far end and microphone of `aec_pairs`, and of speech through the
+rooms of both lists at three levels and five delays. In the second part the delay jumps by 80 ms halfway, the microphone's clock runs 100
+ppm fast, the loudspeaker clips; figures are of the half after. `alone`: speech while something of ours is played and nothing of it is
+heard, and how much of it is left. Processor time is of this thread, a second of sound in which ours sounds.
 """
 
 import argparse

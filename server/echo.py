@@ -161,48 +161,54 @@ class EchoNews(Enum):
 
 
 class EchoSwitch:
-    """A session's suppression, switched on and off. Where it fails the sound goes on without, until it is asked for again."""
+    """A session's suppression, switched on and off, on the way of its input to `feed`. Where it fails the sound goes on without, until it
+    is asked for anew; `report` is told that it began, or failed and why."""
 
-    def __init__(self, playout: Playout, new_canceller: Callable[[], EchoCanceller]) -> None:
-        self.wanted = False
-        # Why there is none though it is wanted; "" where there is.
-        self.failure = ""
+    def __init__(
+        self,
+        playout: Playout,
+        new_canceller: Callable[[], EchoCanceller],
+        feed: Callable[[AudioFrame], None],
+        report: Callable[[EchoNews, str], None],
+    ) -> None:
         self._playout = playout
         self._new_canceller = new_canceller
+        self._feed = feed
+        self._report = report
+        self._wanted = False
         self._suppressor: EchoSuppressor | None = None
-        self._news: list[EchoNews] = []
 
-    def turn(self, wanted: bool) -> AudioFrame | None:
-        """On or off; what was held back comes out."""
-        self.wanted, self.failure = wanted, ""
-        rest, self._suppressor = self.flush(), None
-        if wanted:
-            try:
-                self._suppressor = EchoSuppressor(self._new_canceller())
-                self._news.append(EchoNews.BEGUN)
-            except Exception as error:  # noqa: BLE001 - whatever it was, the call goes on without
-                self._fail(f"{type(error).__name__}: {error}")
-        self._playout.loudspeaker = None if self._suppressor is None else self._suppressor.loudspeaker
-        return rest
+    def turn(self, wanted: bool) -> None:
+        """On or off; what was held back is fed."""
+        if wanted is self._wanted:
+            return
+        self.flush()
+        self._wanted, self._suppressor, self._playout.loudspeaker = wanted, None, None
+        if not wanted:
+            return
+        try:
+            self._suppressor = EchoSuppressor(self._new_canceller())
+        except Exception as error:  # noqa: BLE001 - whatever it was, the call goes on without
+            self._report(EchoNews.FAILED, f"{type(error).__name__}: {error}")
+        else:
+            self._playout.loudspeaker = self._suppressor.loudspeaker
+            self._report(EchoNews.BEGUN, "")
 
-    def push(self, frame: AudioFrame, now: int) -> AudioFrame | None:
-        """See EchoSuppressor."""
+    def push(self, frame: AudioFrame, now: int) -> None:
+        """A frame of input that came at `now`."""
         if self._suppressor is None:
-            return frame
-        given = self._suppressor.push(frame, now)
-        if self._suppressor.failure is not None:
-            self._fail(self._suppressor.failure)
-        return given
+            self._feed(frame)
+            return
+        self._pass_on(self._suppressor.push(frame, now))
+        if (why := self._suppressor.failure) is not None:
+            self._suppressor = self._playout.loudspeaker = None
+            self._report(EchoNews.FAILED, why)
 
-    def flush(self) -> AudioFrame | None:
-        """See EchoSuppressor."""
-        return None if self._suppressor is None else self._suppressor.flush()
+    def flush(self) -> None:
+        """The client ends its turn here: what is held back belongs to it."""
+        if self._suppressor is not None:
+            self._pass_on(self._suppressor.flush())
 
-    def take_news(self) -> list[EchoNews]:
-        """What has happened since this was last asked."""
-        news, self._news = self._news, []
-        return news
-
-    def _fail(self, why: str) -> None:
-        self.failure, self._suppressor, self._playout.loudspeaker = why, None, None
-        self._news.append(EchoNews.FAILED)
+    def _pass_on(self, frame: AudioFrame | None) -> None:
+        if frame is not None:
+            self._feed(frame)

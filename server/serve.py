@@ -67,6 +67,7 @@ class ServeOptions:
     agent: Agent | None = None
     ice: IceOptions = field(default_factory=IceOptions)
     drain_seconds: float = 10.0
+    cancels_echo: bool = False
 
 
 def run_server(options: ServeOptions, link: EngineLink, new_conversation: ConversationFactory) -> int:
@@ -118,7 +119,9 @@ async def serve(
         sock = stack.enter_context(listen(options.host, options.port))
         team = None if options.agent is None else await stack.enter_async_context(open_team(options.agent, options.defaults))
         metrics = Metrics()
-        sessions = Sessions(link, new_conversation, SessionsOptions(options.limits, options.defaults, options.record, team), metrics)
+        sessions = Sessions(
+            link, new_conversation, SessionsOptions(options.limits, options.defaults, options.record, team, options.cancels_echo), metrics
+        )
         calls = Calls(sessions, options.limits, metrics, options.ice)
         server = _Server(_uvicorn_config(options, sessions, calls, metrics))
         serving = asyncio.create_task(server.serve([sock]), name="http")

@@ -10,6 +10,7 @@ import logging
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 from agent.commands import (
@@ -120,7 +121,7 @@ class SessionParts:
     on_sound: Callable[[SoundKind], None] = lambda _: None
     # Makes the filter where the session asks for echo cancellation; told whether that began, or gave up.
     new_canceller: Callable[[], EchoCanceller] = WebRtcEchoCanceller
-    on_echo: Callable[[EchoNews], None] = lambda _: None
+    on_echo: Callable[[EchoNews, str], None] = lambda _news, _why: None
 
 
 class _EndedError(Exception):
@@ -146,7 +147,7 @@ class Session:
         self._ledger = Ledger()
         self._ingress = Ingress(parts.settings.input_format, parts.limits.max_input_lead, self._hear)
         # Takes our voice out of the caller's sound, where the session asks for it.
-        self._echo = EchoSwitch(self._playout, parts.new_canceller)
+        self._echo = EchoSwitch(self._playout, parts.new_canceller, partial(parts.link.feed, parts.session_id), parts.on_echo)
         # Items of the conversation and their bytes on the wire, from its notices.
         self._item_sizes: dict[str, int] = {}
         self._replies = Replies(parts.on_speculation)
@@ -344,7 +345,7 @@ class Session:
             case CommitInput(event_id) | ClearInput(event_id):
                 # The last 5 ms wait in the resampler: they belong to what the client commits.
                 self._ingress.flush(self.now())
-                self._feed(self._echo.flush())
+                self._echo.flush()
                 if isinstance(request, CommitInput):
                     self._ledger.commit_asked(self._ingress.at)
                 request = type(request)(event_id, self._ingress.at)
@@ -370,19 +371,7 @@ class Session:
     def _hear(self, frame: AudioFrame, now: int) -> None:
         """The client's audio, on its way to the Ear."""
         self._ledger.arrived(frame.at + len(frame.pcm), now)
-        self._feed(self._echo.push(frame, now))
-        self._note_echo()
-
-    def _feed(self, frame: AudioFrame | None) -> None:
-        if frame is not None:
-            self._parts.link.feed(self._parts.session_id, frame)
-
-    def _note_echo(self) -> None:
-        """Tell operations what has become of echo cancellation, once."""
-        for news in self._echo.take_news():
-            self._parts.on_echo(news)
-            if news is not EchoNews.BEGUN:
-                log.warning("session %s: no echo cancellation: %s", self._parts.session_id, self._echo.failure)
+        self._echo.push(frame, now)
 
     # -- what goes out
 
@@ -477,9 +466,7 @@ class Session:
             case SessionCreated(_, settings) | SessionUpdated(_, settings):
                 self._playout.owner = settings.playback
                 self._ingress.change_format(settings.input_format, now)
-                if self._echo.wanted is not settings.echo_cancellation:
-                    self._feed(self._echo.turn(settings.echo_cancellation))
-                    self._note_echo()
+                self._echo.turn(settings.echo_cancellation is True)
             case ItemTruncated(item_id, _, audio_end_ms):
                 self._playout.flushed(item_id, audio_end_ms, now)
             case ItemDeleted(item_id):

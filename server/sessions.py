@@ -2,10 +2,12 @@
 
 import asyncio
 import contextlib
+import logging
 import secrets
 import time
 from collections.abc import AsyncGenerator, Callable, Hashable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -17,6 +19,7 @@ from server.auth import Refusal
 from server.chat.completion import Completion, Piece
 from server.chat.request import ChatRequest
 from server.doors import Channel, Dialogue
+from server.echo import EchoNews
 from server.engine_link import EngineLink
 from server.limits import Limits, SessionSlots
 from server.metrics import Metrics
@@ -26,6 +29,8 @@ from server.recording import Recorder
 from server.session import Session, SessionEnd, SessionParts
 
 __all__ = ["ConversationFactory", "Sessions", "SessionsOptions", "new_id"]
+
+log = logging.getLogger(__name__)
 
 ConversationFactory = Callable[[str, int], Dialogue]
 """`Conversation(session_id, seed)`."""
@@ -48,12 +53,14 @@ def new_id(kind: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class SessionsOptions:
-    """`defaults` are the settings a session begins with, unless a `team` has its own; `record` is a folder for logs, None keeps none."""
+    """`defaults` are the settings a session begins with, unless a `team` has its own; `record` is a folder for logs, None keeps none.
+    `cancels_echo`: a session over WebSocket begins with echo cancellation."""
 
     limits: Limits
     defaults: SessionSettings
     record: Path | None = None
     team: Team | None = None
+    cancels_echo: bool = False
 
 
 class Sessions:
@@ -95,6 +102,11 @@ class Sessions:
         """What a session begins with."""
         team = self._options.team
         return self._options.defaults if team is None else team.first.settings
+
+    @property
+    def cancels_echo(self) -> bool:
+        """Whether a session over WebSocket begins with echo cancellation where nobody has said."""
+        return self._options.cancels_echo
 
     def refuses(self) -> Refusal | None:
         """Why no session can begin now, None if one can."""
@@ -159,6 +171,11 @@ class Sessions:
             if not self._running:
                 self._idle.set()
 
+    def _note_echo(self, session_id: str, news: EchoNews, why: str) -> None:
+        self._metrics.echo(news)
+        if news is EchoNews.FAILED:
+            log.warning("session %s goes on without echo cancellation: %s", session_id, why)
+
     def _make(self, settings: SessionSettings, dialect: Dialect | None) -> Session:
         session_id = new_id("sess")
         seed = secrets.randbits(63)
@@ -177,7 +194,7 @@ class Sessions:
                 on_turn=self._metrics.turn,
                 on_speculation=self._metrics.speculation,
                 on_sound=self._metrics.sound,
-                on_echo=self._metrics.echo,
+                on_echo=partial(self._note_echo, session_id),
                 recorder=Recorder(record, session_id, seed) if record else None,
                 agent=AgentRunner(session_id, team) if team is not None else None,
             )

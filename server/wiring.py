@@ -62,7 +62,7 @@ def serve_options(config: ServerConfig, bundle: Bundle, agent: Agent | None = No
         tls_certificate=config.tls_cert,
         tls_key=config.tls_key,
         limits=config.limits,
-        defaults=_defaults(config, bundle),
+        defaults=SessionSettings(model=bundle.manifest.name, model_hears=_hears(config, bundle), voice=_voice(bundle)),
         models=(bundle.manifest.name,),
         voices=voices_in(bundle.part("voice")),
         languages=bundle.manifest.languages,
@@ -70,19 +70,15 @@ def serve_options(config: ServerConfig, bundle: Bundle, agent: Agent | None = No
         agent=agent,
         ice=config.ice,
         drain_seconds=config.drain_seconds,
+        cancels_echo=_cancels_echo(config),
     )
 
 
-def _defaults(config: ServerConfig, bundle: Bundle) -> SessionSettings:
-    """What a session begins with. Raises ConfigError."""
+def _cancels_echo(config: ServerConfig) -> bool:
+    """Raises ConfigError where echo cancellation is wanted and not installed."""
     if config.echo_cancellation and not echo_canceller.available():
         raise ConfigError("echo_cancellation needs a library that is not installed: pip install 'vivavoce[echo]'")
-    return SessionSettings(
-        model=bundle.manifest.name,
-        model_hears=_hears(config, bundle),
-        voice=_voice(bundle),
-        echo_cancellation=config.echo_cancellation,
-    )
+    return config.echo_cancellation
 
 
 def _voice(bundle: Bundle) -> str:

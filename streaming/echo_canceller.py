@@ -32,7 +32,10 @@ class EchoCanceller(Protocol):
 
 def available() -> bool:
     """Whether the library is installed (extra `echo`)."""
-    return importlib.util.find_spec("livekit") is not None
+    try:
+        return importlib.util.find_spec("livekit.rtc") is not None
+    except ModuleNotFoundError:  # not even the parent, which its other packages share
+        return False
 
 
 def load() -> None:

@@ -69,6 +69,8 @@ class RealtimeEndpoint:
     def _initial_settings(self, websocket: WebSocket) -> SessionSettings:
         """The server's defaults or those of an ephemeral key, with what the address says."""
         settings = initial_settings(websocket, self._ephemeral, self._sessions.defaults)
+        if settings.echo_cancellation is None:  # over WebRTC there is a browser, which has its own
+            settings = replace(settings, echo_cancellation=self._sessions.cancels_echo)
         if websocket.query_params.get("intent") == "transcription":
             settings = replace(settings, kind=SessionKind.TRANSCRIPTION, transcription=settings.transcription or Transcription())
         return settings

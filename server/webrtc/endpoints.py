@@ -4,7 +4,6 @@ differ in how the offer is wrapped and how a call is named; the call is the same
 
 import re
 import time
-from dataclasses import replace
 from email.parser import BytesParser
 from email.policy import HTTP
 from typing import Final
@@ -213,8 +212,7 @@ class CallEndpoints:
         return self._calls.get(request.path_params["call_id"]) or _no_such_call()
 
     def _initial_settings(self, request: Request) -> SessionSettings:
-        # Browsers cancel echo themselves: a call asks for ours.
-        return initial_settings(request, self._ephemeral, replace(self._calls.defaults, echo_cancellation=False))
+        return initial_settings(request, self._ephemeral, self._calls.defaults)
 
     async def _begin(self, request: Request, offer: bytes, settings: SessionSettings) -> Call | Response:
         dialect = handshake_dialect(request.headers.get("openai-beta", ""), ())

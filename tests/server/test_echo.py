@@ -4,8 +4,16 @@ from collections.abc import Iterable
 
 import numpy as np
 import pytest
+from starlette.requests import HTTPConnection
+from starlette.websockets import WebSocket
 
+from agent.settings import SessionSettings
+from server.auth import EphemeralKeys
 from server.echo import EchoSuppressor
+from server.limits import Limits
+from server.realtime.client_secrets import make_secret
+from server.realtime.initial import initial_settings
+from server.realtime.websocket import RealtimeEndpoint
 from streaming.audio import AudioFrame, Samples
 from streaming.echo_canceller import FRAME
 from streaming.events import SAMPLE_RATE
@@ -149,3 +157,23 @@ def test_memory_is_bounded() -> None:
     for at in range(0, 60 * SAMPLE_RATE, 320):
         stage.push(AudioFrame(np.zeros(320, np.float32), at), at + 320)
     assert len(stage._raw) < SAMPLE_RATE
+
+
+class FakeSessions:
+    """What a door asks of the sessions."""
+
+    defaults = SessionSettings()
+    cancels_echo = True
+
+
+@pytest.mark.parametrize(("said", "over_websocket"), [("{}", True), ('{"session": {"input_audio_echo_cancellation": null}}', False)])
+def test_the_default_is_for_websockets_and_for_those_who_have_not_said(said: str, over_websocket: bool) -> None:
+    """A client secret keeps whether anything was said: a browser may take it to WebRTC."""
+    keys = EphemeralKeys(lambda: 0.0)
+    status, content = make_secret(said.encode(), False, FakeSessions.defaults, Limits(), keys)
+    assert status == 200
+    headers = [(b"authorization", f"Bearer {content['value']}".encode())]
+    scope = {"type": "websocket", "headers": headers, "query_string": b"", "path": "/v1/realtime", "subprotocols": []}
+    door = RealtimeEndpoint(FakeSessions(), None, None, keys, None)
+    assert door._initial_settings(WebSocket(scope, None, None)).echo_cancellation is over_websocket
+    assert not initial_settings(HTTPConnection(scope), keys, FakeSessions.defaults).echo_cancellation

@@ -1,5 +1,5 @@
-"""A loudspeaker that is heard by the microphone beside it, with real models: the agent is not interrupted by itself, and by the caller it is.
-`benchmarks.echo` is the same for ten minutes, with people and rooms."""
+"""A loudspeaker that is heard by the microphone beside it, with real models: the agent is interrupted by the caller, and not by itself.
+`benchmarks.echo` is the same for ten minutes, in real rooms."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -13,12 +13,12 @@ from benchmarks.line import RecordedVoice
 from benchmarks.rooms import EchoPath, room_response
 from benchmarks.turn_taking import pocket_parts
 from server.echo import EchoSuppressor
-from streaming.echo_canceller import WebRtcEchoCanceller, available
+from streaming.echo_canceller import WebRtcEchoCanceller
 from streaming.events import SAMPLE_RATE
 from streaming.models.piper import Noise
 from streaming.tts import PhonemeVoice
 
-pytestmark = [pytest.mark.models, pytest.mark.skipif(not available(), reason="livekit is not installed (extra echo)")]
+pytestmark = pytest.mark.models
 
 REPLY = "The museum is open from ten in the morning until six in the evening, except on Mondays, and the last tour begins at five o'clock."
 

@@ -290,14 +290,14 @@ class FailingCanceller:
 
 async def test_echo_cancellation_is_asked_for_and_the_call_survives_its_end(make, link, monkeypatch) -> None:
     monkeypatch.setattr(echo_canceller, "available", lambda: True)
-    news: list[EchoNews] = []
-    session, channel = make(None, Conversation, new_canceller=FailingCanceller, on_echo=news.append), Channel()
+    news: list[tuple[EchoNews, str]] = []
+    session, channel = make(None, Conversation, new_canceller=FailingCanceller, on_echo=lambda *told: news.append(told)), Channel()
     running = asyncio.create_task(session.run(channel))
     wire = {"turn_detection": None, "echo_cancellation": {"type": "server_echo_cancellation"}}
     channel.said.put_nowait(json.dumps({"type": "session.update", "session": {"type": "realtime", "audio": {"input": wire}}}))
     channel.said.put_nowait('{"type": "response.create"}')
     await turns_until(lambda: any(event["type"] == "response.created" for event in channel.got))
-    assert news == [EchoNews.BEGUN]
+    assert news == [(EchoNews.BEGUN, "")]
     response_id = next(event["response"]["id"] for event in channel.got if event["type"] == "response.created")
     link.sink(SynthesisedAudio("sess_1", response_id, 0, np.full(24_000, 1_000, np.int16)))
     link.sink(AudioReady(response_id, 0, 24_000, 10))
@@ -308,7 +308,7 @@ async def test_echo_cancellation_is_asked_for_and_the_call_survives_its_end(make
     channel.said.put_nowait('{"type": "input_audio_buffer.commit"}')
     channel.said.put_nowait(None)
     await running
-    assert news == [EchoNews.BEGUN, EchoNews.FAILED]
+    assert news[1:] == [(EchoNews.FAILED, "RuntimeError: no such handle")]
     assert [frame.at for frame in link.fed[1:]] == [frame.at + len(frame.pcm) for frame in link.fed[:-1]]
     assert sum(len(frame.pcm) for frame in link.fed) == 16_000
     sound = np.concatenate([frame.pcm for frame in link.fed])

@@ -4,10 +4,8 @@ import numpy as np
 import pytest
 
 from streaming.audio import Samples
-from streaming.echo_canceller import FRAME, WebRtcEchoCanceller, available
+from streaming.echo_canceller import FRAME, WebRtcEchoCanceller
 from streaming.events import SAMPLE_RATE
-
-pytestmark = pytest.mark.skipif(not available(), reason="livekit is not installed (extra echo)")
 
 
 def babble(seed: int, seconds: float) -> Samples:
