@@ -216,6 +216,8 @@ class Playout:
                 unplayed = _ticks(voice.sent - played_ms * voice.format.rate // 1000, voice.format.rate)
                 self._skip(voice, unplayed - voice.skipped, now)
                 voice.skipped = max(voice.skipped, unplayed)
+                if self.loudspeaker is not None:
+                    self.loudspeaker.cut(voice.part.response_id, now)
 
     # -- what goes out
 
@@ -289,7 +291,9 @@ class Playout:
         pcm = _with_gain(voice, _pop(voice.waiting, count))
         delta = AudioDelta(voice.part, voice.sent, count, _encode(pcm, voice.format))
         if self.loudspeaker is not None:
-            self.loudspeaker.play(voice.part.response_id, begins, pcm, rate)
+            # A transport of ours fills its frame with silence; the next one begins after that.
+            lacking = rate * _CHUNK_MS[self.owner] // 1000 - count if self.owner is PlaybackOwner.SERVER else 0
+            self.loudspeaker.play(voice.part.response_id, begins, np.pad(pcm, (0, lacking)), rate)
         if not voice.sent:
             voice.sent_at, voice.starts_at = now, begins
         voice.sent += count

@@ -3,7 +3,11 @@
 import numpy as np
 import pytest
 
+from agent.commands import Cut, OpenPlayout, PartRef, Release
+from agent.settings import AudioFormat, PlaybackOwner
 from server.loudspeaker import Loudspeaker
+from server.playout import Playout
+from streaming.doors import SynthesisedAudio
 from streaming.events import SAMPLE_RATE
 
 FRAME = 320
@@ -64,6 +68,24 @@ def test_a_cut_takes_back_what_was_to_come() -> None:
     speaker.play("b", 4_010, ramp(FRAME), SAMPLE_RATE)
     speaker.cut("c", 0)
     assert speaker.between(4_010, 1)[0] != 0.0
+
+
+@pytest.mark.parametrize("owner", [PlaybackOwner.SERVER, PlaybackOwner.CLIENT])
+def test_playout_tells_it_what_leaves_and_what_is_cut(owner: PlaybackOwner) -> None:
+    playout, wire, part = Playout(), AudioFormat(rate=SAMPLE_RATE), PartRef("a", "item", 0, 0)
+    playout.owner, playout.loudspeaker = owner, Loudspeaker()
+    playout.order(OpenPlayout(part, wire), 0)
+    playout.push(SynthesisedAudio("s", "a", 0, ramp(FRAME * 10 + 100)))
+    playout.order(Release("a", FRAME * 10 + 100), 0)
+    if owner is PlaybackOwner.SERVER:  # a frame every 20 ms, the last one not full
+        sent = [playout.next_frame(8_000 + number * FRAME) for number in range(11)]
+    else:
+        sent = [playout.next_delta(8_000), playout.next_delta(8_000)]
+    assert all(sent)
+    assert playout.loudspeaker.between(8_000, FRAME * 10 + 100).tolist() == scaled(ramp(FRAME * 10 + 100))
+    playout.order(Cut("a"), 8_000 - 3_200 + 500)
+    assert playout.loudspeaker.sounds(8_000, 8_500)
+    assert not playout.loudspeaker.sounds(8_500, 20_000)
 
 
 def test_memory_is_bounded() -> None:
