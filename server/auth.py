@@ -59,6 +59,10 @@ class EphemeralKeys:
         self._keys[key] = (now + seconds, settings)
         return key, now + seconds
 
+    def expiry(self, key: str) -> int | None:
+        """The unix second a key expires; None for one that is none of these."""
+        return self._keys[key][0] if key in self._keys else None
+
     def settings(self, key: str) -> SessionSettings | None:
         """What a living key's sessions begin with; None for any other key."""
         # 128 random bits found by hash: nothing to learn from the time it takes.

@@ -5,7 +5,7 @@ world was (a port in use, a full disk, a download that failed).
 """
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
@@ -19,6 +19,7 @@ from server.cli_options import (
     DeviceOption,
     DtypeOption,
     HostOption,
+    KeyOption,
     KeysFileOption,
     PortOption,
     PublicAddressOption,
@@ -43,6 +44,9 @@ __all__ = ["app", "bundles", "doctor", "keys", "main", "new_key", "pull", "repla
 _DEFAULT_URL: Final = "ws://127.0.0.1:8765/v1/realtime"
 _INTERRUPTED: Final = 130
 """What a shell expects of a program ended by SIGINT: 128 and the signal's number."""
+
+_NO_SETTINGS: Final = ("agent", "config", "as_json")
+"""Flags of `serve` and `doctor` that are none."""
 
 app = typer.Typer(
     name="vivavoce",
@@ -78,9 +82,7 @@ def serve(
     config: ConfigOption = None,
     tls_cert: TlsCertOption = None,
     tls_key: TlsKeyOption = None,
-    api_key: Annotated[
-        list[str] | None, typer.Option(metavar="KEY", help="A key clients must present; may be given again. Others can see it in `ps`.")
-    ] = None,
+    api_key: KeyOption = None,
     api_keys_file: KeysFileOption = None,
     threads: Annotated[int | None, typer.Option(help="Threads of the recogniser and the language model. [default: half the cores]")] = None,
     device: DeviceOption = None,
@@ -138,38 +140,11 @@ def serve(
         vivavoce keys new > keys.txt
         vivavoce serve --host 0.0.0.0 --api-keys-file keys.txt --tls-cert cert.pem --tls-key key.pem
     """
-    given = {
-        "host": host,
-        "port": port,
-        "bundle": bundle,
-        "tls_cert": tls_cert,
-        "tls_key": tls_key,
-        "api_keys": api_key,
-        "api_keys_file": api_keys_file,
-        "threads": threads,
-        "device": device,
-        "dtype": dtype,
-        "voice_device": voice_device,
-        "hears": hears,
-        "record": record,
-        "chat_url": chat_url,
-        "chat_model": chat_model,
-        "chat_key_file": chat_key_file,
-        "upstream": upstream,
-        "upstream_url": upstream_url,
-        "upstream_model": upstream_model,
-        "upstream_key_file": upstream_key_file,
-        "public_addresses": public_address,
-        "udp_ports": udp_ports,
-        "stun_servers": stun_server,
-        "turn_servers": turn_server,
-        "turn_secret_file": turn_secret_file,
-        "relay_only": relay_only,
-    }
+    given = _settings(locals())
     with _one_line():
         from server.config import load_config
 
-        settings = load_config({name: value for name, value in given.items() if value is not None}, config)
+        settings = load_config(given, config)
         answering = _agent(agent)
         manifest = _manifest(settings.bundle)
         settings = settings.on(manifest)
@@ -184,6 +159,7 @@ def doctor(
     config: ConfigOption = None,
     tls_cert: TlsCertOption = None,
     tls_key: TlsKeyOption = None,
+    api_key: KeyOption = None,
     api_keys_file: KeysFileOption = None,
     device: DeviceOption = None,
     dtype: DtypeOption = None,
@@ -206,27 +182,12 @@ def doctor(
         vivavoce doctor --config vivavoce.toml --json
         vivavoce doctor --public-address home.example.org --udp-ports 40000-40100 --stun-server stun:stun.example.org
     """
-    given = {
-        "host": host,
-        "port": port,
-        "bundle": bundle,
-        "tls_cert": tls_cert,
-        "tls_key": tls_key,
-        "api_keys_file": api_keys_file,
-        "device": device,
-        "dtype": dtype,
-        "public_addresses": public_address,
-        "udp_ports": udp_ports,
-        "stun_servers": stun_server,
-        "turn_servers": turn_server,
-        "turn_secret_file": turn_secret_file,
-        "relay_only": relay_only,
-    }
+    given = _settings(locals())
     with _one_line():
         from server.config import load_config
         from server.doctor.command import run_doctor
 
-        settings = load_config({name: value for name, value in given.items() if value is not None}, config)
+        settings = load_config(given, config)
         manifest = _manifest(settings.bundle)
         raise typer.Exit(run_doctor(settings.on(manifest), manifest, as_json=as_json))
 
@@ -342,6 +303,12 @@ def new_key() -> None:
 def main() -> None:
     """The program."""
     app()
+
+
+def _settings(flags: Mapping[str, object]) -> dict[str, object]:
+    """The flags of a command that are settings and were given, by the settings' names; what may be given again is of several."""
+    several = {"api_key": "api_keys", "public_address": "public_addresses", "stun_server": "stun_servers", "turn_server": "turn_servers"}
+    return {several.get(name, name): value for name, value in flags.items() if value is not None and name not in _NO_SETTINGS}
 
 
 @contextmanager

@@ -11,6 +11,7 @@ __all__ = [
     "DeviceOption",
     "DtypeOption",
     "HostOption",
+    "KeyOption",
     "KeysFileOption",
     "PortOption",
     "PublicAddressOption",
@@ -31,6 +32,9 @@ PortOption = Annotated[int | None, typer.Option(help="Port to listen on; 0 takes
 ConfigOption = Annotated[Path | None, typer.Option(envvar="VIVAVOCE_CONFIG", metavar="FILE", help="Settings in TOML.")]
 TlsCertOption = Annotated[Path | None, typer.Option(metavar="FILE", help="Certificate in PEM: serve HTTPS and WSS.")]
 TlsKeyOption = Annotated[Path | None, typer.Option(metavar="FILE", help="The certificate's private key in PEM.")]
+KeyOption = Annotated[
+    list[str] | None, typer.Option(metavar="KEY", help="A key clients must present; may be given again. Others can see it in `ps`.")
+]
 KeysFileOption = Annotated[Path | None, typer.Option(metavar="FILE", help="Keys from a file, one a line.")]
 DeviceOption = Annotated[
     str | None,

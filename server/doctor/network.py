@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import ipaddress
+import random
 import socket
 import time
 from collections.abc import Sequence
@@ -24,6 +25,8 @@ from server.webrtc.ice import IceOptions, IceServer, parse_server
 __all__ = ["check_addresses", "check_port", "check_turn", "check_udp"]
 
 _PROBE_SECONDS: Final = 1.0
+_MOST_PORTS: Final = 256
+"""Of a range that are looked at."""
 _STUN_TRIES: Final = 3
 _STUN_SECONDS: Final = 0.5
 """For each try."""
@@ -49,11 +52,11 @@ async def _is_ours(config: ServerConfig) -> bool:
     """Whether what listens there answers as we do."""
     scheme = "https" if config.tls_cert else "http"
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(config.host, config.host)
-    url = f"{scheme}://{f'[{host}]' if ':' in host else host}:{config.port}/healthz"
+    url = f"{scheme}://{f'[{host}]' if ':' in host else host}:{config.port}/"
     try:
         # It is our own machine, and only a look: the certificate is checked by itself.
         async with httpx2.AsyncClient(verify=False, timeout=_PROBE_SECONDS) as http:
-            return "status" in (await http.get(url)).json()
+            return "<title>Vivavoce</title>" in (await http.get(url)).text
     except (httpx2.HTTPError, ValueError):
         return False
 
@@ -67,7 +70,7 @@ async def check_udp(ice: IceOptions, max_sessions: int) -> list[Finding]:
     if not addresses:
         advice = "connect it to a network; a WebSocket from this machine itself works without"
         return [warned("UDP", "this machine has no network but loopback: it takes no WebRTC call", advice)]
-    return [*_ports(ice, max_sessions, addresses), *await _echoes(addresses)]
+    return [*await aside(lambda: _ports(ice, max_sessions, addresses)), *await _echoes(addresses)]
 
 
 def _ports(ice: IceOptions, max_sessions: int, addresses: Sequence[str]) -> list[Finding]:
@@ -79,18 +82,22 @@ def _ports(ice: IceOptions, max_sessions: int, addresses: Sequence[str]) -> list
             ]
         return [passed("UDP ports", "any free one; firewalls have to let in all of them, or set --udp-ports")]
     first, last = ice.ports
-    free, count = 0, last - first + 1
-    for port in range(first, last + 1):
-        if (sockets := open_all(addresses, port)) is not None:
-            free += 1
-            for sock in sockets:
-                sock.close()
-    told = f"{free} of {count} from {first} to {last} are free"
+    every = range(first, last + 1)
+    looked = random.sample(every, min(len(every), _MOST_PORTS))
+    free = sum(_is_free(addresses, port) for port in looked)
+    told = f"{free} of {len(looked)} from {first} to {last} are free{'' if len(looked) == len(every) else ', a sample'}"
     if not free:
         return [failed("UDP ports", told, "stop the program that holds them, or choose another range with --udp-ports")]
-    if free < max_sessions:
+    if free * len(every) < max_sessions * len(looked):
         return [warned("UDP ports", f"{told}, for up to {max_sessions} calls", "each call takes one: choose a larger range")]
     return [passed("UDP ports", told)]
+
+
+def _is_free(addresses: Sequence[str], port: int) -> bool:
+    sockets = open_all(addresses, port)
+    for sock in sockets or ():
+        sock.close()
+    return sockets is not None
 
 
 async def _echoes(addresses: Sequence[str]) -> list[Finding]:

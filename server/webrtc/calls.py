@@ -12,6 +12,7 @@ from server.metrics import Metrics
 from server.realtime.dialect import Dialect
 from server.sessions import Sessions, new_id
 from server.webrtc.channel import CallChannel, CallRefusedError
+from server.webrtc.gathering import Gatherer
 from server.webrtc.ice import IceOptions
 from server.webrtc.offer import OfferError, read_offer
 from server.webrtc.opus import RATE, library_problem
@@ -46,6 +47,7 @@ class Calls:
         self._metrics = metrics
         # The way to this server; browsers are told of its servers too.
         self.ice = ice
+        self._gatherer = Gatherer(ice)
         self._problem = library_problem()
         if self._problem is not None:
             log.error("no WebRTC call can be taken: %s", self._problem)
@@ -68,7 +70,7 @@ class Calls:
         offer = read_offer(offer_text)
         settings = replace(settings, playback=PlaybackOwner.SERVER, input_format=_MEDIA_FORMAT, output_format=_MEDIA_FORMAT)
         call_id = new_id("rtc")
-        call = Call(call_id, CallChannel(call_id, offer, self._limits.connect_seconds, self._metrics, self.ice))
+        call = Call(call_id, CallChannel(call_id, offer, self._limits.connect_seconds, self._metrics, self._gatherer))
         task = asyncio.create_task(self._run(call, settings, dialect), name=call_id)
         self._calls[call_id] = call
         self._tasks.add(task)
@@ -82,6 +84,7 @@ class Calls:
             call.channel.hang_up()
         while self._tasks:
             await asyncio.wait(tuple(self._tasks))
+        await self._gatherer.close()
 
     async def _run(self, call: Call, settings: SessionSettings, dialect: Dialect | None) -> None:
         """The whole call. Whether there is room is asked here, for the session takes its place without waiting in between."""

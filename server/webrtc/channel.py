@@ -11,8 +11,7 @@ from typing import Final
 from server.auth import Refusal
 from server.doors import ChannelClosedError
 from server.metrics import Metrics
-from server.webrtc.gathering import NoCandidatesError
-from server.webrtc.ice import IceOptions
+from server.webrtc.gathering import Gatherer, NoCandidatesError
 from server.webrtc.offer import Offer, OfferError
 from server.webrtc.peer import Peer
 from server.webrtc.rtvi import Rtvi, is_rtvi
@@ -47,7 +46,7 @@ class CallRefusedError(Exception):
 class CallChannel:
     """Made with the offer, `accept`ed by the session, closed by the call."""
 
-    def __init__(self, call_id: str, offer: Offer, connect_seconds: float, metrics: Metrics, ice: IceOptions) -> None:
+    def __init__(self, call_id: str, offer: Offer, connect_seconds: float, metrics: Metrics, gatherer: Gatherer) -> None:
         """The call is given up where it is not connected within `connect_seconds`."""
         self._call_id = call_id
         self._offer = offer
@@ -56,7 +55,7 @@ class CallChannel:
         # The answer to the offer, or why there is none (`OfferError`, `CallRefusedError`).
         self.answer: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self.sidebands = Sidebands()
-        self.peer = Peer(self._take, metrics.rtp_wait.observe, ice)
+        self.peer = Peer(self._take, metrics.rtp_wait.observe, gatherer)
         self._waiting: deque[str | bytes] = deque()
         self._waiting_bytes = 0
         self._changed = asyncio.Event()
@@ -73,13 +72,13 @@ class CallChannel:
         try:
             async with asyncio.timeout(_ANSWER_SECONDS):
                 answer = await self.peer.answer(self._offer)
-        except (OfferError, TimeoutError) as error:
-            reason = error if isinstance(error, OfferError) else OfferError("No answer could be made in time.")
-            self.answer.set_exception(reason)
+        except OfferError as error:
+            self.answer.set_exception(error)
             raise ChannelClosedError from error
-        except NoCandidatesError as error:
-            log.warning("call %s: %s", self._call_id, error)
-            self.answer.set_exception(CallRefusedError(Refusal(503, "no_way_to_server", str(error), _RETRY_SECONDS)))
+        except (NoCandidatesError, TimeoutError) as error:
+            told = str(error) or "This server could not find out in time how it is reached by WebRTC."
+            log.warning("call %s: %s", self._call_id, told)
+            self.answer.set_exception(CallRefusedError(Refusal(503, "no_way_to_server", told, _RETRY_SECONDS)))
             raise ChannelClosedError from error
         self.answer.set_result(answer)
         try:

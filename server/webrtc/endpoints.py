@@ -13,7 +13,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from agent.settings import SessionSettings
-from server.auth import AccessPolicy, EphemeralKeys, Refusal
+from server.auth import AccessPolicy, EphemeralKeys, Refusal, presented_key
 from server.body import bounded_body
 from server.limits import Limits
 from server.metrics import Metrics
@@ -94,10 +94,10 @@ class CallEndpoints:
 
     async def ice_servers(self, request: Request) -> Response:
         """`GET /v1/realtime/ice_servers`, ours: what a browser makes its `RTCPeerConnection` with, credentials and their end included."""
-        refusal = self._policy.refuses(request)
+        refusal = self._refuses(request)
         if refusal is not None:
-            return refusal_response(refusal)
-        return JSONResponse(self._calls.ice.configuration(time.time()), headers={"Cache-Control": "no-store"})
+            return refusal
+        return JSONResponse(self._calls.ice.configuration(time.time(), self._key_expiry(request)), headers={"Cache-Control": "no-store"})
 
     # -- WHIP
 
@@ -114,7 +114,7 @@ class CallEndpoints:
         if isinstance(call, Response):
             return call
         response = Response(call.answer, 201, {"Location": f"/whip/{call.id}", "ETag": _entity_tag(call)}, _SDP)
-        for link in self._calls.ice.links(time.time()):
+        for link in self._calls.ice.links(time.time(), self._key_expiry(request)):
             response.headers.append("Link", link)
         return response
 
@@ -186,12 +186,23 @@ class CallEndpoints:
 
     # -- what they share
 
+    def _refuses(self, request: Request) -> Response | None:
+        refusal = self._policy.refuses(request)
+        if refusal is None:
+            return None
+        self._metrics.refused.labels(refusal.code).inc()
+        return refusal_response(refusal)
+
+    def _key_expiry(self, request: Request) -> int | None:
+        """When the short-lived key of the request ends: what is told to its holder ends with it. None for a lasting one."""
+        key = presented_key(request)
+        return None if key is None else self._ephemeral.expiry(key)
+
     async def _admit(self, request: Request) -> bytes | Response:
         """The body of a request that may pass."""
-        refusal = self._policy.refuses(request)
+        refusal = self._refuses(request)
         if refusal is not None:
-            self._metrics.refused.labels(refusal.code).inc()
-            return refusal_response(refusal)
+            return refusal
         body = await bounded_body(request, _MAX_BODY_BYTES)
         return _error(413, "request_too_large", "The request is too large.") if body is None else body
 
@@ -206,10 +217,7 @@ class CallEndpoints:
 
     def _find(self, request: Request) -> Call | Response:
         """The call that the address names, for one who may ask."""
-        refusal = self._policy.refuses(request)
-        if refusal is not None:
-            return refusal_response(refusal)
-        return self._calls.get(request.path_params["call_id"]) or _no_such_call()
+        return self._refuses(request) or self._calls.get(request.path_params["call_id"]) or _no_such_call()
 
     def _initial_settings(self, request: Request) -> SessionSettings:
         return initial_settings(request, self._ephemeral, self._calls.defaults)

@@ -8,11 +8,12 @@ STUN or TURN server makes an answer late and not impossible. A relay's address i
 import asyncio
 import contextlib
 import errno
-import ipaddress
 import logging
 import random
 import socket
-from collections.abc import Sequence
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from aioice import Candidate, Connection, stun
@@ -20,17 +21,19 @@ from aioice.candidate import candidate_foundation, candidate_priority
 from aioice.ice import StunProtocol, get_host_addresses, relayed_candidate
 
 from server.webrtc.ice import IceOptions, TurnCredentials, parse_server
+from server.webrtc.names import Names
 
-__all__ = ["NoCandidatesError", "gather", "open_all"]
+__all__ = ["Gatherer", "NoCandidatesError", "open_all"]
 
 _COMPONENT: Final = 1
 """RTP and RTCP share a port."""
-_RESOLVE_SECONDS: Final = 2.0
 _STUN_SECONDS: Final = 2.0
 _STUN_GRACE_SECONDS: Final = 0.2
 """What the other addresses get once one has been answered: those of bridges and tunnels never are."""
-_TURN_SECONDS: Final = 2.5
-"""For each TURN server, one after the other; four round trips at most."""
+_TURN_SECONDS: Final = 4.0
+"""For all TURN servers together."""
+_TURN_NEXT_SECONDS: Final = 0.5
+"""After which the next one is asked too: several round trips. All at once would leave a relay at each."""
 _GIVE_BACK_SECONDS: Final = 2.0
 """For a TURN server to take its relay back at the end of a call. One that has died is asked for a minute, by itself."""
 _RECEIVE_BUFFER: Final = 256 << 10
@@ -43,24 +46,37 @@ class NoCandidatesError(Exception):
     """Nobody could reach this server; the message says why."""
 
 
-async def gather(connection: Connection, options: IceOptions, credentials: TurnCredentials | None) -> None:
-    """Fill the candidates of a connection, which closes its sockets in any case. Raises NoCandidatesError."""
-    connection._local_candidates_start = True
-    hosts = [] if options.relay_only else await _bind(connection, options.ports)
-    async with asyncio.TaskGroup() as group:
-        searches = [
-            group.create_task(_announced(hosts, options.public_addresses)),
-            group.create_task(_reflexive(hosts, options.stun_servers)),
-            group.create_task(_relayed(connection, options, credentials)),
-        ]
-    candidates: dict[tuple[str, int], Candidate] = {}
-    for candidate in [*(host.local_candidate for host in hosts), *(candidate for search in searches for candidate in search.result())]:
-        candidates.setdefault((candidate.host, candidate.port), candidate)
-    if not candidates:
-        lacking = "no TURN server gives a relay" if options.relay_only else "it has no network"
-        raise NoCandidatesError(f"This server can't be reached by WebRTC now: {lacking}.")
-    connection._local_candidates = list(candidates.values())
-    connection._local_candidates_end = True
+class Gatherer:
+    """Finds the candidates of all calls of a server. `clock` gives unix seconds."""
+
+    def __init__(self, options: IceOptions, clock: Callable[[], float] = time.time) -> None:
+        self.options = options
+        self._clock = clock
+        self._names = Names()
+
+    async def gather(self, connection: Connection) -> None:
+        """Fill the candidates of a connection, which closes its sockets in any case. Raises NoCandidatesError."""
+        connection._local_candidates_start = True
+        options = self.options
+        hosts = [] if options.relay_only else await _bind(connection, options.ports)
+        async with asyncio.TaskGroup() as group:
+            searches = [
+                group.create_task(_announced(hosts, options.public_addresses, self._names)),
+                group.create_task(_reflexive(hosts, options.stun_servers, self._names)),
+                group.create_task(_relayed(connection, options, options.credentials(self._clock()), self._names)),
+            ]
+        candidates: dict[tuple[str, int], Candidate] = {}
+        for candidate in [*(host.local_candidate for host in hosts), *(candidate for search in searches for candidate in search.result())]:
+            candidates.setdefault((candidate.host, candidate.port), candidate)
+        if not candidates:
+            lacking = "no TURN server gives a relay" if options.relay_only else "it has no network"
+            raise NoCandidatesError(f"This server can't be reached by WebRTC now: {lacking}.")
+        connection._local_candidates = list(candidates.values())
+        connection._local_candidates_end = True
+
+    async def close(self) -> None:
+        """Nothing is looked up any more."""
+        await self._names.close()
 
 
 # ------------------------------------------------------------------------------------------------------- own addresses
@@ -138,39 +154,27 @@ def _seen_as(protocol: StunProtocol, host: str, port: int) -> Candidate:
 # ---------------------------------------------------------------------------------------------------- public addresses
 
 
-async def _announced(hosts: Sequence[StunProtocol], public: Sequence[str]) -> list[Candidate]:
+async def _announced(hosts: Sequence[StunProtocol], public: Sequence[str], names: Names) -> list[Candidate]:
     """Each public address with the port of each socket of its family: the router or the cloud in front changes the address only."""
-    addresses = await asyncio.gather(*(_resolve(name) for name in public))
+    found = await asyncio.gather(*(names.addresses(name) for name in public))
+    for name, addresses in zip(public, found, strict=True):
+        if not addresses:
+            log.warning("the public address %s can't be resolved: a call goes without it", name)
     return [
         _seen_as(protocol, address, protocol.local_candidate.port)
-        for some in addresses
-        for address in some
+        for addresses in found
+        for address in addresses
         for protocol in hosts
         if (":" in address) == (":" in protocol.local_candidate.host)
     ]
 
 
-async def _resolve(name: str) -> list[str]:
-    """The addresses of a name, which may change from call to call; of an address itself."""
-    try:
-        return [str(ipaddress.ip_address(name))]
-    except ValueError:
-        pass
-    try:
-        async with asyncio.timeout(_RESOLVE_SECONDS):
-            found = await asyncio.get_running_loop().getaddrinfo(name, None, type=socket.SOCK_DGRAM)
-    except (OSError, TimeoutError):
-        log.warning("the public address %s can't be resolved: a call goes without it", name)
-        return []
-    return list(dict.fromkeys(str(place[4][0]) for place in found))
-
-
 # --------------------------------------------------------------------------------------------------------------- STUN
 
 
-async def _reflexive(hosts: Sequence[StunProtocol], servers: Sequence[str]) -> list[Candidate]:
+async def _reflexive(hosts: Sequence[StunProtocol], servers: Sequence[str], names: Names) -> list[Candidate]:
     """What STUN servers see of the sockets."""
-    tasks = {asyncio.create_task(_ask(protocol, url)) for url in servers for protocol in hosts}
+    tasks = {asyncio.create_task(_ask(protocol, url, names)) for url in servers for protocol in hosts}
     if not tasks:
         return []
     found: list[Candidate] = []
@@ -192,14 +196,15 @@ async def _reflexive(hosts: Sequence[StunProtocol], servers: Sequence[str]) -> l
     return found
 
 
-async def _ask(protocol: StunProtocol, url: str) -> list[Candidate]:
+async def _ask(protocol: StunProtocol, url: str, names: Names) -> list[Candidate]:
     """The candidate that one server sees of one socket; none where they don't speak the same IP, or nothing comes back."""
     server, base = parse_server(url), protocol.local_candidate
-    family = socket.AF_INET6 if ":" in base.host else socket.AF_INET
+    addresses = await names.addresses(server.host, socket.AF_INET6 if ":" in base.host else socket.AF_INET)
+    if not addresses:
+        return []
+    request = stun.Message(message_method=stun.Method.BINDING, message_class=stun.Class.REQUEST)
     try:
-        places = await asyncio.get_running_loop().getaddrinfo(server.host, server.port, family=family, type=socket.SOCK_DGRAM)
-        request = stun.Message(message_method=stun.Method.BINDING, message_class=stun.Class.REQUEST)
-        response, _ = await protocol.request(request, (str(places[0][4][0]), server.port))
+        response, _ = await protocol.request(request, (addresses[0], server.port))
         host, port = response.attributes["XOR-MAPPED-ADDRESS"]
     except (OSError, KeyError, stun.TransactionError):
         return []
@@ -218,27 +223,53 @@ class _Relay(StunProtocol):
                 await super().close()
 
 
-async def _relayed(connection: Connection, options: IceOptions, credentials: TurnCredentials | None) -> list[Candidate]:
-    """A relay of the first TURN server that gives one."""
+_Found = tuple[Candidate, StunProtocol]
+
+
+async def _relayed(connection: Connection, options: IceOptions, credentials: TurnCredentials | None, names: Names) -> list[Candidate]:
+    """A relay of the first TURN server that gives one. They are asked in their order, the next where one has failed or is slow."""
     if credentials is None:
         return []
-    for url in options.turn_servers:
-        server = parse_server(url)
-        try:
-            async with asyncio.timeout(_TURN_SECONDS):
-                candidate, protocol = await relayed_candidate(
-                    component=_COMPONENT,
-                    hide_related_address=options.relay_only,
-                    protocol_factory=lambda: _Relay(connection),
-                    turn_server=(server.host, server.port),
-                    turn_username=credentials.username,
-                    turn_password=credentials.password,
-                    turn_ssl=server.scheme == "turns",
-                    turn_transport=server.transport,
+    waiting, asking = deque(options.turn_servers), set[asyncio.Task[_Found | None]]()
+    found: list[_Found] = []
+    try:
+        async with asyncio.timeout(_TURN_SECONDS):
+            while not found and (waiting or asking):
+                if waiting:
+                    asking.add(asyncio.create_task(_allocate(connection, waiting.popleft(), credentials, names, hides=options.relay_only)))
+                done, asking = await asyncio.wait(
+                    asking, timeout=_TURN_NEXT_SECONDS if waiting else None, return_when=asyncio.FIRST_COMPLETED
                 )
-        except (OSError, TimeoutError, stun.TransactionError) as error:
-            log.warning("the TURN server %s gives no relay: %s", url, error or type(error).__name__)
-            continue
-        connection._protocols.append(protocol)
-        return [candidate]
-    return []
+                found += [relay for task in done if (relay := task.result()) is not None]
+    except TimeoutError:
+        log.warning("no TURN server gives a relay within %.0f seconds", _TURN_SECONDS)
+    finally:
+        for task in asking:
+            task.cancel()
+        late = await asyncio.gather(*asking, return_exceptions=True)
+        for _, protocol in [*found[1:], *(relay for relay in late if isinstance(relay, tuple))]:
+            protocol.transport.close()
+    connection._protocols += [protocol for _, protocol in found[:1]]
+    return [candidate for candidate, _ in found[:1]]
+
+
+async def _allocate(connection: Connection, url: str, credentials: TurnCredentials, names: Names, *, hides: bool) -> _Found | None:
+    """A relay of one server; None where it gives none. `hides`: nobody is told where its user is."""
+    server = parse_server(url)
+    try:
+        if not (addresses := await names.addresses(server.host)):
+            raise OSError(f"{server.host} can't be resolved")
+        return await relayed_candidate(
+            component=_COMPONENT,
+            hide_related_address=hides,
+            protocol_factory=lambda: _Relay(connection),
+            # A certificate is for the name.
+            turn_server=(server.host if server.scheme == "turns" else addresses[0], server.port),
+            turn_username=credentials.username,
+            turn_password=credentials.password,
+            turn_ssl=server.scheme == "turns",
+            turn_transport=server.transport,
+        )
+    except (OSError, stun.TransactionError) as error:
+        log.warning("the TURN server %s gives no relay: %s", url, error or type(error).__name__)
+        return None

@@ -76,30 +76,30 @@ class IceOptions:
         if self.relay_only and not self.turn_servers:
             raise ValueError("relay_only needs turn_servers: without one there is no way to this server")
 
-    def credentials(self, now: float) -> TurnCredentials | None:
-        """What the TURN servers are told by who uses them from `now` (unix seconds) on; None without TURN servers."""
+    def credentials(self, now: float, until: int | None = None) -> TurnCredentials | None:
+        """What the TURN servers are told by who uses them from `now` (unix seconds) on, at most `until`; None without TURN servers."""
         if not self.turn_servers:
             return None
         if not self.turn_secret:
             return TurnCredentials(self.turn_username, self.turn_password)
-        expires_at = int(now) + self.turn_seconds
+        expires_at = min(int(now) + self.turn_seconds, until or 1 << 62)
         username = f"{expires_at}:{self.turn_username}"
         digest = hmac.new(self.turn_secret.encode(), username.encode(), hashlib.sha1).digest()
         return TurnCredentials(username, base64.b64encode(digest).decode(), expires_at)
 
-    def configuration(self, now: float) -> dict[str, object]:
+    def configuration(self, now: float, until: int | None = None) -> dict[str, object]:
         """The browser's side of it: an `RTCConfiguration` with `iceServers`, and `expires_at` beside it, null where nothing expires."""
-        credentials = self.credentials(now)
+        credentials = self.credentials(now, until)
         servers: list[dict[str, object]] = [{"urls": list(self.stun_servers)}] if self.stun_servers else []
         if credentials is not None:
             servers.append({"urls": list(self.turn_servers), "username": credentials.username, "credential": credentials.password})
         return {"iceServers": servers, "expires_at": None if credentials is None else credentials.expires_at}
 
-    def links(self, now: float) -> list[str]:
+    def links(self, now: float, until: int | None = None) -> list[str]:
         """The same as `Link` headers of WHIP (RFC 9725 section 4.6)."""
         links = [f'<{url}>; rel="ice-server"' for url in self.stun_servers]
-        if (credentials := self.credentials(now)) is not None:
-            keys = f'username="{credentials.username}"; credential="{credentials.password}"; credential-type="password"'
+        if (credentials := self.credentials(now, until)) is not None:
+            keys = f'username={_quoted(credentials.username)}; credential={_quoted(credentials.password)}; credential-type="password"'
             links += [f'<{url}>; rel="ice-server"; {keys}' for url in self.turn_servers]
         return links
 
@@ -131,6 +131,12 @@ def parse_ports(text: str) -> tuple[int, int]:
     if match is None or not 1_024 <= int(match[1]) <= int(match[2]) <= 65_535:
         raise ValueError(f"{text!r} is no range of UDP ports: write the first and the last, like 40000-40100, from 1024 on")
     return int(match[1]), int(match[2])
+
+
+def _quoted(text: str) -> str:
+    """RFC 9110 section 5.6.4."""
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
 
 
 def _is_host(host: str) -> bool:

@@ -26,8 +26,7 @@ from aiortc.rtp import RtpPacket
 from aiortc.sdp import candidate_from_sdp
 
 from server.doors import ChannelClosedError
-from server.webrtc.gathering import gather
-from server.webrtc.ice import IceOptions
+from server.webrtc.gathering import Gatherer
 from server.webrtc.microphone import Microphone
 from server.webrtc.offer import Offer, OfferError, write_answer
 from server.webrtc.speaker import SpeakerTrack
@@ -66,15 +65,15 @@ class Peer:
         self,
         receive: Callable[[str | bytes], None],
         on_wait: Callable[[float], None],
-        ice: IceOptions,
+        gatherer: Gatherer,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._receive = receive
         self.microphone = Microphone(clock, on_wait)
         self.speaker = SpeakerTrack()
-        self._ice = ice
-        # The servers are ours to ask (`gather`); told of none, the library would ask a public one.
-        policy = RTCIceTransportPolicy.RELAY if ice.relay_only else RTCIceTransportPolicy.ALL
+        self._gatherer = gatherer
+        # The servers are ours to ask; told of none, the library would ask a public one.
+        policy = RTCIceTransportPolicy.RELAY if gatherer.options.relay_only else RTCIceTransportPolicy.ALL
         self._connection = RTCPeerConnection(RTCConfiguration(iceServers=[], iceTransportPolicy=policy))
         self._events: RTCDataChannel | None = None
         self._wants_events = False
@@ -181,10 +180,9 @@ class Peer:
 
     def _gather_as_told(self) -> None:
         """Puts our search for candidates in the place of the library's."""
-        credentials = self._ice.credentials(time.time())
         for transport in self._transports():
             connection = transport._connection
-            connection.gather_candidates = partial(gather, connection, self._ice, credentials)  # type: ignore[method-assign]
+            connection.gather_candidates = partial(self._gatherer.gather, connection)  # type: ignore[method-assign]
 
     # -- what the library tells
 

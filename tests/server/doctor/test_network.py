@@ -83,6 +83,24 @@ async def test_a_port_that_a_server_of_ours_has(start) -> None:
     assert "a vivavoce server is running there" in finding.found
 
 
+async def test_a_port_of_which_somebody_else_speaks_json() -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 4\r\n\r\nnull")
+        writer.close()
+        await writer.wait_closed()
+
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as other:
+        (finding,) = await check_port(ServerConfig(port=other.sockets[0].getsockname()[1]))
+    assert finding.outcome is Outcome.FAIL
+
+
+async def test_of_a_large_range_a_sample_is_looked_at() -> None:
+    (finding, _) = await check_udp(IceOptions(ports=(20_000, 60_000)), 8)
+    assert finding.outcome is Outcome.PASS
+    assert finding.found.endswith("of 256 from 20000 to 60000 are free, a sample")
+
+
 async def test_udp_comes_through_and_any_port_will_do() -> None:
     assert outcomes(await check_udp(IceOptions(), 8)) == {"UDP ports": Outcome.PASS, "UDP": Outcome.PASS}
 

@@ -15,6 +15,7 @@ from agent.events import CommitInput
 from server.limits import Limits
 from server.metrics import Metrics
 from server.webrtc.channel import CallChannel
+from server.webrtc.gathering import Gatherer
 from server.webrtc.ice import IceOptions
 from server.webrtc.offer import Offer
 from streaming.fakes import ScriptedEngine, ScriptedReply
@@ -274,7 +275,7 @@ async def test_a_flood_of_messages_is_read_as_it_comes_and_the_call_goes_on(star
 
 
 async def test_more_messages_than_a_session_reads_end_the_call() -> None:
-    channel = CallChannel("rtc_1", Offer("", (), False), 1.0, Metrics(), IceOptions())
+    channel = CallChannel("rtc_1", Offer("", (), False), 1.0, Metrics(), Gatherer(IceOptions()))
     for _ in range(257):
         channel.request("x")
     assert await channel.receive() is None

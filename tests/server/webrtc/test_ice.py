@@ -95,6 +95,18 @@ def test_a_lasting_password_is_told_as_it_is() -> None:
     ]
 
 
+def test_credentials_do_not_outlive_the_key_they_were_told_for() -> None:
+    options = IceOptions(turn_servers=(TURN,), turn_secret="shared", turn_seconds=600)
+    assert options.configuration(1_000, until=1_060)["expires_at"] == 1_060
+    assert options.configuration(1_000, until=9_999)["expires_at"] == 1_600
+    assert '"1060:vivavoce"' in options.links(1_000, until=1_060)[0]
+
+
+def test_no_password_breaks_a_header() -> None:
+    (link,) = IceOptions(turn_servers=(TURN,), turn_password='a"b\\c').links(0)
+    assert 'credential="a\\"b\\\\c";' in link
+
+
 def test_without_servers_there_is_nothing_to_tell() -> None:
     assert IceOptions().configuration(0) == {"iceServers": [], "expires_at": None}
     assert IceOptions().links(0) == []

@@ -37,10 +37,8 @@ def test_who_reaches_whom(matrix) -> None:
     assert len(matrix.cells) == len(SERVERS) * (len(CALLERS) - 1) + 2  # two of the servers have IPv6
 
 
-def test_where_there_is_no_way_both_sides_know_in_time_and_a_websocket_helps(matrix) -> None:
-    for where in NO_WAY:
-        assert PATIENCE <= matrix.cells[where].seconds < 2 * PATIENCE
-        assert matrix.cells[where].websocket
+def test_where_there_is_no_way_the_server_gives_up_and_a_websocket_helps(matrix) -> None:
+    assert all(matrix.cells[where].websocket for where in NO_WAY)
     assert matrix.left.not_connected == len(NO_WAY)
     assert matrix.left.connected == len(matrix.cells) - len(NO_WAY)
 

@@ -49,8 +49,11 @@ async def test_a_browser_is_told_of_the_servers_and_gets_credentials_that_expire
     assert turn["urls"] == [TURN]
     assert turn["username"] == f"{told['expires_at']}:vivavoce"
     assert "shared-secret" not in response.text
-    secret = (await served.post("/v1/realtime/client_secrets", b"{}", {"Authorization": f"Bearer {KEY}"})).json()["value"]
-    assert (await served.get(path, {"Authorization": f"Bearer {secret}"})).status_code == 200
+    asked = b'{"expires_after": {"anchor": "created_at", "seconds": 60}}'
+    secret = (await served.post("/v1/realtime/client_secrets", asked, {"Authorization": f"Bearer {KEY}"})).json()
+    short = (await served.get(path, {"Authorization": f"Bearer {secret['value']}"})).json()
+    assert short["expires_at"] == secret["expires_at"]
+    assert 'vivavoce_refused_total{reason="missing_api_key"} 1.0' in (await served.get("/metrics")).text
 
 
 async def test_nothing_configured_is_an_empty_list(start) -> None:
