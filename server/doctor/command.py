@@ -16,10 +16,11 @@ from rich.table import Table
 
 from server.config import ServerConfig
 from server.doctor.finding import Check, Finding, Outcome, aside, examine
-from server.doctor.machine import check_cpu, check_hashes, check_models, cpu_flags
+from server.doctor.machine import check_cpu, check_hashes, check_models, check_opus, cpu_flags
 from server.doctor.network import check_addresses, check_port, check_turn, check_udp
 from server.doctor.tls import check_microphone, check_tls
 from server.webrtc.ice import IceOptions
+from server.webrtc.opus import library_problem
 from streaming.bundle import Places, default_places
 from streaming.manifest import Manifest
 from streaming.needs import this_machine, usable_cores
@@ -57,6 +58,9 @@ def checks_of(config: ServerConfig, ice: IceOptions, manifest: Manifest, places:
     async def cpu() -> list[Finding]:
         return await aside(lambda: check_cpu(cpu_flags(), usable_cores(), _numbers()))
 
+    async def opus() -> list[Finding]:
+        return check_opus(library_problem())
+
     async def models() -> list[Finding]:
         return await aside(lambda: check_models(manifest, places, this_machine(), config.device or manifest.device, config.dtype))
 
@@ -77,6 +81,7 @@ def checks_of(config: ServerConfig, ice: IceOptions, manifest: Manifest, places:
         Check("UDP", partial(check_udp, ice, config.limits.max_sessions), _QUICK_SECONDS),
         Check("public address", partial(check_addresses, config, ice), _NETWORK_SECONDS),
         Check("TURN", partial(check_turn, ice), _QUICK_SECONDS),
+        Check("Opus", opus, _QUICK_SECONDS),
         Check("CPU", cpu, _IMPORT_SECONDS),
         Check("models", models, _IMPORT_SECONDS),
         Check("hashes", hashes, _HASH_SECONDS + _QUICK_SECONDS),

@@ -10,7 +10,7 @@ from streaming.fetch import Progress
 from streaming.manifest import BundleError, Manifest
 from streaming.needs import Machine, check_room, cpu_memory, gpu_memory, size_text
 
-__all__ = ["check_cpu", "check_hashes", "check_models", "cpu_flags"]
+__all__ = ["check_cpu", "check_hashes", "check_models", "check_opus", "cpu_flags"]
 
 _CPUINFO: Final = Path("/proc/cpuinfo")
 _SHOWN: Final = {"avx2": "AVX2", "avx512f": "AVX-512", "avx512_bf16": "AVX-512 BF16", "amx_bf16": "AMX"}
@@ -41,6 +41,13 @@ def check_cpu(flags: Set[str] | None, cores: int, numbers: str) -> list[Finding]
         findings.append(passed("CPU", told))
     meaning = "half the memory of float32" if numbers != "float32" else "it has no arithmetic for bfloat16: twice its memory, and slower"
     return [*findings, passed("numbers", f"large models are held in {numbers} on this CPU: {meaning}")]
+
+
+def check_opus(problem: str | None) -> list[Finding]:
+    """`problem` is why WebRTC's sound can't be decoded here, by `server.webrtc.opus.library_problem`."""
+    if problem is None:
+        return [passed("Opus", "the codec of WebRTC is there")]
+    return [failed("Opus", problem, "install libopus (Debian: libopus0); until then calls go over WebSocket")]
 
 
 def check_models(manifest: Manifest, places: Places, machine: Machine, device: str, dtype: str) -> list[Finding]:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from server.doctor.finding import Outcome
-from server.doctor.machine import check_cpu, check_hashes, check_models, cpu_flags
+from server.doctor.machine import check_cpu, check_hashes, check_models, check_opus, cpu_flags
 from streaming.bundle import Places
 from streaming.manifest import Manifest, load_manifest
 from streaming.needs import Machine
@@ -60,6 +60,12 @@ def test_processors() -> None:
     assert check_cpu({"fphp", "asimd"}, 4, "bfloat16")[0].outcome is Outcome.PASS
     assert check_cpu(None, 4, "float32")[0].found == "4 cores"
     assert cpu_flags() is None or cpu_flags()
+
+
+def test_the_codec_of_webrtc() -> None:
+    assert check_opus(None)[0].outcome is Outcome.PASS
+    (missing,) = check_opus("there is no libopus")
+    assert (missing.outcome, missing.found) == (Outcome.FAIL, "there is no libopus")
 
 
 def test_a_bundle_that_is_there(own, places) -> None:
