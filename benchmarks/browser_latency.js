@@ -36,7 +36,9 @@ window.begin = async (way, detection, jitterTarget) => {
   const options = { base: new URL("/", location.href).href, key: "", track: microphone.track, loudspeaker: "" };
   const { transport } = await openTransport(way, options, listeners);
   call = { transport, microphone, events };
-  transport.send({ type: "session.update", session: { type: "realtime", audio: { input: { turn_detection: detection } } } });
+  // As the page asks, but for its settings.
+  const session = { type: "realtime", audio: { input: { turn_detection: detection } }, vivavoce: { playback: true, ledger: true } };
+  transport.send({ type: "session.update", session });
   // The loudspeaker's own context where the page has one; a remote track is Chromium's to play.
   call.context = transport.speaker?.context ?? new AudioContext({ sampleRate: RATE, latencyHint: "interactive" });
   Object.assign(call, await recorder(call.context));

@@ -9,7 +9,8 @@ ways are the page's own modules. Each question and round asks one way after the 
 half.
 
 `webrtc, target 0` asks Chromium for the smallest jitter buffer (`RTCRtpReceiver.jitterBufferTarget`), as a page may. `jitter buffer` is
-Chromium's own mean delay in it over the call. `beyond the WebSocket` is against the median of the same question.
+Chromium's own mean delay in it over the call. `beyond the WebSocket` is against the median of the same question; `outside the server` is
+what is left without the server's own ledger (last speech sample by the VAD, to the first frame sent): Chromium, both coders, the way.
 """
 
 import argparse
@@ -156,7 +157,7 @@ def _spread(values: Sequence[float]) -> str:
 def report(trials: Sequence[Trial], console: Console) -> None:
     """The tables."""
     table = Table(title="last speech sample to first audible sample in Chromium, ms: median (middle half)")
-    for column in ("way", "n", "voice to voice", "range", "beyond the WebSocket", "jitter buffer", "the server's ledger", "no answer"):
+    for column in ("way", "n", "voice to voice", "range", "beyond the WebSocket", "outside the server", "jitter buffer", "no answer"):
         table.add_column(column, justify="left" if column == "way" else "right")
     by_question: dict[str, list[float]] = {}
     for trial in trials:
@@ -168,9 +169,9 @@ def report(trials: Sequence[Trial], console: Console) -> None:
         times = [trial.latency for trial in mine if trial.latency is not None]
         beyond = [trial.latency - usual[trial.question] for trial in mine if trial.latency is not None and trial.question in usual]
         buffers = [trial.jitter_buffer for trial in mine if trial.jitter_buffer is not None]
-        ledgers = [trial.ledger for trial in mine if trial.ledger is not None]
+        outside = [trial.latency - trial.ledger for trial in mine if trial.latency is not None and trial.ledger is not None]
         extremes = f"{min(times):.0f} to {max(times):.0f}" if times else "-"
-        cells = (_spread(times), extremes, "" if way == "websocket" else _spread(beyond), _spread(buffers), _spread(ledgers))
+        cells = (_spread(times), extremes, "" if way == "websocket" else _spread(beyond), _spread(outside), _spread(buffers))
         table.add_row(way, str(len(times)), *cells, str(len(mine) - len(times)))
     console.print(table)
     for trial in trials:
