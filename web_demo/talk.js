@@ -69,8 +69,8 @@ export class Talk {
 
   // With or without the microphone; true when it stands. `resumes`: the new session is told what was said before.
   async start({ spoken, resumes = false }) {
-    await this.release();
-    const attempt = this.attempt;
+    const attempt = await this.release();
+    if (attempt !== this.attempt) return false;
     this.onProblem(null);
     if (!resumes) this.dialogue.begin();
     this.connecting = true;
@@ -99,14 +99,16 @@ export class Talk {
     this.onChange();
   }
 
-  // Nothing of a call is left, nor of one that is being made.
+  // Nothing of a call is left, nor of one that is being made; resolves to the number of the next.
   async release() {
     const { transport, microphone } = this;
     this.attempt += 1;
+    const next = this.attempt;
     this.transport = this.microphone = null;
     this.connecting = this.suspended = false;
     this.dialogue.reset(false);
     await Promise.all([microphone?.close(), transport?.close()]);
+    return next;
   }
 
   // The Problem behind an error of the browser's: the server may have gone before the audio worklets were loaded.

@@ -51,6 +51,7 @@ export class Waveform {
     this.drawSide(pen, place, "you", middle, -1);
     this.drawSide(pen, place, "agent", middle + 1, 1);
     this.drawMarks(pen, place, middle, height);
+    this.labelWaits(pen, place, height);
   }
 
   drawSide(pen, place, who, from, direction) {
@@ -70,16 +71,25 @@ export class Waveform {
 
   // From the caller's end to the answer's first sound.
   drawWaits(pen, place, height) {
+    pen.fillStyle = this.colours.wait;
+    for (const { at, waitedMs } of this.waits()) pen.fillRect(place(at - waitedMs), 0, place(at) - place(at - waitedMs), height);
+  }
+
+  // How long they were, over whatever sounded before them.
+  labelWaits(pen, place, height) {
     pen.font = `11px ${getComputedStyle(this.canvas).fontFamily}`;
     pen.textAlign = "right";
-    for (const { at, kind, waitedMs } of this.timeline.marks) {
-      if (kind !== "answered" || waitedMs === null) continue;
-      const [left, right] = [place(at - waitedMs), place(at)];
-      pen.fillStyle = this.colours.wait;
-      pen.fillRect(left, 0, right - left, height);
+    for (const { at, waitedMs } of this.waits()) {
+      const [text, right] = [`${(waitedMs / 1000).toFixed(2)} s`, place(at - waitedMs) - 4];
+      pen.fillStyle = this.colours.paper;
+      pen.fillRect(right - pen.measureText(text).width - 2, height - 14, pen.measureText(text).width + 4, 14);
       pen.fillStyle = this.colours.soft;
-      pen.fillText(`${(waitedMs / 1000).toFixed(2)} s`, left - 4, height - 3);
+      pen.fillText(text, right, height - 3);
     }
+  }
+
+  waits() {
+    return this.timeline.marks.filter(({ kind, waitedMs }) => kind === "answered" && waitedMs !== null);
   }
 
   drawMarks(pen, place, middle, height) {
