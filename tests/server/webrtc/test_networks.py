@@ -28,13 +28,17 @@ async def counts(served) -> dict[str, float]:
     return {line.split('"')[1]: float(line.split()[-1]) for line in lines}
 
 
-async def asked_and_answered(caller, speech, turn: int = 0) -> None:
-    """A spoken turn whose answer is heard."""
+async def asked(caller, speech) -> None:
+    """A spoken turn, whose answer is completed and sent."""
     begin = len(caller.got)
     caller.mouth.say(speech(1_500, rate=RATE))
-    done = await caller.until("response.done", begin)
-    assert done["response"]["status"] == "completed"
+    assert (await caller.until("response.done", begin))["response"]["status"] == "completed"
     await caller.until("output_audio_buffer.stopped", begin)
+
+
+async def asked_and_answered(caller, speech, turn: int = 0) -> None:
+    """A spoken turn whose answer is heard."""
+    await asked(caller, speech)
     assert len(await caller.hears(SAMPLES * (turn + 1))) >= SAMPLES * (turn + 1)
 
 
@@ -64,9 +68,7 @@ async def test_a_turn_ends_though_nothing_comes_any_more_and_the_next_is_heard(s
     assert (await caller.until("response.done"))["response"]["status"] == "completed"
     await caller.until("output_audio_buffer.stopped")
     relay.change(GOOD)
-    begin = len(caller.got)
-    caller.mouth.say(speech(800, rate=RATE))
-    assert (await caller.until("response.done", begin))["response"]["status"] == "completed"
+    await asked(caller, speech)
 
 
 async def test_what_was_held_up_comes_at_once_and_the_call_goes_on(start, ring_through, speech) -> None:
@@ -78,9 +80,7 @@ async def test_what_was_held_up_comes_at_once_and_the_call_goes_on(start, ring_t
     relay.change(Network(stall=1.5))
     assert (await caller.until("response.done"))["response"]["status"] == "completed"
     relay.change(GOOD)
-    begin = len(caller.got)
-    caller.mouth.say(speech(600, rate=RATE))
-    assert (await caller.until("response.done", begin))["response"]["status"] == "completed"
+    await asked(caller, speech)
 
 
 async def test_a_client_whose_address_changes_is_followed(start, ring_through, speech) -> None:
