@@ -1,6 +1,8 @@
 """Voice to voice in a real browser: the same questions over WebRTC and over the WebSocket, in turns, on the same machine.
 
-    python -m benchmarks.browser_latency [--recordings ../shared/data/questions.txt] [--questions 5] [--rounds 2] [--json FILE]
+    python -m benchmarks.browser_latency [recordings ...] [--rounds 4] [--url ws://...] [--json FILE]
+
+Recordings are files, folders or lists of them, as for `vivavoce bench`; without any, the golden ones.
 
 Chromium, without a window, hears the recording as its microphone. What its echo cancellation, noise suppression and gain make of it, and
 what is played to the caller, are recorded side by side in one audio context: from the microphone's last speech sample (by loudness) to the
@@ -34,8 +36,8 @@ from playwright.async_api import Browser, Error, async_playwright
 from rich.console import Console
 from rich.table import Table
 
-from server.bench.recordings import server_at
-from server.caller_audio import CALLER_RATE, Recording, load_recording, speech_end
+from server.bench.recordings import choose_recordings, server_at, short_name
+from server.caller_audio import CALLER_RATE, Recording, speech_end
 from streaming.audio import Pcm16
 
 __all__ = ["WAYS", "Trial", "ask", "browser_hearing"]
@@ -57,7 +59,9 @@ _FLAGS: Final = (
     "--autoplay-policy=no-user-gesture-required",
     "--disable-features=LocalNetworkAccessChecks",  # the blank page is the benchmark's, and so of no address that Chromium trusts
 )
-_BEFORE: Final = 4.0
+_MOST: Final = 20
+"""Recordings."""
+_BEFORE: Final = 3.0
 """Seconds of silence before the question: the call is set up meanwhile."""
 _AFTER: Final = 60.0
 _PATIENCE_MS: Final = 40_000
@@ -136,7 +140,7 @@ async def measure(url: str | None, recordings: Sequence[Recording], rounds: int)
     async with server_at(url) as found:
         address = found.replace("ws", "http", 1).removesuffix("/v1/realtime")
         for number, recording in enumerate(recordings):
-            name = Path(recording.name).name
+            name = short_name(recording)
             async with browser_hearing(recording.pcm) as browser:
                 if not number:
                     await ask(browser, address, "websocket", name, detection)
@@ -182,18 +186,17 @@ def report(trials: Sequence[Trial], console: Console) -> None:
 def main() -> None:
     """The program."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--recordings", type=Path, default=Path("../shared/data/questions.txt"), help="a list with a file a line")
-    parser.add_argument("--questions", type=int, default=5)
-    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("recordings", type=Path, nargs="*", default=[Path(__file__).parents[1] / "tests" / "golden"])
+    parser.add_argument("--rounds", type=int, default=4)
     parser.add_argument("--url", help="a server that runs already, ws://host:port/v1/realtime")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    names = [line for line in options.recordings.read_text(encoding="utf-8").splitlines() if line.strip()]
-    recordings = [load_recording(options.recordings.parent / name) for name in names[: options.questions]]
+    recordings = choose_recordings(options.recordings, _MOST)
+    before = os.getloadavg()[0]
     trials = asyncio.run(measure(options.url, recordings, options.rounds))
     console = Console(width=150)
     report(trials, console)
-    console.print(f"{os.cpu_count()} cores, load before and after the last minutes: {os.getloadavg()[0]:.1f}")
+    console.print(f"{os.cpu_count()} cores; load over the last minute, our own in it: {os.getloadavg()[0]:.1f}, before: {before:.1f}")
     if options.json:
         options.json.write_text(json.dumps([asdict(trial) for trial in trials], indent=1) + "\n")
 
