@@ -480,9 +480,7 @@ class EngineSession:
         so_far = "" if turn is None else self._sounds.open_turn(turn.item_id, turn.steady)
         try:
             prompt = writer.template.listening_prompt(self._history, self._transcripts, so_far, writer.budget, self._sounds.held)
-            # Where all of it is held already, what stands behind it stays: a reply, say, that the history does not have yet.
-            if self.sequence.common(prompt.tokens) < len(prompt.tokens):
-                yield from writer.model.sync(self.sequence, prompt)
+            yield from writer.model.sync(self.sequence, prompt)
         except ContextFullError:
             log.warning("session %s: the turn being spoken does not fit the context", self.id)
         except Exception:

@@ -76,7 +76,8 @@ async def test_the_pocket_bundle_answers_from_rows_that_spell_what_was_said(star
     (heard,) = session._sounds.held.values()
     entered = [token for token in session.sequence.tokens if token < 0]
     assert entered
-    assert entered == heard.tokens
+    # Until the history has the reply the next prompt ends with these rows, whose last is computed again for what follows it.
+    assert entered in (heard.tokens, heard.tokens[:-1])
     rows, table = (
         functional.normalize(part.float(), dim=1) for part in (torch.stack([heard.rows[n] for n in heard.tokens]), model.embedding)
     )

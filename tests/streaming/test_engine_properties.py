@@ -216,12 +216,3 @@ def test_idle_memory_leaves_and_comes_back(talk, tiny_parts: Parts) -> None:
     free.ask("s", "j", talk.turn(3), [], "q")
     assert bounded == [_made(free.told("s", reply)) for reply in "rq"]
     assert sum(dialogue.sequence(session).cache.bytes for session in "st") == 0
-
-
-def test_a_reply_that_the_history_does_not_have_yet_stays_held(talk, tiny_parts: Parts) -> None:
-    dialogue = talk(tiny_parts)
-    dialogue.open("s")
-    dialogue.ask("s", "i", talk.turn(1), [], "r")
-    (finished,) = [event for event in dialogue.told("s", "r") if isinstance(event, ResponseFinished)]
-    assert finished.usage.output_tokens > 1
-    assert len(dialogue.sequence("s").tokens) >= finished.usage.input_tokens + finished.usage.output_tokens - 1
