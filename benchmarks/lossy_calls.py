@@ -31,6 +31,7 @@ from rich.table import Table
 from benchmarks.lossy_stream import Coding, Heard, Silence, coded, through
 from benchmarks.networks import NETWORKS, Network
 from benchmarks.transcript import clips_of, load
+from server.eval.intervals import resampled
 from server.eval.words import english_normaliser, word_distance
 from server.webrtc.microphone import Tally
 from server.webrtc.opus import RATE, OpusDecoder
@@ -47,8 +48,6 @@ _SETS: Final = ("librispeech_train100", "barista")
 """Of the data: whole sentences, read and spoken."""
 _QUIET: Final = 0.5
 """Seconds of silence before and after a clip."""
-_DRAWS: Final = 4_000
-"""Of clips, for an interval."""
 _COUNTS: Final = ("received", "lost", "late", "dropped", "repeated", "recovered", "concealed")
 
 
@@ -97,10 +96,8 @@ class Row:
 
     def changed(self) -> str:
         """Their share, and 95 % of what other draws of clips would have given."""
-        errors, words = np.array(self.errors), np.array(self.words)
-        drawn = np.random.default_rng(0).integers(0, len(words), (_DRAWS, len(words)))
-        low, high = np.percentile(errors[drawn].sum(1) / words[drawn].sum(1), [2.5, 97.5])
-        return f"{100 * errors.sum() / words.sum():.1f} % ({100 * low:.1f} to {100 * high:.1f})"
+        rate = resampled(self.errors, self.words)
+        return f"{100 * rate.value:.1f} % ({100 * rate.low:.1f} to {100 * rate.high:.1f})"
 
 
 def words_of(recogniser: Recogniser, pcm: Pcm16) -> str:

@@ -8,13 +8,13 @@ costs nothing when that is there. Seeded: the same machine makes the same file. 
 """
 
 import argparse
-import os
 from pathlib import Path
 from typing import Final
 
 import torch
 
 from streaming.models.ctranslate2 import WeightsError
+from streaming.needs import usable_cores
 from training.pocket.clips import DataError
 from training.pocket.fit import FitError
 from training.pocket.stages import STAGES, Pocket
@@ -30,7 +30,7 @@ def main() -> None:
     parser.add_argument("stages", nargs="*", choices=[*STAGES, "all"], default="all", help="what to do; nothing named: all")
     parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="folder with manifest.jsonl")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
-    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="torch's; hearing takes as many processes")
+    parser.add_argument("--threads", type=int, default=usable_cores(), help="torch's; hearing takes as many processes")
     parser.add_argument("--out", type=Path, default=_OUT, help="the file to write")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
